@@ -1,0 +1,44 @@
+"""The exceptions: one root, and beside it the built-in exception that fits.
+
+Every message names the file, the key or the tensor, what was found, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "EncodeTypeError",
+    "EncodeValueError",
+    "MinisbertError",
+    "TruncationError",
+    "UnsupportedCheckpointError",
+]
+
+
+class MinisbertError(Exception):
+    """The root of every exception that minisbert raises on purpose."""
+
+
+class CheckpointError(MinisbertError, ValueError):
+    """A file of the checkpoint is damaged or contradicts another one."""
+
+
+class CheckpointNotFoundError(MinisbertError, FileNotFoundError):
+    """The checkpoint, or a file that it needs, is not there."""
+
+
+class UnsupportedCheckpointError(CheckpointError):
+    """The checkpoint is sound, and asks for something that minisbert does not compute."""
+
+
+class EncodeTypeError(MinisbertError, TypeError):
+    """An argument, or one of the texts, has the wrong type."""
+
+
+class EncodeValueError(MinisbertError, ValueError):
+    """An argument, or one of the texts, has the right type and an impossible value."""
+
+
+class TruncationError(EncodeValueError):
+    """A text is longer than ``max_seq_length``, and the caller asked for that to be an error."""
