@@ -12,6 +12,7 @@ __all__ = [
     "EncodeValueError",
     "MinisbertError",
     "TruncationError",
+    "TruncationWarning",
     "UnsupportedCheckpointError",
 ]
 
@@ -42,3 +43,7 @@ class EncodeValueError(MinisbertError, ValueError):
 
 class TruncationError(EncodeValueError):
     """A text is longer than ``max_seq_length``, and the caller asked for that to be an error."""
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than ``max_seq_length`` and were cut."""

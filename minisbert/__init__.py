@@ -1,0 +1,33 @@
+"""Sentence embeddings from BERT and RoBERTa checkpoints, without torch.
+
+>>> encoder = minisbert.load("sentence-transformers/all-MiniLM-L6-v2")
+>>> vectors = encoder.encode(["A cat sits on the mat.", "Une deuxième phrase."])
+"""
+
+from minisbert.encoder import SentenceEncoder, load
+from minisbert.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    EncodeTypeError,
+    EncodeValueError,
+    MinisbertError,
+    TruncationError,
+    TruncationWarning,
+    UnsupportedCheckpointError,
+)
+
+__all__ = [
+    "CheckpointError",
+    "CheckpointNotFoundError",
+    "EncodeTypeError",
+    "EncodeValueError",
+    "MinisbertError",
+    "SentenceEncoder",
+    "TruncationError",
+    "TruncationWarning",
+    "UnsupportedCheckpointError",
+    "__version__",
+    "load",
+]
+
+__version__ = "0.1.0"

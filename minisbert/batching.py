@@ -1,0 +1,199 @@
+"""Texts on their way in and results on their way out: accepted inputs, micro-batches, collection, progress."""
+
+from __future__ import annotations
+
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from minisbert.errors import EncodeTypeError, EncodeValueError, TruncationError, TruncationWarning
+from minisbert.kernels import Floats
+from minisbert.tokenization import TokenIds
+from minisbert.vectors import PRECISIONS, output_width, quantize
+
+__all__ = ["Collector", "OverlongTexts", "Progress", "as_texts", "check_texts", "micro_batches"]
+
+# A micro-batch has about this many tokens: enough rows for a fast multiply, few enough to stay in cache.
+TOKENS_PER_BATCH = 512
+# A progress bar appears by itself on a terminal once the work has taken this many seconds.
+PROGRESS_DELAY = 2.0
+
+
+def as_texts(sentences: str | Iterable[str]) -> tuple[Iterator[Any], int | None]:
+    """Return an iterator over the sentences, and how many they are where that is known.
+
+    Raises
+    ------
+    EncodeTypeError
+        If this is no collection of texts; the texts themselves are checked as they are read.
+    """
+    if isinstance(sentences, str):
+        return iter([sentences]), 1
+    shape = getattr(sentences, "shape", (1,))
+    is_text = not isinstance(sentences, bytes | bytearray | memoryview | Mapping)
+    if not is_text or not isinstance(sentences, Iterable) or len(shape) != 1:
+        shown = f"of shape {shape}" if len(shape) != 1 else f"{sentences!r:.60}"
+        raise EncodeTypeError(
+            f"sentences is {type(sentences).__name__} {shown}; expected a string, or a list, array, Series or "
+            "generator of strings"
+        )
+    return iter(sentences), len(sentences) if isinstance(sentences, Sized) else None
+
+
+def check_texts(texts: list[Any], first: int) -> list[str]:
+    """Return the texts, each checked to be a string; `first` is the index of the first one."""
+    for index, text in enumerate(texts, first):
+        if not isinstance(text, str):
+            hint = "; decode it first, as in text.decode('utf-8')" if isinstance(text, bytes) else ""
+            raise EncodeTypeError(
+                f"sentence {index} is {type(text).__name__} {text!r:.60}; expected a string{hint}"
+            )
+    return texts
+
+
+def micro_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Group rows into micro-batches of at most `batch_size` rows and about `TOKENS_PER_BATCH` tokens.
+
+    Longest rows first: so the last batches to be handed out are the quick ones, and the workers finish
+    together. A row longer than the budget is a batch of its own.
+    """
+    batches: list[list[int]] = []
+    tokens = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not batches or len(batches[-1]) == batch_size or tokens + lengths[row] > TOKENS_PER_BATCH:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(row)
+        tokens += lengths[row]
+    return batches
+
+
+class Collector:
+    """Gathers blocks of finished vectors (S, D) into one array, or into the caller's.
+
+    Quantising to ``int8`` or ``uint8`` takes the range over all vectors, so it waits for the last block;
+    everything else is written as it comes.
+    """
+
+    def __init__(
+        self,
+        out: NDArray[Any] | None,
+        count: int | None,
+        dimension: int,
+        precision: str,
+        dtype: np.dtype[Any],
+    ) -> None:
+        self._precision = precision
+        self._width = output_width(precision, dimension)
+        self._dtype = dtype if precision == "float32" else np.dtype(PRECISIONS[precision])
+        self._waits = precision in ("int8", "uint8")
+        self._blocks: list[NDArray[Any]] = []
+        self._rows = 0
+        if out is not None:
+            self._check(out, count)
+        elif count is not None and not self._waits:
+            out = np.empty((count, self._width), self._dtype)
+        self._out = out
+
+    def _check(self, out: NDArray[Any], count: int | None) -> None:
+        rows = len(out) if count is None and getattr(out, "ndim", 0) == 2 else count
+        if not isinstance(out, np.ndarray) or out.shape != (rows, self._width) or out.dtype != self._dtype:
+            found = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise EncodeValueError(
+                f"out is {found}; expected a {self._dtype} array of shape ({'S' if rows is None else rows}, "
+                f"{self._width})"
+            )
+        if not out.flags.writeable:
+            raise EncodeValueError("out is read-only; expected an array that can be filled")
+
+    def add(self, block: Floats) -> None:
+        """Take the next block of vectors (S, D)."""
+        ready = block if self._waits else quantize(block, self._precision)
+        start, self._rows = self._rows, self._rows + len(ready)
+        if self._out is None or self._waits:
+            self._blocks.append(ready)
+        elif self._rows > len(self._out):
+            raise EncodeValueError(
+                f"there are more sentences than the {len(self._out)} rows that were expected"
+            )
+        else:
+            self._out[start : self._rows] = ready
+
+    def result(self) -> NDArray[Any]:
+        """Return the array of all vectors."""
+        if self._out is not None and self._rows != len(self._out):
+            raise EncodeValueError(f"there were {self._rows} sentences; expected {len(self._out)}")
+        if self._blocks or self._out is None:
+            width = self._width
+            ready = np.concatenate(self._blocks) if self._blocks else np.empty((0, width), self._dtype)
+            ready = quantize(ready, self._precision) if self._waits else ready
+            if self._out is None:
+                return ready
+            self._out[:] = ready
+        return self._out
+
+
+class OverlongTexts:
+    """Notes which texts are longer than `max_tokens`, to say so once at the end or to stop at the first."""
+
+    def __init__(self, max_tokens: int, mode: str) -> None:
+        self._max_tokens = max_tokens
+        self._mode = mode
+        self._rows: list[int] = []
+        self._longest = 0
+
+    def add(self, ids: Sequence[TokenIds], first: int) -> None:
+        """Look at the full token ids of the texts that start at index `first`."""
+        lengths = [len(row) for row in ids]
+        rows = [row for row, length in enumerate(lengths, first) if length > self._max_tokens]
+        if rows and self._mode == "error":
+            raise TruncationError(
+                f"sentence {rows[0]} has {lengths[rows[0] - first]:,} tokens, and max_seq_length is "
+                f"{self._max_tokens}; split it, or pass truncation='warn' to have it cut"
+            )
+        self._rows += rows
+        self._longest = max(self._longest, *lengths)
+
+    def report(self, count: int) -> None:
+        """Warn once about all texts that were cut."""
+        if not self._rows or self._mode == "silent":
+            return
+        shown = ", ".join(map(str, self._rows[:5])) + (", ..." if len(self._rows) > 5 else "")
+        warnings.warn(
+            f"{len(self._rows)} of {count} sentences were cut to max_seq_length, {self._max_tokens} tokens: "
+            f"{shown} (the longest has {self._longest:,}). Split them, or pass truncation='silent'",
+            TruncationWarning,
+            stacklevel=3,
+        )
+
+
+class Progress:
+    """A tqdm bar, made only when it is to be seen: importing tqdm takes longer than a small encode."""
+
+    def __init__(self, total: int | None, show: bool | None) -> None:
+        self._total = total
+        self._wanted = show is not False and (show is True or sys.stderr.isatty())
+        self._due = time.monotonic() + (0 if show else PROGRESS_DELAY)
+        self._done = 0
+        self._bar: Any = None
+
+    def update(self, rows: int) -> None:
+        """Count finished rows."""
+        self._done += rows
+        if not self._wanted or time.monotonic() < self._due:
+            return
+        if self._bar is None:
+            from tqdm.auto import tqdm
+
+            self._bar = tqdm(desc="Encoding", total=self._total, unit=" sentences")
+        self._bar.update(self._done - self._bar.n)
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.close()

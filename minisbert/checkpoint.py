@@ -1,0 +1,195 @@
+"""The weights of a checkpoint: from a safetensors file to arrays named by role, every shape checked.
+
+The arrays are maps of the file, not copies: pages come in as they are used, several processes share them,
+and of a large vocabulary's table only the rows that are looked up are ever read into a computation.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from minisbert.config import TransformerConfig
+from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
+from minisbert.kernels import Floats
+
+__all__ = ["load_tensors"]
+
+# Role, name in the file, and shape, in the order of the file. D, F, V, P as in `minisbert.model`; Y is the
+# number of token types. Layers have a prefix: "layers.{i}." for the role, "encoder.layer.{i}." in the file.
+EMBEDDING_TENSORS = (
+    ("embeddings.word", "embeddings.word_embeddings.weight", "VD"),
+    ("embeddings.position", "embeddings.position_embeddings.weight", "PD"),
+    ("embeddings.token_type", "embeddings.token_type_embeddings.weight", "YD"),
+    ("embeddings.norm.weight", "embeddings.LayerNorm.weight", "D"),
+    ("embeddings.norm.bias", "embeddings.LayerNorm.bias", "D"),
+)
+LAYER_TENSORS = (
+    ("attention.query.weight", "attention.self.query.weight", "DD"),
+    ("attention.query.bias", "attention.self.query.bias", "D"),
+    ("attention.key.weight", "attention.self.key.weight", "DD"),
+    ("attention.key.bias", "attention.self.key.bias", "D"),
+    ("attention.value.weight", "attention.self.value.weight", "DD"),
+    ("attention.value.bias", "attention.self.value.bias", "D"),
+    ("attention.output.weight", "attention.output.dense.weight", "DD"),
+    ("attention.output.bias", "attention.output.dense.bias", "D"),
+    ("attention.norm.weight", "attention.output.LayerNorm.weight", "D"),
+    ("attention.norm.bias", "attention.output.LayerNorm.bias", "D"),
+    ("feed_forward.intermediate.weight", "intermediate.dense.weight", "FD"),
+    ("feed_forward.intermediate.bias", "intermediate.dense.bias", "F"),
+    ("feed_forward.output.weight", "output.dense.weight", "DF"),
+    ("feed_forward.output.bias", "output.dense.bias", "D"),
+    ("feed_forward.norm.weight", "output.LayerNorm.weight", "D"),
+    ("feed_forward.norm.bias", "output.LayerNorm.bias", "D"),
+)
+
+# Left alone: buffers that can be computed, and heads that sentence vectors do not pass through.
+IGNORED = (
+    "embeddings.position_ids",
+    "embeddings.token_type_ids",
+    "pooler.",
+    "cls.",
+    "lm_head.",
+    "classifier.",
+)
+
+# BF16 has no NumPy type: its bits are the upper half of a float32's.
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+def load_tensors(folder: Path, config: TransformerConfig) -> dict[str, Floats]:
+    """Map the weights of a checkpoint, checked against its configuration.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder with ``model.safetensors``.
+    config : TransformerConfig
+        What the shapes have to agree with.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray
+        The arrays by role, such as ``"layers.0.attention.query.weight"``, read-only; float64, float32 or
+        float16 as in the file, and float32 where the file has bfloat16.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If there is no ``model.safetensors``.
+    CheckpointError
+        If the file is damaged, if tensors are missing, unknown or of the wrong shape (all are named at
+        once), or if a weight is not finite.
+    """
+    path = _weights_file(folder)
+    found = {_plain_name(name, config): (name, array) for name, array in _map_file(path)}
+    expected = {name: (role, shape) for role, name, shape in _expected(config)}
+    _compare(path, expected, {name: array.shape for name, (_, array) in found.items()})
+    for name in expected:
+        _check_finite(path, *found[name])
+    return {role: _widen(found[name][1]) for name, (role, _) in expected.items()}
+
+
+def _weights_file(folder: Path) -> Path:
+    path = folder / "model.safetensors"
+    if path.is_file():
+        return path
+    if (folder / "pytorch_model.bin").exists():
+        raise UnsupportedCheckpointError(
+            f"{folder / 'pytorch_model.bin'}: the weights are in Python's pickle format, which can run code "
+            f"and is never opened; expected {path.name}. Convert it where torch is installed: python -c "
+            '"from transformers import AutoModel as A; '
+            f"A.from_pretrained(r'{folder}').save_pretrained(r'{folder}')\""
+        )
+    raise CheckpointNotFoundError(f"{path}: there is no such file; expected the checkpoint's weights")
+
+
+def _map_file(path: Path) -> Iterator[tuple[str, Floats]]:
+    """Yield the name and a read-only map of each floating-point tensor in a safetensors file."""
+    try:
+        with safe_open(path, framework="numpy"):  # the library proves header, offsets and length sound
+            pass
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: is not a sound safetensors file ({error}); copy the checkpoint again"
+        ) from error
+    with path.open("rb") as file:
+        header_size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_size))
+    data = np.memmap(path, np.uint8, "r", offset=8 + header_size)
+    for name, entry in header.items():
+        if name != "__metadata__" and not _is_ignored(name):
+            if entry["dtype"] not in DTYPES:
+                raise UnsupportedCheckpointError(
+                    f"{path}: the tensor {name!r} has dtype {entry['dtype']}; supported: {', '.join(DTYPES)}"
+                )
+            start, stop = entry["data_offsets"]
+            yield name, data[start:stop].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def _plain_name(name: str, config: TransformerConfig) -> str:
+    """Return the name without the model's prefix, and with today's names of the layer norms."""
+    name = name.removeprefix(f"{config.model_type}.")
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def _is_ignored(name: str) -> bool:
+    plain = name.removeprefix("bert.").removeprefix("roberta.")
+    return plain.startswith(IGNORED)
+
+
+def _expected(config: TransformerConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Yield role, name and shape of every tensor that a checkpoint of this configuration has."""
+    sizes = {
+        "V": config.vocab_size,
+        "P": config.max_position_embeddings,
+        "Y": config.type_vocab_size,
+        "D": config.hidden_size,
+        "F": config.intermediate_size,
+    }
+    for role, name, dimensions in EMBEDDING_TENSORS:
+        yield role, name, tuple(sizes[d] for d in dimensions)
+    for i in range(config.num_hidden_layers):
+        for role, name, dimensions in LAYER_TENSORS:
+            yield f"layers.{i}.{role}", f"encoder.layer.{i}.{name}", tuple(sizes[d] for d in dimensions)
+
+
+def _compare(
+    path: Path, expected: Mapping[str, tuple[str, tuple[int, ...]]], found: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Report every tensor that is missing, unknown or of the wrong shape, in one message."""
+    problems = [f"missing: {name}" for name in expected if name not in found]
+    problems += [f"unknown: {name}" for name in found if name not in expected]
+    problems += [
+        f"{name} has shape {found[name]}; expected {shape}"
+        for name, (_, shape) in expected.items()
+        if found.get(name, shape) != shape
+    ]
+    if problems:
+        more = f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
+        raise CheckpointError(
+            f"{path}: the tensors do not fit the config.json beside it: {'; '.join(problems[:20])}{more}. "
+            "Check that both files belong to one checkpoint"
+        )
+
+
+def _check_finite(path: Path, name: str, array: Floats) -> None:
+    """Refuse NaN and infinity; in pieces, so that the check of a large table takes no memory."""
+    rows = max(1, (1 << 20) // max(1, array[:1].size))
+    for start in range(0, len(array), rows):
+        if not np.isfinite(_widen(array[start : start + rows])).all():
+            raise CheckpointError(
+                f"{path}: the tensor {name!r} holds NaN or infinity; copy the checkpoint again, or ask "
+                "whoever trained it"
+            )
+
+
+def _widen(array: Floats) -> Floats:
+    """Turn bfloat16 bits into float32; other arrays pass as they are."""
+    if array.dtype != np.uint16:
+        return array
+    return (array.astype(np.uint32) << 16).view(np.float32)

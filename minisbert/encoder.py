@@ -1,0 +1,444 @@
+"""`SentenceEncoder`: from any kind of text collection to an array of vectors, on all cores."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from minisbert import hub, model, vectors
+from minisbert.batching import Collector, OverlongTexts, Progress, as_texts, check_texts, micro_batches
+from minisbert.checkpoint import load_tensors
+from minisbert.config import CheckpointConfig, read_config
+from minisbert.errors import EncodeTypeError, EncodeValueError
+from minisbert.kernels import Floats, Ints, Kernels, select
+from minisbert.threads import one_blas_thread, resolve_num_threads
+from minisbert.tokenization import SentenceTokenizer, TokenIds, load_tokenizer
+
+__all__ = ["SentenceEncoder", "load"]
+
+# Sentences are read, tokenised and returned in chunks of this many: a stream takes constant memory.
+CHUNK = 1024
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    backend: str = "auto",
+    dtype: DTypeLike = np.float32,
+    num_threads: int | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_folder: str | Path | None = None,
+    local_files_only: bool = False,
+) -> SentenceEncoder:
+    """Load a Sentence-BERT checkpoint.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path
+        A checkpoint folder, or the name of one on the Hugging Face hub. A name is looked up in the local
+        cache first and fetched only if it is not there.
+    backend : {"auto", "reference"}
+        Who computes; ``"auto"`` takes the fastest that is installed.
+    dtype : {"float32", "float64"}
+        What to compute in, and the dtype of the vectors. float64 is the oracle: exact and slow.
+    num_threads : int, optional
+        Worker threads; by default ``MINISBERT_NUM_THREADS``, else the processors this process may use.
+    revision, token, cache_folder, local_files_only
+        As in `huggingface_hub.snapshot_download`; for names only.
+
+    Returns
+    -------
+    SentenceEncoder
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If there is no such checkpoint, or a file that it needs is missing.
+    CheckpointError
+        If a file is damaged or contradicts another one.
+    UnsupportedCheckpointError
+        If the checkpoint asks for something that minisbert does not compute.
+
+    Examples
+    --------
+    >>> encoder = minisbert.load("sentence-transformers/all-MiniLM-L6-v2")
+    >>> encoder.encode("The weather is lovely today.").shape
+    (384,)
+    """
+    if not isinstance(name_or_path, str | Path):
+        raise EncodeTypeError(f"name_or_path is {name_or_path!r:.60}; expected a folder or a model's name")
+    folder = hub.resolve(
+        name_or_path,
+        revision=revision,
+        token=token,
+        cache_folder=cache_folder,
+        local_files_only=local_files_only,
+    )
+    return SentenceEncoder(folder, backend=backend, dtype=dtype, num_threads=num_threads)
+
+
+class SentenceEncoder:
+    """Text in, vectors out: made by `minisbert.load`.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A checkpoint folder.
+    backend, dtype, num_threads
+        As in `minisbert.load`.
+
+    Attributes
+    ----------
+    config : CheckpointConfig
+        The checkpoint's settings.
+    prompts : dict of str to str
+        Texts that ``prompt_name`` can put before each sentence.
+    default_prompt_name : str or None
+        The prompt used where none is named.
+    similarity_fn_name : str
+        "cosine", "dot", "euclidean" or "manhattan".
+    truncate_dim : int or None
+        How many components of each vector are kept, where `encode` is not told.
+    dtype : numpy.dtype
+        What is computed in, and what the vectors have.
+    num_threads : int
+        Worker threads.
+    num_parameters : int
+        Weights in use, counted one by one.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        backend: str = "auto",
+        dtype: DTypeLike = np.float32,
+        num_threads: int | None = None,
+    ) -> None:
+        self._kernels: Kernels = select(backend)
+        self.dtype = _check_dtype(dtype)
+        self.num_threads = resolve_num_threads(num_threads)
+        self.config: CheckpointConfig = read_config(Path(folder))
+        tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
+        self.num_parameters = sum(tensor.size for tensor in tensors.values())
+        self._weights = model.build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
+        self._tokenizer: SentenceTokenizer = load_tokenizer(self.config)
+        self.max_seq_length = self.config.max_seq_length
+        self.prompts = dict(self.config.prompts)
+        self.default_prompt_name = self.config.default_prompt_name
+        self.similarity_fn_name = self.config.similarity_fn_name
+        self.truncate_dim = self.config.truncate_dim
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint folder."""
+        return self.config.folder
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that computes."""
+        return self._kernels.NAME
+
+    @property
+    def max_seq_length(self) -> int:
+        """How many tokens of a sentence are read, special ones included; it can be set.
+
+        Raises
+        ------
+        EncodeValueError
+            If it is set to more than the checkpoint has positions for, or to less than the special tokens.
+        """
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        most = self.config.transformer.max_tokens
+        least = max(1, self._tokenizer.num_special)
+        if not least <= _index("max_seq_length", value) <= most:
+            raise EncodeValueError(
+                f"max_seq_length is {value}; expected {least} to {most} for this checkpoint"
+            )
+        self._max_seq_length = int(value)
+
+    def get_embedding_dimension(self) -> int:
+        """Return how many components a vector has, after ``truncate_dim``."""
+        return min(
+            self.config.transformer.hidden_size, self.truncate_dim or self.config.transformer.hidden_size
+        )
+
+    get_sentence_embedding_dimension = get_embedding_dimension  # the name before sentence-transformers 5
+
+    def __repr__(self) -> str:
+        c = self.config.transformer
+        return (
+            f"SentenceEncoder({str(self.path)!r}: {c.model_type}, {c.num_hidden_layers} layers, width "
+            f"{c.hidden_size}, max_seq_length {self.max_seq_length}, {self.dtype}, {self.backend})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle where the checkpoint is and what was set, not the weights: the copy reads them again."""
+        arguments = {"backend": self.backend, "dtype": self.dtype.name, "num_threads": self.num_threads}
+        names = ("max_seq_length", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+        return {
+            "folder": self.path.absolute(),
+            "arguments": arguments,
+            "settings": {name: getattr(self, name) for name in names},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        SentenceEncoder.__init__(self, state["folder"], **state["arguments"])
+        for name, value in state["settings"].items():
+            setattr(self, name, value)
+
+    def encode(
+        self,
+        sentences: str | Iterable[str],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        output_value: str = "sentence_embedding",
+        precision: str = "float32",
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        *,
+        truncation: str = "warn",
+        out: NDArray[Any] | None = None,
+    ) -> Any:
+        """Turn sentences into vectors.
+
+        Parameters
+        ----------
+        sentences : str or iterable of str
+            One text, or a list, tuple, array, Series, column or generator of texts. A generator is read as
+            it is encoded.
+        prompt_name : str, optional
+            Which of `prompts` to put before each sentence; by default `default_prompt_name`.
+        prompt : str, optional
+            A prompt itself; it goes before `prompt_name`.
+        batch_size : int
+            The most sentences in one micro-batch.
+        show_progress_bar : bool, optional
+            By default a bar appears on a terminal once the work has taken two seconds.
+        output_value : {"sentence_embedding", "token_embeddings"}
+            A vector for each sentence, or one for each of its tokens.
+        precision : {"float32", "int8", "uint8", "binary", "ubinary"}
+            How vectors are stored: see `minisbert.vectors.quantize`. "float32" leaves them in `dtype`.
+        normalize_embeddings : bool
+            Divide each vector by its length, after `truncate_dim`.
+        truncate_dim : int, optional
+            Keep the first components only; by default `self.truncate_dim`.
+        truncation : {"warn", "silent", "error"}
+            What to do about texts longer than `max_seq_length`, which are cut.
+        out : ndarray or memmap, shape (S, D), optional
+            Filled in place and returned.
+
+        Returns
+        -------
+        ndarray of `dtype`, shape (D,) or (S, D)
+            The first for a string, the second for anything else; C-contiguous. With "token_embeddings" an
+            array (T, D), or a list of them. Binary precisions have ceil(D / 8) bytes instead of D components.
+
+        Raises
+        ------
+        EncodeTypeError
+            If something that should be a string is not: the message says which.
+        EncodeValueError
+            If an argument is impossible, or a text can't be written as UTF-8.
+        TruncationError
+            If a text is too long and `truncation` is "error".
+        """
+        _check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
+        _check_choice("precision", precision, tuple(vectors.PRECISIONS))
+        _check_choice("truncation", truncation, ("warn", "silent", "error"))
+        if _index("batch_size", batch_size) < 1:
+            raise EncodeValueError(f"batch_size is {batch_size}; expected at least 1")
+        texts, count = as_texts(sentences)
+        overlong = OverlongTexts(self.max_seq_length, truncation)
+        chunks = self._token_chunks(texts, self._resolve_prompt(prompt_name, prompt), overlong)
+        progress = Progress(count, show_progress_bar)
+        if output_value == "token_embeddings":
+            if precision != "float32" or out is not None:
+                raise EncodeValueError("token_embeddings go with neither precision nor out: they are ragged")
+            result: Any = []
+            self._run(chunks, batch_size, True, progress, result.extend)
+        else:
+            dimension = self._resolve_dimension(truncate_dim)
+            collector = Collector(out, count, dimension, precision, self.dtype)
+
+            def finish(rows: list[Floats]) -> None:
+                block = np.stack(rows)[:, :dimension]  # (S, D)
+                collector.add(self._kernels.normalize(block) if normalize_embeddings else block)
+
+            self._run(chunks, batch_size, False, progress, finish)
+            result = collector.result()
+        overlong.report(len(result))
+        return result[0] if isinstance(sentences, str) else result
+
+    def encode_query(self, sentences: str | Iterable[str], **arguments: Any) -> Any:
+        """Encode queries: `encode` with the prompt named "query", unless the arguments name another."""
+        return self.encode(sentences, **self._with_prompt(("query",), arguments))
+
+    def encode_document(self, sentences: str | Iterable[str], **arguments: Any) -> Any:
+        """Encode documents: `encode` with the prompt "document", "passage" or "corpus", whichever is first."""
+        return self.encode(sentences, **self._with_prompt(("document", "passage", "corpus"), arguments))
+
+    def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Floats:
+        """Compare all vectors (A, D) with all vectors (B, D) by `similarity_fn_name`: (A, B)."""
+        return vectors.similarity(embeddings1, embeddings2, self.similarity_fn_name)
+
+    def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Floats:
+        """Compare vectors (A, D) with vectors (A, D) row by row, by `similarity_fn_name`: (A,)."""
+        return vectors.similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
+
+    def tokenize(self, texts: str | Iterable[str]) -> dict[str, list[TokenIds]]:
+        """Return the token ids and token types of each text, cut to `max_seq_length`.
+
+        Returns
+        -------
+        dict
+            ``"input_ids"`` and ``"token_type_ids"``: a list of int32 arrays each, one a text, not padded.
+        """
+        rows = [self._tokenizer.truncate(ids, self.max_seq_length) for ids in self._full_ids(texts)]
+        types = [np.full(len(ids), self._tokenizer.token_type, np.int32) for ids in rows]
+        return {"input_ids": rows, "token_type_ids": types}
+
+    def token_counts(self, texts: str | Iterable[str]) -> NDArray[np.int64]:
+        """Return how many tokens each text has before it is cut, special ones included: (S,)."""
+        return np.fromiter((len(ids) for ids in self._full_ids(texts)), np.int64)
+
+    def _full_ids(self, texts: str | Iterable[str]) -> Iterator[TokenIds]:
+        first = 0
+        iterator, _ = as_texts(texts)
+        while chunk := check_texts(list(islice(iterator, CHUNK)), first):
+            yield from self._tokenizer(chunk, first)
+            first += len(chunk)
+
+    def _with_prompt(self, names: Sequence[str], arguments: dict[str, Any]) -> dict[str, Any]:
+        if arguments.get("prompt_name") is None and arguments.get("prompt") is None:
+            known = [name for name in names if name in self.prompts]
+            return {**arguments, "prompt_name": known[0] if known else None}
+        return arguments
+
+    def _resolve_prompt(self, name: str | None, prompt: str | None) -> str:
+        if prompt is not None:
+            if not isinstance(prompt, str):
+                raise EncodeTypeError(f"prompt is {prompt!r:.60}; expected a string")
+            return prompt
+        name = self.default_prompt_name if name is None else name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise EncodeValueError(
+                f"there is no prompt named {name!r}; expected one of {sorted(self.prompts)}"
+            )
+        return self.prompts[name]
+
+    def _resolve_dimension(self, truncate_dim: int | None) -> int:
+        most = self.config.transformer.hidden_size
+        dimension = self.truncate_dim if truncate_dim is None else truncate_dim
+        if dimension is None:
+            return most
+        if not 1 <= _index("truncate_dim", dimension) <= most:
+            raise EncodeValueError(f"truncate_dim is {dimension}; expected 1 to {most} for this checkpoint")
+        return int(dimension)
+
+    def _token_chunks(
+        self, texts: Iterator[Any], prompt: str, overlong: OverlongTexts
+    ) -> Iterator[list[TokenIds]]:
+        """Read, check, prefix, tokenise and cut the texts, a chunk at a time."""
+        first = 0
+        while chunk := check_texts(list(islice(texts, CHUNK)), first):
+            full = self._tokenizer([prompt + text for text in chunk] if prompt else chunk, first)
+            overlong.add(full, first)
+            yield [self._tokenizer.truncate(ids, self.max_seq_length) for ids in full]
+            first += len(chunk)
+
+    def _run(
+        self,
+        chunks: Iterator[list[TokenIds]],
+        batch_size: int,
+        tokens: bool,
+        progress: Progress,
+        consume: Callable[[list[Floats]], None],
+    ) -> None:
+        """Compute the chunks on all workers and hand on their results in order.
+
+        While the workers compute one chunk, this thread tokenises the next.
+        """
+        pending: deque[list[tuple[list[int], Callable[[], Sequence[Floats]]]]] = deque()
+
+        def finish() -> None:
+            batches = pending.popleft()
+            results: list[Floats] = [np.empty(0)] * sum(len(rows) for rows, _ in batches)
+            for rows, wait in batches:
+                for row, result in zip(rows, wait(), strict=True):
+                    results[row] = result
+                progress.update(len(rows))
+            consume(results)
+
+        pool = ThreadPoolExecutor(self.num_threads, "minisbert")  # starts its threads as they are needed
+        try:
+            with one_blas_thread():
+                for chunk in chunks:
+                    pending.append(self._submit(pool, chunk, batch_size, tokens))
+                    if len(pending) > 1:
+                        finish()
+                while pending:
+                    finish()
+        finally:
+            pool.shutdown(cancel_futures=True)
+            progress.close()
+
+    def _submit(
+        self, pool: ThreadPoolExecutor, chunk: list[TokenIds], batch_size: int, tokens: bool
+    ) -> list[tuple[list[int], Callable[[], Sequence[Floats]]]]:
+        """Start computing a chunk: for each micro-batch, its rows and a function that waits for their results."""
+        batches = micro_batches([len(ids) for ids in chunk], batch_size)
+        jobs = [(rows, partial(self._compute, [chunk[row] for row in rows], tokens)) for rows in batches]
+        if len(jobs) == 1:  # not worth a thread: computed where it is waited for
+            return list(jobs)
+        return [(rows, pool.submit(job).result) for rows, job in jobs]
+
+    def _compute(self, rows: list[TokenIds], tokens: bool) -> Sequence[Floats]:
+        """Encode one micro-batch: the ids of S sentences to S vectors (D,), or to S arrays (T, D)."""
+        ids: Ints = np.concatenate(rows)  # (N,)
+        offsets: Ints = np.cumsum([0, *map(len, rows)])  # (S + 1,)
+        types: Ints = np.full(len(ids), self._tokenizer.token_type, np.int32)
+        states = model.token_states(
+            ids, types, offsets, self._weights, self.config.transformer, self._kernels
+        )
+        if tokens:
+            return np.split(states, offsets[1:-1])
+        return list(model.sentence_vectors(states, offsets, self.config.normalize, self._kernels))
+
+
+def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    try:
+        found = np.dtype(dtype)
+    except TypeError as error:
+        raise EncodeTypeError(f"dtype is {dtype!r:.60}; expected 'float32' or 'float64'") from error
+    if found not in (np.float32, np.float64):
+        raise EncodeValueError(f"dtype is {found}; expected 'float32' or 'float64'")
+    return found
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise EncodeValueError(f"{name} is {value!r:.60}; expected one of {', '.join(choices)}")
+
+
+def _index(name: str, value: object) -> int:
+    """Return an integer, Python's or NumPy's; True and 1.0 are not among them."""
+    if isinstance(value, int | np.integer) and not isinstance(value, bool):
+        return int(value)
+    raise EncodeTypeError(f"{name} is {value!r:.60}; expected an integer")

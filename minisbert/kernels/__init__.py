@@ -1,0 +1,50 @@
+"""The operations that `minisbert.model` is written over, and the choice of who computes them.
+
+A backend is a module with the functions of `Kernels`. `minisbert.kernels.reference` is the definition.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minisbert.errors import EncodeValueError
+
+__all__ = ["BACKENDS", "Floats", "Ints", "Kernels", "select"]
+
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Ints: TypeAlias = NDArray[np.integer[Any]]
+
+BACKENDS = ("reference",)
+
+
+class Kernels(Protocol):
+    """What a backend provides."""
+
+    # Each of these is documented where it is defined, in minisbert.kernels.reference.
+    # ruff: noqa: D102
+
+    NAME: str
+
+    def pack(self, weight: Floats, bias: Floats, dtype: DTypeLike) -> Any: ...
+    def linear(
+        self, x: Floats, dense: Any, activation: str | None = None, residual: Floats | None = None
+    ) -> Floats: ...
+    def embed(
+        self, ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats
+    ) -> Floats: ...
+    def layer_norm(self, x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats: ...
+    def attention(self, qkv: Floats, offsets: Ints, num_heads: int) -> Floats: ...
+    def mean_pool(self, x: Floats, offsets: Ints) -> Floats: ...
+    def normalize(self, x: Floats) -> Floats: ...
+
+
+def select(backend: str) -> Kernels:
+    """Return the backend of that name; ``"auto"`` is the fastest one that is installed."""
+    if backend not in ("auto", *BACKENDS):
+        raise EncodeValueError(f"backend={backend!r} is not known: choose 'auto' or one of {BACKENDS}")
+    from minisbert.kernels import reference
+
+    return cast(Kernels, reference)

@@ -1,0 +1,223 @@
+"""The definition of each operation, in plain NumPy: written to be read, for any float dtype.
+
+Run in float64 these functions are the oracle that every faster kernel is tested against. A micro-batch is
+ragged: the tokens of all its sentences laid end to end as the rows of one matrix, sentence ``s`` being the
+rows ``offsets[s]:offsets[s + 1]``. Nothing is padded, so there is no mask. Letters for dimensions are
+those of `minisbert.model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minisbert.kernels import Floats, Ints
+
+NAME = "reference"
+
+# Q(t) = exp(-t**2 / 2) * P(t) / R(t) is the upper tail of the normal distribution, t >= 0: the numerator P
+# and the denominator R, constant term first, by dtype. Our own fits of Q(t) * exp(t**2 / 2) at the Chebyshev
+# points of t / (t + 3): the relative error of the quotient is 7e-9 for t <= 14 with the short form and 1e-17
+# for t <= 38 with the long one. All coefficients are positive, so nothing cancels when they are summed.
+NORMAL_TAIL = {
+    np.dtype(np.float32): (
+        (0.500000001865801846, 0.436455785099866497, 0.181828459674715222, 0.0401462372463846484,
+         0.00404042425925322421),
+        (1.0, 1.67079642721147099, 1.19675592945795765, 0.46574623946078346, 0.100638586383654554,
+         0.0101277116321234031),
+    ),
+    np.dtype(np.float64): (
+        (0.5, 0.809990304026811214, 0.651696807196482287, 0.335860806812055714, 0.121538977488563668,
+         0.0321039281330358219, 0.00625686423299593031, 0.000888937110169212174, 0.000088367415778048687,
+         5.58143856897899799e-6, 1.7173479643923034e-7),
+        (1.0, 2.41786516885648779, 2.73257090272656906, 1.90902668404817033, 0.918034517087736091,
+         0.319897951185302281, 0.0826728683734816311, 0.0159042760863344243, 0.00224222548701977549,
+         0.000221934738232116514, 0.0000139905917302189679, 4.30475296492103416e-7),
+    ),
+}  # fmt: skip
+
+# An activation makes many passes over its input: in pieces of this many elements they stay in cache.
+_ELEMENTS_IN_CACHE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The weights of ``y = x @ weight.T + bias``: weight (O, I) as checkpoints store it, and bias (O,)."""
+
+    weight: Floats
+    bias: Floats
+
+
+def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Dense:
+    """Hold a weight (O, I) and its bias (O,) in `dtype`: no copy where they have it already."""
+    return Dense(np.asarray(weight, dtype), np.asarray(bias, dtype))
+
+
+def linear(x: Floats, dense: Dense, activation: str | None = None, residual: Floats | None = None) -> Floats:
+    """``activation(x @ weight.T + bias) + residual``: (N, I) -> (N, O)."""
+    y: Floats = x @ dense.weight.T  # (N, O)
+    y += dense.bias
+    if activation is not None:
+        y = ACTIVATIONS[activation](y)
+    if residual is not None:
+        y += residual
+    return y
+
+
+def embed(
+    ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats
+) -> Floats:
+    """``word[ids] + token_type[types] + position[positions]``: (N,) -> (N, D).
+
+    The word table may be a map of the file in a narrower dtype: only the rows that occur are read.
+    """
+    x: Floats = word[ids].astype(position.dtype)  # (N, D)
+    x += token_type[types]
+    x += position[positions]
+    return x
+
+
+def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
+    """``(x - mean) / sqrt(variance + eps) * weight + bias`` by row: (N, D) -> (N, D) [1]_.
+
+    The variance is the mean of the squared deviations, in a second pass: the one-pass form
+    ``mean(x**2) - mean(x)**2`` cancels.
+
+    References
+    ----------
+    .. [1] Ba, Kiros and Hinton, Layer Normalization, 2016, equations 3 and 4.
+    """
+    y: Floats = x - x.mean(axis=-1, keepdims=True)
+    variance = np.square(y).mean(axis=-1, keepdims=True)  # (N, 1)
+    y *= 1 / np.sqrt(variance + y.dtype.type(eps))
+    y *= weight
+    y += bias
+    return y
+
+
+def softmax(scores: Floats) -> Floats:
+    """``exp(scores) / sum(exp(scores))`` over the last axis, in place; the maximum is subtracted first."""
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def attention(qkv: Floats, offsets: Ints, num_heads: int) -> Floats:
+    """``softmax(q @ k.T / sqrt(K)) @ v`` by sentence and head: (N, 3D) -> (N, D) [1]_.
+
+    References
+    ----------
+    .. [1] Vaswani et al., Attention Is All You Need, 2017, equation 1.
+    """
+    N, D = qkv.shape[0], qkv.shape[1] // 3
+    K = D // num_heads
+    heads = qkv.reshape(N, 3, num_heads, K).transpose(1, 2, 0, 3)  # (3, H, N, K)
+    context = np.empty((N, num_heads, K), qkv.dtype)
+    scale = qkv.dtype.type(1 / np.sqrt(K))
+    for start, stop in pairwise(offsets):
+        q, k, v = heads[:, :, start:stop]  # (H, T, K) each
+        scores = (q * scale) @ k.swapaxes(1, 2)  # (H, T, T)
+        context[start:stop] = (softmax(scores) @ v).swapaxes(0, 1) if stop > start else 0  # (T, H, K)
+    return context.reshape(N, D)
+
+
+def mean_pool(x: Floats, offsets: Ints) -> Floats:
+    """``mean(x[tokens of the sentence])``: (N, D) -> (S, D); no token at all gives zeros [1]_.
+
+    References
+    ----------
+    .. [1] Reimers and Gurevych, Sentence-BERT, 2019, section 3.
+    """
+    sums = [x[start:stop].sum(axis=0) for start, stop in pairwise(offsets)]
+    counts = np.maximum(np.diff(offsets), 1)[:, None]
+    return np.asarray(sums, x.dtype).reshape(len(counts), x.shape[1]) / counts.astype(x.dtype)  # (S, D)
+
+
+def normalize(x: Floats) -> Floats:
+    """``x / max(norm(x), 1e-12)`` by row, norm being the Euclidean one: (S, D) -> (S, D)."""
+    norms = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))  # (S, 1)
+    return np.asarray(x / np.maximum(norms, x.dtype.type(1e-12)))
+
+
+def polynomial(coefficients: tuple[float, ...], t: Floats) -> Floats:
+    """``c[0] + c[1] t + c[2] t**2 + ...`` by Horner's rule, for at least two coefficients."""
+    *lower, highest = map(t.dtype.type, coefficients)
+    y = t * highest
+    for c in lower[:0:-1]:
+        y += c
+        y *= t
+    y += lower[0]
+    return y
+
+
+def gelu(x: Floats) -> Floats:
+    """``x * Phi(x)`` with the exact normal distribution function Phi, the erf form [1]_.
+
+    Computed as ``max(x, 0) - abs(x) * Q(abs(x))`` with the upper tail ``Q = 1 - Phi``: the same number,
+    without the branch at zero, and without the cancellation that ``1 + erf(x / sqrt(2))`` suffers for x < 0.
+
+    References
+    ----------
+    .. [1] Hendrycks and Gimpel, Gaussian Error Linear Units, 2016, section 2.
+    """
+    numerator, denominator = NORMAL_TAIL[x.dtype]
+    t = np.abs(x)
+    tail = polynomial(numerator, t)
+    tail /= polynomial(denominator, t)
+    tail *= t
+    np.square(t, out=t)
+    t *= x.dtype.type(-0.5)
+    tail *= np.exp(t, out=t)
+    return np.maximum(x, 0) - tail
+
+
+def gelu_tanh(x: Floats) -> Floats:
+    """``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))``: the approximation in the GELU paper."""
+    one, half = x.dtype.type(1), x.dtype.type(0.5)
+    inner = x.dtype.type(np.sqrt(2 / np.pi)) * (x + x.dtype.type(0.044715) * x**3)
+    return half * x * (one + np.tanh(inner))
+
+
+def silu(x: Floats) -> Floats:
+    """``x * sigmoid(x)``, with the sigmoid as a tanh, which cannot overflow."""
+    half = x.dtype.type(0.5)
+    return x * half * (np.tanh(half * x) + x.dtype.type(1))
+
+
+def relu(x: Floats) -> Floats:
+    """``max(x, 0)``."""
+    return np.maximum(x, 0)
+
+
+def tanh(x: Floats) -> Floats:
+    """``tanh(x)``."""
+    return np.tanh(x)
+
+
+def _in_pieces(function: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
+    """Apply an elementwise function to (N, F) in place, a few rows at a time, so that they stay in cache."""
+
+    def apply(x: Floats) -> Floats:
+        rows = max(1, _ELEMENTS_IN_CACHE // max(1, x.shape[1]))
+        for start in range(0, len(x), rows):
+            x[start : start + rows] = function(x[start : start + rows])
+        return x
+
+    return apply
+
+
+# By the names that `hidden_act` takes in config.json; several names are aliases of one function.
+ACTIVATIONS: dict[str, Callable[[Floats], NDArray[np.floating]]] = {
+    "gelu": _in_pieces(gelu),
+    "gelu_new": _in_pieces(gelu_tanh),
+    "gelu_pytorch_tanh": _in_pieces(gelu_tanh),
+    "relu": _in_pieces(relu),
+    "silu": _in_pieces(silu),
+    "swish": _in_pieces(silu),
+    "tanh": _in_pieces(tanh),
+}

@@ -1,0 +1,166 @@
+"""The forward pass of BERT and RoBERTa sentence encoders: token ids in, sentence vectors out.
+
+Read it from top to bottom: it is in execution order. `kernels` stands for the functions in
+`minisbert.kernels.reference`, or for their faster twins.
+
+A micro-batch is ragged: the tokens of its sentences stand end to end, and ``offsets`` says where each
+sentence starts and ends. So there is no padding and no attention mask.
+
+Dimensions: S sentences, N tokens in the micro-batch, T tokens of one sentence, D width, H heads,
+K = D // H head width, F feed-forward width, V vocabulary, P positions, L layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minisbert.config import TransformerConfig
+from minisbert.kernels import Floats, Ints, Kernels
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Scale (D,) and shift (D,)."""
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Tables of word (V, D), position (P, D) and token type vectors, and the norm of their sum."""
+
+    word: Floats
+    position: Floats
+    token_type: Floats
+    norm: LayerNorm
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Query, key and value as one multiply D -> 3D; the output D -> D; the norm after the residual."""
+
+    query_key_value: Any
+    output: Any
+    norm: LayerNorm
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """The two multiplies D -> F and F -> D, and the norm after the residual."""
+
+    intermediate: Any
+    output: Any
+    norm: LayerNorm
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One of the L layers."""
+
+    attention: Attention
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All that the forward pass needs of a checkpoint."""
+
+    embeddings: Embeddings
+    layers: tuple[Layer, ...]
+
+
+def sentence_vectors(states: Floats, offsets: Ints, normalize: bool, kernels: Kernels) -> Floats:
+    """Pool the token states of each sentence: (N, D) -> (S, D)."""
+    vectors = kernels.mean_pool(states, offsets)  # (S, D)
+    return kernels.normalize(vectors) if normalize else vectors
+
+
+def token_states(
+    ids: Ints, types: Ints, offsets: Ints, weights: Weights, config: TransformerConfig, kernels: Kernels
+) -> Floats:
+    """Run the transformer over a micro-batch: token ids (N,) -> token states (N, D)."""
+    x = embed(ids, types, offsets, weights.embeddings, config, kernels)  # (N, D)
+    for layer in weights.layers:
+        x = self_attention(x, offsets, layer.attention, config, kernels)
+        x = feed_forward(x, layer.feed_forward, config, kernels)
+    return x
+
+
+def embed(
+    ids: Ints, types: Ints, offsets: Ints, w: Embeddings, config: TransformerConfig, kernels: Kernels
+) -> Floats:
+    """Say which word, where and of which segment: ``norm(word + token_type + position)``."""
+    positions = position_ids(ids, offsets, config)  # (N,)
+    x = kernels.embed(ids, positions, types, w.word, w.position, w.token_type)  # (N, D)
+    return kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
+
+
+def position_ids(ids: Ints, offsets: Ints, config: TransformerConfig) -> Ints:
+    """Number the tokens of each sentence: (N,) -> (N,).
+
+    BERT counts from 0. RoBERTa counts the tokens that are not padding, from ``pad_token_id + 1``, and gives
+    padding ``pad_token_id``. It looks at the ids, so a literal ``<pad>`` in the text shifts what follows.
+    """
+    lengths = np.diff(offsets)
+    if not config.positions_follow_ids:
+        return np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
+    is_token = ids != config.pad_token_id
+    count = np.concatenate([[0], np.cumsum(is_token)])  # (N + 1,): tokens before each place
+    numbers = count[1:] - np.repeat(count[offsets[:-1]], lengths)  # (N,)
+    return np.where(is_token, numbers + config.pad_token_id, config.pad_token_id)
+
+
+def self_attention(
+    x: Floats, offsets: Ints, w: Attention, config: TransformerConfig, kernels: Kernels
+) -> Floats:
+    """Let every token look at every token of its sentence: ``norm(x + output(attention(qkv(x))))``."""
+    qkv = kernels.linear(x, w.query_key_value)  # (N, 3D)
+    context = kernels.attention(qkv, offsets, config.num_attention_heads)  # (N, D)
+    x = kernels.linear(context, w.output, residual=x)
+    return kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
+
+
+def feed_forward(x: Floats, w: FeedForward, config: TransformerConfig, kernels: Kernels) -> Floats:
+    """Transform each token by itself: ``norm(x + output(activation(intermediate(x))))``."""
+    hidden = kernels.linear(x, w.intermediate, activation=config.hidden_act)  # (N, F)
+    x = kernels.linear(hidden, w.output, residual=x)  # (N, D)
+    return kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
+
+
+def build_weights(
+    tensors: Mapping[str, Floats], config: TransformerConfig, kernels: Kernels, dtype: DTypeLike
+) -> Weights:
+    """Sort the tensors of a checkpoint, named by role, into records; large ones in the backend's layout."""
+
+    def array(name: str) -> Floats:
+        return np.asarray(tensors[name], dtype)
+
+    def norm(name: str) -> LayerNorm:
+        return LayerNorm(array(f"{name}.weight"), array(f"{name}.bias"))
+
+    def dense(*names: str) -> Any:
+        weights = [tensors[f"{name}.weight"] for name in names]
+        biases = [tensors[f"{name}.bias"] for name in names]
+        if len(names) == 1:
+            return kernels.pack(weights[0], biases[0], dtype)
+        return kernels.pack(np.concatenate(weights), np.concatenate(biases), dtype)
+
+    def layer(at: str) -> Layer:
+        qkv = dense(f"{at}.attention.query", f"{at}.attention.key", f"{at}.attention.value")
+        attention = Attention(qkv, dense(f"{at}.attention.output"), norm(f"{at}.attention.norm"))
+        intermediate, output = dense(f"{at}.feed_forward.intermediate"), dense(f"{at}.feed_forward.output")
+        return Layer(attention, FeedForward(intermediate, output, norm(f"{at}.feed_forward.norm")))
+
+    embeddings = Embeddings(
+        word=tensors["embeddings.word"],  # left in the file: rows are widened as they are looked up
+        position=array("embeddings.position"),
+        token_type=array("embeddings.token_type"),
+        norm=norm("embeddings.norm"),
+    )
+    return Weights(embeddings, tuple(layer(f"layers.{i}") for i in range(config.num_hidden_layers)))

@@ -1,0 +1,156 @@
+"""From text to token ids: the `tokenizers` library, with truncation and padding taken out of its hands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from tokenizers.normalizers import Lowercase
+from tokenizers.normalizers import Sequence as NormalizerSequence
+
+from minisbert.config import CheckpointConfig
+from minisbert.errors import (
+    CheckpointError,
+    CheckpointNotFoundError,
+    EncodeValueError,
+    UnsupportedCheckpointError,
+)
+
+__all__ = ["SentenceTokenizer", "TokenIds", "load_tokenizer"]
+
+TokenIds = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class SentenceTokenizer:
+    """Turns texts into ids; ``suffix`` of a sentence's last ids are special ones that truncation keeps.
+
+    Truncation is done here and not by the library, because a file often has a limit of its own baked in, and
+    because the full length is wanted too: a text that was cut is worth a warning.
+    """
+
+    path: Path
+    library: Tokenizer
+    num_special: int
+    suffix: int
+    token_type: int
+    vocab_size: int
+
+    def __call__(self, texts: Sequence[str], first: int = 0) -> list[TokenIds]:
+        """Return the ids of each text, special tokens included, at full length.
+
+        Raises
+        ------
+        EncodeValueError
+            If a text is not valid Unicode; the message counts the texts from `first`.
+        CheckpointError
+            If the tokenizer fails, or gives an id that the word embeddings have no row for.
+        """
+        try:
+            encodings = self.library.encode_batch_fast(texts)
+        except Exception as error:  # the library raises bare Exception, and TypeError for lone surrogates
+            for index, text in enumerate(texts, first):
+                _check_unicode(text, index)
+            raise CheckpointError(f"{self.path}: the tokenizers library failed ({error})") from error
+        ids = [np.array(encoding.ids, np.int32) for encoding in encodings]
+        highest = max((int(row.max()) for row in ids if row.size), default=0)
+        if highest >= self.vocab_size:
+            raise CheckpointError(
+                f"{self.path}: gives the token {self.library.id_to_token(highest)!r} the id {highest}, and "
+                f"the word embeddings have {self.vocab_size} rows; do both files belong to one checkpoint?"
+            )
+        return ids
+
+    def truncate(self, ids: TokenIds, max_tokens: int) -> TokenIds:
+        """Cut ids to at most `max_tokens` from the right, keeping the special ones at the end."""
+        if len(ids) <= max_tokens:
+            return ids
+        return np.concatenate([ids[: max_tokens - self.suffix], ids[len(ids) - self.suffix :]])
+
+
+def load_tokenizer(config: CheckpointConfig) -> SentenceTokenizer:
+    """Read ``tokenizer.json`` of a checkpoint.
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If the file is not there.
+    CheckpointError
+        If it is damaged.
+    UnsupportedCheckpointError
+        If one sentence gets more than one token type.
+    """
+    path = config.transformer_folder / "tokenizer.json"
+    library = _read(path)
+    library.no_truncation()
+    library.no_padding()
+    if config.do_lower_case and not _lower_cases(library):
+        steps = [Lowercase()] if library.normalizer is None else [Lowercase(), library.normalizer]
+        library.normalizer = NormalizerSequence(steps)
+    suffix, token_type = _probe(path, library)
+    if config.transformer.type_vocab_size <= token_type:
+        raise CheckpointError(
+            f"{path}: gives sentences the token type {token_type}, and config.json says type_vocab_size is "
+            f"{config.transformer.type_vocab_size}"
+        )
+    return SentenceTokenizer(
+        path=path,
+        library=library,
+        num_special=library.num_special_tokens_to_add(False),
+        suffix=suffix,
+        token_type=token_type,
+        vocab_size=config.transformer.vocab_size,
+    )
+
+
+def _read(path: Path) -> Tokenizer:
+    if not path.is_file():
+        raise CheckpointNotFoundError(
+            f"{path}: there is no such file. Where transformers is installed, this makes it: python -c "
+            f"\"from transformers import AutoTokenizer as A; A.from_pretrained(r'{path.parent}')"
+            f".save_pretrained(r'{path.parent}')\""
+        )
+    try:
+        return Tokenizer.from_file(str(path))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library raises bare Exception, and panics that are not even that
+        raise CheckpointError(
+            f"{path}: the tokenizers library can't read it ({error}); copy the checkpoint again"
+        ) from error
+
+
+def _lower_cases(library: Tokenizer) -> bool:
+    """Whether the normaliser has a step that only lower-cases: then the reference adds no second one."""
+    normalizer = library.normalizer
+    steps: Iterable[object] = list(normalizer) if isinstance(normalizer, NormalizerSequence) else [normalizer]  # type: ignore[call-overload]
+    return any(isinstance(step, Lowercase) for step in steps)
+
+
+def _probe(path: Path, library: Tokenizer) -> tuple[int, int]:
+    """Return how many special tokens end a sentence, and the token type that a sentence gets."""
+    for sample in ("a", "1", "."):
+        encoding = library.encode(sample)
+        special = encoding.special_tokens_mask
+        if not all(special):
+            if len(set(encoding.type_ids)) > 1:
+                raise UnsupportedCheckpointError(
+                    f"{path}: gives the tokens of one sentence the types {sorted(set(encoding.type_ids))}; "
+                    "supported: one token type a sentence"
+                )
+            return special[::-1].index(0), encoding.type_ids[0]
+    raise CheckpointError(f"{path}: turns the text 'a' into no token at all; expected at least one")
+
+
+def _check_unicode(text: str, index: int) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise EncodeValueError(
+            f"sentence {index} holds a lone surrogate, {text[error.start]!r}, at character {error.start}, so it "
+            "can't be written as UTF-8; decode the bytes it came from with errors='replace'"
+        ) from None
