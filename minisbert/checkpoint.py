@@ -162,19 +162,25 @@ def _compare(
     path: Path, expected: Mapping[str, tuple[str, tuple[int, ...]]], found: Mapping[str, tuple[int, ...]]
 ) -> None:
     """Report every tensor that is missing, unknown or of the wrong shape, in one message."""
-    problems = [f"missing: {name}" for name in expected if name not in found]
-    problems += [f"unknown: {name}" for name in found if name not in expected]
-    problems += [
-        f"{name} has shape {found[name]}; expected {shape}"
+    missing = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    misshapen = [
+        f"{name} has shape {found[name]}, expected {shape}"
         for name, (_, shape) in expected.items()
         if found.get(name, shape) != shape
     ]
+    kinds = (("missing", missing), ("unknown", unknown), ("misshapen", misshapen))
+    problems = [f"{kind}: {_shorten(names)}" for kind, names in kinds if names]
     if problems:
-        more = f"; and {len(problems) - 20} more" if len(problems) > 20 else ""
         raise CheckpointError(
-            f"{path}: the tensors do not fit the config.json beside it: {'; '.join(problems[:20])}{more}. "
+            f"{path}: the tensors do not fit the config.json beside it. {'. '.join(problems)}. "
             "Check that both files belong to one checkpoint"
         )
+
+
+def _shorten(names: list[str]) -> str:
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return ", ".join(names[:10]) + more
 
 
 def _check_finite(path: Path, name: str, array: Floats) -> None:

@@ -232,8 +232,8 @@ def _read_transformer(path: Path) -> TransformerConfig:
 def _check_sizes(path: Path, config: TransformerConfig) -> None:
     if config.hidden_size % config.num_attention_heads:
         raise CheckpointError(
-            f"{path}: hidden_size is {config.hidden_size}, which {config.num_attention_heads} heads "
-            "(num_attention_heads) can't share evenly"
+            f"{path}: hidden_size is {config.hidden_size} and num_attention_heads is "
+            f"{config.num_attention_heads}; expected a width that the heads can share evenly"
         )
     if not 0 <= config.pad_token_id < config.vocab_size:
         raise CheckpointError(

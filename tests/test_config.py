@@ -1,0 +1,315 @@
+"""Reading the JSON files of a checkpoint: every layout that is understood, every refusal by name."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minisbert
+from conftest import edit_json
+from minisbert.config import read_config
+
+Copy = Callable[[str], Path]
+
+
+@pytest.fixture
+def folder(copy_of: Copy) -> Path:
+    """A copy of the tiny RoBERTa, in the layout of sentence-transformers 2."""
+    return copy_of("tiny-roberta")
+
+
+def refused(folder: Path, kind: type[Exception], *parts: str) -> None:
+    """Check that reading fails with one exception of ours, whose message holds all these parts."""
+    with pytest.raises(kind, match=".*".join(map(re.escape, parts))) as info:
+        read_config(folder)
+    assert type(info.value) is kind
+    assert "\n" not in str(info.value)
+
+
+def test_the_tiny_checkpoints(tiny: Path) -> None:
+    config = read_config(tiny)
+    assert config.transformer.model_type == tiny.name.removeprefix("tiny-")
+    assert config.transformer.hidden_size == {"tiny-bert": 36, "tiny-roberta": 48}[tiny.name]
+    assert (config.pooling_mode, config.normalize, config.max_seq_length) == ("mean", True, 32)
+    assert config.similarity_fn_name == "cosine"
+    assert set(config.prompts) >= {"query", "document"}
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    refused(tmp_path / "nowhere", minisbert.CheckpointNotFoundError, "nowhere", "no such folder")
+
+
+def test_a_missing_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+    refused(folder, minisbert.CheckpointNotFoundError, "config.json", "no such file")
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "modules.json", "1_Pooling/config.json", "tokenizer_config.json"]
+)
+@pytest.mark.parametrize("content", [b"", b"{", b'"text"', b"\xff\xfe", b"[" * 100_000, b"1e400"])
+def test_what_is_no_json_object(folder: Path, name: str, content: bytes) -> None:
+    (folder / name).write_bytes(content)
+    refused(folder, minisbert.CheckpointError, name)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("hidden_size", 0, "expected an integer from 1"),
+        ("hidden_size", -48, "expected an integer from 1"),
+        ("hidden_size", 48.0, "expected an integer"),
+        ("hidden_size", "48", "expected an integer"),
+        ("hidden_size", True, "expected an integer"),
+        ("hidden_size", 10**30, "expected an integer from 1"),
+        ("hidden_size", ..., "is missing"),
+        ("hidden_size", None, "is missing"),
+        ("hidden_size", 50, "num_attention_heads is 4"),
+        ("num_hidden_layers", 10**9, "1 to 1024"),
+        ("num_attention_heads", 5, "is 5"),
+        ("layer_norm_eps", ..., "is missing"),
+        ("layer_norm_eps", 0, "between 0 and 1"),
+        ("layer_norm_eps", float("nan"), "between 0 and 1"),
+        ("layer_norm_eps", float("inf"), "between 0 and 1"),
+        ("layer_norm_eps", "1e-5", "expected a number"),
+        ("pad_token_id", -1, "below vocab_size"),
+        ("pad_token_id", 640, "below vocab_size"),
+        ("max_position_embeddings", 2, "no position"),
+        ("intermediate_size", [80], "expected an integer"),
+    ],
+)
+def test_impossible_numbers(folder: Path, key: str, value: Any, message: str) -> None:
+    edit_json(folder / "config.json", **{key: value})
+    refused(folder, minisbert.CheckpointError, "config.json", key, message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("model_type", "gpt2"),
+        ("model_type", "xlm-roberta"),
+        ("hidden_act", "mish"),
+        ("hidden_act", "quick_gelu"),
+        ("position_embedding_type", "relative_key"),
+        ("is_decoder", True),
+        ("add_cross_attention", True),
+        ("quantization_config", {"bits": 8}),
+    ],
+)
+def test_what_is_not_computed_is_refused_by_name(folder: Path, key: str, value: Any) -> None:
+    edit_json(folder / "config.json", **{key: value})
+    shown = repr(value)
+    refused(folder, minisbert.UnsupportedCheckpointError, "config.json", f"{key} is {shown}", "supported")
+
+
+@pytest.mark.parametrize(
+    "path", ["/etc", "..", "../other", "a/../../b", "..\\b", "C:\\b", "\\\\host\\b", "a\0b"]
+)
+def test_paths_that_lead_out_of_the_folder(folder: Path, path: str) -> None:
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["path"] = path
+    (folder / "modules.json").write_text(json.dumps(modules))
+    refused(
+        folder, minisbert.CheckpointError, "modules.json", "path is", "leads out of the checkpoint folder"
+    )
+
+
+def test_nothing_outside_is_read_for_such_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["path"] = "../outside"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))  # type: ignore[func-returns-value]
+    refused(folder, minisbert.CheckpointError, "../outside")
+    assert read == [folder / "modules.json"]
+
+
+def modules_of(*kinds: str) -> str:
+    paths = {"Transformer": "", "Pooling": "1_Pooling"}
+    return json.dumps([{"type": kind, "path": paths.get(kind.split(".")[-1], "2_Other")} for kind in kinds])
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "sentence_transformers.models.",
+        "sentence_transformers.base.modules.x.",
+        "sentence_transformers.a.b.c.d.",
+    ],
+)
+def test_module_types_match_on_their_last_part(folder: Path, prefix: str) -> None:
+    (folder / "modules.json").write_text(modules_of(f"{prefix}Transformer", f"{prefix}Pooling"))
+    assert not read_config(folder).normalize
+    (folder / "modules.json").write_text(
+        modules_of(*(prefix + k for k in ("Transformer", "Pooling", "Normalize")))
+    )
+    assert read_config(folder).normalize
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        (),
+        ("Transformer",),
+        ("Pooling", "Transformer"),
+        ("Transformer", "Pooling", "Dense"),
+        ("Transformer", "Pooling", "Normalize", "Normalize"),
+        ("WordEmbeddings", "Pooling"),
+    ],
+)
+def test_other_pipelines_are_refused(folder: Path, kinds: tuple[str, ...]) -> None:
+    (folder / "modules.json").write_text(
+        modules_of(*(f"sentence_transformers.models.{kind}" for kind in kinds))
+    )
+    shown = " -> ".join(kinds) or "none"
+    refused(folder, minisbert.UnsupportedCheckpointError, "modules.json", f"the modules are {shown};")
+
+
+def test_code_of_the_checkpoint_s_own_is_never_run(folder: Path) -> None:
+    (folder / "modules.json").write_text(
+        modules_of("custom_st.Transformer", "sentence_transformers.models.Pooling")
+    )
+    refused(
+        folder, minisbert.UnsupportedCheckpointError, "modules.json", "custom_st.Transformer", "never run"
+    )
+
+
+@pytest.mark.parametrize("content", ['{"0": {}}', '["Transformer"]', '[{"path": ""}]', '[{"type": 3}]'])
+def test_modules_that_make_no_sense(folder: Path, content: str) -> None:
+    (folder / "modules.json").write_text(content)
+    refused(folder, minisbert.CheckpointError, "modules.json")
+
+
+def test_without_modules_it_is_mean_pooling_and_no_normalize(folder: Path) -> None:
+    (folder / "modules.json").unlink()
+    config = read_config(folder)
+    assert (config.pooling_mode, config.normalize) == ("mean", False)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"pooling_mode": "mean"},
+        {"pooling_mode": ["mean"]},
+        {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False},
+        {"embedding_dimension": 48, "pooling_mode": "mean", "include_prompt": True},
+        {"word_embedding_dimension": 48, "pooling_mode_mean_tokens": True},
+    ],
+)
+def test_both_layouts_of_the_pooling(folder: Path, values: dict[str, Any]) -> None:
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(values))
+    assert read_config(folder).pooling_mode == "mean"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"pooling_mode": "cls"}, "cls"),
+        ({"pooling_mode": ["cls", "mean"]}, "cls"),
+        ({"pooling_mode": ["mean", "mean"]}, "mean"),
+        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "pooling_mode_cls_token"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, "pooling_mode_max_tokens"),
+        ({"pooling_mode_mean_tokens": False}, "none"),
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_new_tokens": True}, "pooling_mode_new_tokens"),
+        ({"pooling_mode": 3}, "3"),
+        ({"include_prompt": False}, "include_prompt"),
+    ],
+)
+def test_other_poolings_are_refused(folder: Path, values: dict[str, Any], message: str) -> None:
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(values))
+    refused(folder, minisbert.UnsupportedCheckpointError, "1_Pooling", message)
+
+
+def test_pooling_for_another_width(folder: Path) -> None:
+    edit_json(folder / "1_Pooling" / "config.json", word_embedding_dimension=384)
+    refused(folder, minisbert.CheckpointError, "1_Pooling", "width 384", "have 48")
+
+
+def test_a_normalize_of_something_else_is_refused(folder: Path) -> None:
+    (folder / "2_Normalize").mkdir(exist_ok=True)
+    edit_json(folder / "2_Normalize" / "config.json", module_input_name="token_embeddings")
+    refused(folder, minisbert.UnsupportedCheckpointError, "2_Normalize", "token_embeddings")
+
+
+@pytest.mark.parametrize(
+    ("stated", "tokenizer", "expected"),
+    [
+        (16, 24, 16),  # the module's own limit goes first
+        (None, 24, 24),
+        (None, 1e30, 32),
+        (None, int(1e30), 32),
+        (None, ..., 32),
+        (512, 24, 32),  # more than there are positions for
+    ],
+)
+def test_where_the_limit_comes_from(folder: Path, stated: Any, tokenizer: Any, expected: int) -> None:
+    edit_json(folder / "sentence_bert_config.json", max_seq_length=stated)
+    edit_json(folder / "tokenizer_config.json", model_max_length=tokenizer)
+    assert read_config(folder).max_seq_length == expected
+
+
+def test_bert_has_a_position_for_every_token(copy_of: Copy) -> None:
+    folder = copy_of("tiny-bert")
+    edit_json(folder / "tokenizer_config.json", model_max_length=...)
+    assert read_config(folder).max_seq_length == 64
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("sentence_bert_config.json", {"transformer_task": "fill-mask"}),
+        ("sentence_bert_config.json", {"modality_config": {"image": {}}}),
+        ("sentence_bert_config.json", {"processing_kwargs": {"text": {"max_length": 3}}}),
+        ("sentence_bert_config.json", {"model_args": {"torch_dtype": "bfloat16"}}),
+        ("sentence_bert_config.json", {"query_length": 8}),
+        ("tokenizer_config.json", {"truncation_side": "left"}),
+        ("config_sentence_transformers.json", {"model_type": "CrossEncoder"}),
+        ("config_sentence_transformers.json", {"similarity_fn_name": "maxsim"}),
+    ],
+)
+def test_settings_that_change_the_result_are_refused(
+    folder: Path, name: str, changes: dict[str, Any]
+) -> None:
+    edit_json(folder / name, **changes)
+    refused(folder, minisbert.UnsupportedCheckpointError, name, *changes)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("sentence_bert_config.json", {"max_seq_length": 0}, "max_seq_length is 0"),
+        ("sentence_bert_config.json", {"do_lower_case": "yes"}, "expected true or false"),
+        ("config_sentence_transformers.json", {"prompts": {"query": 3}}, "'query' is 3"),
+        ("config_sentence_transformers.json", {"prompts": ["query"]}, "expected an object"),
+        ("config_sentence_transformers.json", {"default_prompt_name": "no"}, "default_prompt_name is 'no'"),
+        ("config_sentence_transformers.json", {"truncate_dim": 49}, "truncate_dim is 49"),
+        ("config_sentence_transformers.json", {"truncate_dim": 0}, "truncate_dim is 0"),
+    ],
+)
+def test_settings_that_make_no_sense(folder: Path, name: str, changes: dict[str, Any], message: str) -> None:
+    edit_json(folder / name, **changes)
+    refused(folder, minisbert.CheckpointError, name, message)
+
+
+def test_sentence_settings_are_read(folder: Path) -> None:
+    edit_json(
+        folder / "config_sentence_transformers.json",
+        prompts={"query": "q: ", "passage": None},
+        default_prompt_name="query",
+        similarity_fn_name="dot",
+        truncate_dim=12,
+    )
+    config = read_config(folder)
+    assert config.prompts == {"query": "q: ", "document": "", "passage": ""}
+    assert (config.default_prompt_name, config.similarity_fn_name, config.truncate_dim) == (
+        "query",
+        "dot",
+        12,
+    )

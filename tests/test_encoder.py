@@ -1,0 +1,532 @@
+"""`SentenceEncoder` as its users meet it: inputs, shapes, prompts, outputs, errors, threads, pickles."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+import threading
+import warnings
+from collections import UserList
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import minisbert
+from conftest import DATA, edit_json, largest
+from minisbert import batching
+from minisbert import encoder as encoder_module
+
+Encoder = minisbert.SentenceEncoder
+TEXTS = ["The first sentence.", "", "A second, rather longer one than the first was.", "third", "  ", "x y z"]
+# BLAS picks other kernels for other row counts, so a batch moves the last bits; see DESIGN "batch-invariant".
+BATCH_TOLERANCE = 1e-6
+
+
+# --- What goes in ----------------------------------------------------------------------------------------
+
+
+class Column:
+    """A column of a data frame, as pandas, Polars and Arrow have them: a length, items, an iterator."""
+
+    def __init__(self, values: list[Any]) -> None:
+        self._values = values
+        self.shape = (len(values),)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._values)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        list,
+        tuple,
+        iter,
+        UserList,
+        Column,
+        dict.fromkeys,
+        np.array,
+        lambda t: np.array(t, object),
+        lambda t: (x for x in t),
+    ],
+    ids=[
+        "list",
+        "tuple",
+        "iterator",
+        "UserList",
+        "column",
+        "dict keys",
+        "U array",
+        "object array",
+        "generator",
+    ],
+)
+def test_collections_that_are_accepted(bert: Encoder, make: Callable[[list[str]], Any]) -> None:
+    collection = make(TEXTS)
+    if isinstance(collection, dict):
+        collection = collection.keys()
+    found = bert.encode(collection)
+    assert found.shape == (6, 36)
+    assert found.dtype == np.float32
+    assert found.flags.c_contiguous
+    np.testing.assert_array_equal(found, bert.encode(TEXTS))
+
+
+def test_one_string_gives_one_vector(bert: Encoder) -> None:
+    vector = bert.encode("third")
+    assert vector.shape == (36,)
+    np.testing.assert_array_equal(bert.encode(np.str_("third")), vector)
+    np.testing.assert_array_equal(bert.encode(["third"]), [vector])
+
+
+@pytest.mark.parametrize("empty", [[], (), np.array([], str), iter([])])
+def test_nothing_gives_no_rows(bert: Encoder, empty: Any) -> None:
+    assert bert.encode(empty).shape == (0, 36)
+
+
+@pytest.mark.parametrize("empty", [[], iter([])])
+@pytest.mark.parametrize(("precision", "shape"), [("int8", (0, 36)), ("uint8", (0, 36)), ("ubinary", (0, 5))])
+def test_nothing_in_any_precision(bert: Encoder, precision: str, shape: tuple[int, int], empty: Any) -> None:
+    assert bert.encode(empty, precision=precision).shape == shape
+    assert bert.encode([], output_value="token_embeddings") == []
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "NoneType None"),
+        (b"bytes", "bytes b'bytes'"),
+        (bytearray(b"x"), "bytearray"),
+        (3, "int 3"),
+        (2.5, "float 2.5"),
+        ({"a": 1}, "dict"),
+        (np.array("text"), r"shape \(\)"),
+        (np.array([["a", "b"]]), r"shape \(1, 2\)"),
+    ],
+)
+def test_what_is_no_collection_of_texts(bert: Encoder, value: Any, message: str) -> None:
+    for method in (bert.encode, bert.tokenize, bert.token_counts):
+        with pytest.raises(minisbert.EncodeTypeError, match=f"sentences is .*{message}.*expected a string"):
+            method(value)
+
+
+@pytest.mark.parametrize("value", [None, b"bytes", 3, float("nan"), ["nested"], ("a", "pair"), {"text": "x"}])
+def test_an_item_that_is_no_string_is_named(bert: Encoder, value: Any) -> None:
+    shown = f"sentence 2 is {re.escape(type(value).__name__)}"
+    for collection in (["a", "b", value], iter(["a", "b", value]), Column(["a", "b", value])):
+        with pytest.raises(minisbert.EncodeTypeError, match=shown):
+            bert.encode(collection)
+    assert isinstance(pytest.raises(TypeError, bert.encode, [value]).value, minisbert.MinisbertError)
+
+
+def test_the_index_counts_over_chunks(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "CHUNK", 2)
+    with pytest.raises(minisbert.EncodeTypeError, match="sentence 5 is int"):
+        bert.encode(["a"] * 5 + [1])
+    with pytest.raises(minisbert.EncodeValueError, match="sentence 3 holds a lone surrogate"):
+        bert.encode(["a"] * 3 + ["\ud800"])
+    with pytest.raises(minisbert.TruncationError, match="sentence 4 has"):
+        bert.encode(["a"] * 4 + ["word " * 99], truncation="error")
+
+
+@pytest.mark.parametrize("text", ["\ud800", "fine until \udfff here", "\udc80"])
+def test_lone_surrogates_are_refused(bert: Encoder, text: str) -> None:
+    position = next(i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff")
+    for collection in ([text], ["a", text]):
+        index = len(collection) - 1
+        with pytest.raises(
+            minisbert.EncodeValueError, match=rf"sentence {index} .*surrogate.*character {position}"
+        ):
+            bert.encode(collection)
+
+
+# --- What comes out --------------------------------------------------------------------------------------
+
+
+def test_order_is_kept_over_chunks_and_batches(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [f"{'word ' * (i % 7)}{i}" for i in range(50)]
+    alone = np.stack([bert.encode(text) for text in texts])
+    monkeypatch.setattr(encoder_module, "CHUNK", 7)
+    monkeypatch.setattr(batching, "TOKENS_PER_BATCH", 30)
+    assert largest(bert.encode(texts) - alone) <= BATCH_TOLERANCE
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(max_size=40), max_size=9), st.integers(1, 5))
+def test_any_text_alone_or_in_a_batch_has_a_unit_vector(texts: list[str], batch_size: int) -> None:
+    encoder = _bert()
+    texts = [text.encode("utf-8", "ignore").decode() for text in texts]
+    found = encoder.encode(texts, batch_size=batch_size, truncation="silent")
+    assert found.shape == (len(texts), 36)
+    assert largest(np.linalg.norm(found, axis=1) - 1) <= 1e-6
+    for text, vector in zip(texts, found, strict=True):
+        assert largest(encoder.encode(text, truncation="silent") - vector) <= BATCH_TOLERANCE
+
+
+_cache: list[Encoder] = []
+
+
+def _bert() -> Encoder:  # hypothesis wants no function-scoped fixtures
+    if not _cache:
+        _cache.append(minisbert.load(DATA / "tiny-bert"))
+    return _cache[0]
+
+
+def test_micro_batches_hold_every_row_once() -> None:
+    lengths = [3, 900, 1, 0, 512, 511, 2, 7]
+    batches = batching.micro_batches(lengths, 3)
+    assert sorted(row for batch in batches for row in batch) == list(range(8))
+    assert all(len(batch) <= 3 for batch in batches)
+    assert batches[0] == [1]  # longer than the budget: alone, and first
+    assert all(
+        len(batch) == 1 or sum(lengths[r] for r in batch) <= batching.TOKENS_PER_BATCH for batch in batches
+    )
+    assert batching.micro_batches([], 3) == []
+
+
+def test_token_embeddings_are_a_ragged_list(bert: Encoder) -> None:
+    states = bert.encode(TEXTS, output_value="token_embeddings")
+    assert [len(state) for state in states] == bert.token_counts(TEXTS).tolist()
+    pooled = np.stack([state.mean(axis=0) for state in states])
+    expected = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
+    assert largest(expected - bert.encode(TEXTS)) <= BATCH_TOLERANCE
+    assert largest(bert.encode("third", output_value="token_embeddings") - states[3]) <= 10 * BATCH_TOLERANCE
+
+
+def test_truncate_dim_then_normalise(bert: Encoder) -> None:
+    whole = bert.encode(TEXTS)
+    cut = bert.encode(TEXTS, truncate_dim=10)
+    np.testing.assert_array_equal(cut, whole[:, :10])
+    assert cut.flags.c_contiguous
+    unit = bert.encode(TEXTS, truncate_dim=10, normalize_embeddings=True)
+    assert largest(unit - cut / np.linalg.norm(cut, axis=1, keepdims=True)) <= 1e-6
+    assert largest(bert.encode("third", truncate_dim=10) - cut[3]) <= BATCH_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype", "width"),
+    [("int8", np.int8, 36), ("uint8", np.uint8, 36), ("binary", np.int8, 5), ("ubinary", np.uint8, 5)],
+)
+def test_precisions(
+    bert: Encoder, precision: str, dtype: Any, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = minisbert.vectors.quantize(bert.encode(TEXTS), precision)
+    monkeypatch.setattr(encoder_module, "CHUNK", 2)  # ranges are over all sentences, not over a chunk
+    for collection in (TEXTS, iter(TEXTS)):
+        found = bert.encode(collection, precision=precision)
+        assert found.dtype == dtype
+        assert found.shape == (6, width)
+        assert np.abs(found.astype(int) - whole.astype(int)).max() <= (1 if "int8" in precision else 0)
+
+
+def test_a_range_needs_more_than_one_sentence(bert: Encoder) -> None:
+    with pytest.raises(minisbert.EncodeValueError, match="precision='int8'.*one sentence"):
+        bert.encode("one", precision="int8")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "ubinary"])
+def test_out_is_filled_in_place(bert: Encoder, precision: str, tmp_path: Path) -> None:
+    expected = bert.encode(TEXTS, precision=precision)
+    path = tmp_path / "vectors.npy"
+    out = np.lib.format.open_memmap(path, "w+", expected.dtype, expected.shape)
+    for collection in (TEXTS, iter(TEXTS)):
+        out[:] = 0
+        assert bert.encode(collection, precision=precision, out=out) is out
+        np.testing.assert_array_equal(out, expected)
+    out.flush()
+    np.testing.assert_array_equal(np.load(path), expected)
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        (np.empty((5, 36), np.float32), r"float32 \(5, 36\); expected a float32 array of shape \(6, 36\)"),
+        (np.empty((6, 35), np.float32), r"\(6, 35\)"),
+        (np.empty((6, 36), np.float64), "float64"),
+        (np.empty(6, np.float32), r"\(6,\)"),
+        ([[0.0] * 36] * 6, "list"),
+    ],
+)
+def test_an_out_that_does_not_fit(bert: Encoder, out: Any, message: str) -> None:
+    with pytest.raises(minisbert.EncodeValueError, match=message):
+        bert.encode(TEXTS, out=out)
+
+
+def test_a_read_only_out(bert: Encoder) -> None:
+    out = np.empty((6, 36), np.float32)
+    out.flags.writeable = False
+    with pytest.raises(minisbert.EncodeValueError, match="read-only"):
+        bert.encode(TEXTS, out=out)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"), [(5, "more sentences than the 5"), (7, "were 6 sentences; expected 7")]
+)
+def test_a_generator_that_does_not_fit_out(bert: Encoder, rows: int, message: str) -> None:
+    with pytest.raises(minisbert.EncodeValueError, match=message):
+        bert.encode(iter(TEXTS), out=np.empty((rows, 36), np.float32))
+
+
+def test_a_generator_is_read_as_it_is_encoded(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "CHUNK", 4)
+    out = np.zeros((20, 36), np.float32)
+    ahead = []
+
+    def texts() -> Iterator[str]:
+        for i in range(20):
+            ahead.append(i - int((out != 0).any(axis=1).sum()))
+            yield f"text {i}"
+
+    bert.encode(texts(), out=out)
+    assert max(ahead) <= 3 * 4
+
+
+# --- Prompts and limits ----------------------------------------------------------------------------------
+
+
+def test_prompts(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("tiny-bert")
+    edit_json(
+        folder / "config_sentence_transformers.json", prompts={"query": "q: ", "passage": "p: ", "x": "x: "}
+    )
+    encoder = minisbert.load(folder)
+    plain = {prefix: encoder.encode(f"{prefix}text") for prefix in ("", "q: ", "p: ", "x: ")}
+    np.testing.assert_array_equal(encoder.encode("text"), plain[""])
+    np.testing.assert_array_equal(encoder.encode("text", prompt_name="x"), plain["x: "])
+    np.testing.assert_array_equal(encoder.encode("text", "x"), plain["x: "])
+    np.testing.assert_array_equal(encoder.encode("text", prompt="q: "), plain["q: "])
+    np.testing.assert_array_equal(encoder.encode("text", prompt_name="x", prompt="q: "), plain["q: "])
+    np.testing.assert_array_equal(encoder.encode_query("text"), plain["q: "])
+    np.testing.assert_array_equal(encoder.encode_query("text", prompt_name="x"), plain["x: "])
+    np.testing.assert_array_equal(
+        encoder.encode_document("text"), plain[""]
+    )  # "document" is there, and empty
+    del encoder.prompts["document"]
+    np.testing.assert_array_equal(encoder.encode_document(["text"])[0], plain["p: "])
+    encoder.default_prompt_name = "x"
+    np.testing.assert_array_equal(encoder.encode("text"), plain["x: "])
+    np.testing.assert_array_equal(encoder.encode("text", prompt=""), plain[""])
+    with pytest.raises(minisbert.EncodeValueError, match=r"no prompt named 'no'.*'passage', 'query', 'x'"):
+        encoder.encode("text", prompt_name="no")
+    with pytest.raises(minisbert.EncodeTypeError, match="prompt is 3"):
+        encoder.encode("text", prompt=3)
+
+
+LONG = "word " * 200
+
+
+def test_truncation_is_said_once(bert: Encoder) -> None:
+    with pytest.warns(
+        minisbert.TruncationWarning, match=r"2 of 4 .* 32 tokens: 1, 3 \(the longest has 802\)"
+    ) as seen:
+        bert.encode(["a", LONG, "b", LONG])
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+    with pytest.raises(
+        minisbert.TruncationError, match="sentence 1 has 802 tokens, and max_seq_length is 32"
+    ):
+        bert.encode(["a", LONG], truncation="error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        bert.encode(["a", LONG], truncation="silent")
+
+
+def test_max_seq_length_can_be_set() -> None:
+    encoder = minisbert.load(DATA / "tiny-bert")
+    encoder.max_seq_length = 8
+    assert len(encoder.tokenize(LONG)["input_ids"][0]) == 8
+    assert len(encoder.encode(LONG, output_value="token_embeddings", truncation="silent")) == 8
+    encoder.max_seq_length = np.int64(64)
+    assert encoder.max_seq_length == 64
+    encoder.max_seq_length = 2  # nothing but the special tokens
+    assert largest(encoder.encode(LONG, truncation="silent") - encoder.encode("")) == 0
+    for value in (1, 0, -3, 65):
+        with pytest.raises(minisbert.EncodeValueError, match=f"max_seq_length is {value}; expected 2 to 64"):
+            encoder.max_seq_length = value
+    with pytest.raises(minisbert.EncodeTypeError, match=r"max_seq_length is 2\.5; expected an integer"):
+        encoder.max_seq_length = 2.5  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": -1}, "batch_size is -1"),
+        ({"precision": "float16"}, "precision is 'float16'; expected one of float32, int8"),
+        ({"output_value": None}, "output_value is None"),
+        ({"output_value": "tokens"}, "output_value is 'tokens'"),
+        ({"truncation": True}, "truncation is True"),
+        ({"truncate_dim": 0}, "truncate_dim is 0; expected 1 to 36"),
+        ({"truncate_dim": 37}, "truncate_dim is 37"),
+        ({"output_value": "token_embeddings", "precision": "int8"}, "ragged"),
+        ({"output_value": "token_embeddings", "out": np.empty((1, 36))}, "ragged"),
+    ],
+)
+def test_impossible_arguments(bert: Encoder, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(minisbert.EncodeValueError, match=re.escape(message)):
+        bert.encode("text", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"batch_size": 1.0}, "batch_size is 1.0"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"truncate_dim": "3"}, "truncate_dim is '3'"),
+    ],
+)
+def test_arguments_of_the_wrong_type(bert: Encoder, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(minisbert.EncodeTypeError, match=re.escape(message)):
+        bert.encode("text", **arguments)
+
+
+# --- Loading ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "message"),
+    [
+        ({"backend": "cuda"}, minisbert.EncodeValueError, "backend='cuda'"),
+        ({"dtype": "float16"}, minisbert.EncodeValueError, "dtype is float16"),
+        ({"dtype": "real"}, minisbert.EncodeTypeError, "dtype is 'real'"),
+        ({"num_threads": 0}, minisbert.EncodeValueError, "num_threads is 0"),
+    ],
+)
+def test_impossible_load_arguments(arguments: dict[str, Any], kind: type[Exception], message: str) -> None:
+    with pytest.raises(kind, match=message):
+        minisbert.load(DATA / "tiny-bert", **arguments)
+
+
+@pytest.mark.parametrize("value", [None, 3, b"tiny-bert"])
+def test_a_name_that_is_no_path(value: Any) -> None:
+    with pytest.raises(minisbert.EncodeTypeError, match="expected a folder or a model's name"):
+        minisbert.load(value)
+
+
+def test_what_an_encoder_says_of_itself(bert: Encoder) -> None:
+    assert bert.get_embedding_dimension() == bert.get_sentence_embedding_dimension() == 36
+    assert bert.path == DATA / "tiny-bert"
+    assert bert.backend in minisbert.kernels.BACKENDS
+    assert repr(bert).startswith("SentenceEncoder(")
+    assert "width 36, max_seq_length 32, float32" in repr(bert)
+    assert bert.num_parameters == bert.num_parameters // 1 > 36 * 64
+
+
+def test_a_truncate_dim_in_the_checkpoint(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("tiny-bert")
+    edit_json(folder / "config_sentence_transformers.json", truncate_dim=9)
+    encoder = minisbert.load(folder)
+    assert encoder.get_embedding_dimension() == 9
+    assert encoder.encode("text").shape == (9,)
+    assert encoder.encode("text", truncate_dim=12).shape == (12,)
+
+
+def test_similarity_uses_the_function_of_the_checkpoint() -> None:
+    encoder = minisbert.load(DATA / "tiny-bert")
+    a, b = 2 * encoder.encode(["one", "two"]), encoder.encode(["three", "four"])
+    np.testing.assert_allclose(encoder.similarity(a, b), a @ b.T / 2, rtol=1e-5)
+    encoder.similarity_fn_name = "dot"
+    np.testing.assert_allclose(encoder.similarity(a, b), a @ b.T, rtol=1e-6)
+    np.testing.assert_allclose(encoder.similarity_pairwise(a, b), (a * b).sum(axis=1), rtol=1e-6)
+    encoder.similarity_fn_name = "other"
+    with pytest.raises(minisbert.EncodeValueError, match="'other' is not known"):
+        encoder.similarity(a, b)
+
+
+# --- Copies, threads, progress ---------------------------------------------------------------------------
+
+
+def test_a_pickle_is_small_and_keeps_what_was_set() -> None:
+    encoder = minisbert.load(DATA / "tiny-bert", dtype="float64", num_threads=1)
+    encoder.max_seq_length = 40
+    encoder.prompts["extra"] = "extra: "
+    encoder.default_prompt_name = "extra"
+    encoder.truncate_dim = 8
+    encoder.similarity_fn_name = "dot"
+    content = pickle.dumps(encoder)
+    assert len(content) < 2000
+    for other in (pickle.loads(content), copy.deepcopy(encoder)):
+        assert (other.max_seq_length, other.num_threads, other.dtype) == (40, 1, np.float64)
+        assert (other.truncate_dim, other.similarity_fn_name) == (8, "dot")
+        np.testing.assert_array_equal(other.encode(TEXTS), encoder.encode(TEXTS))
+
+
+def test_a_relative_path_survives_pickling(
+    copy_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of("tiny-bert")
+    monkeypatch.chdir(folder.parent)
+    content = pickle.dumps(minisbert.load(folder.name))
+    monkeypatch.chdir("/")
+    assert pickle.loads(content).encode("text").shape == (36,)
+
+
+def test_many_threads_use_one_encoder(bert: Encoder) -> None:
+    texts = [f"{'word ' * (i % 7)}{i}" for i in range(40)]
+    expected = bert.encode(texts)
+    wrong: list[float] = []
+
+    def work() -> None:
+        for _ in range(5):
+            error = largest(bert.encode(texts, batch_size=3) - expected)
+            if error > BATCH_TOLERANCE:
+                wrong.append(error)
+
+    workers = [threading.Thread(target=work) for _ in range(6)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert not any(worker.is_alive() for worker in workers)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_any_number_of_threads(num_threads: int, bert: Encoder) -> None:
+    texts = TEXTS * 20
+    found = minisbert.load(DATA / "tiny-bert", num_threads=num_threads).encode(texts, batch_size=4)
+    assert largest(found - bert.encode(texts)) <= BATCH_TOLERANCE
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert")]
+
+
+def test_an_error_in_the_middle_leaves_no_thread(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "CHUNK", 8)
+
+    def texts() -> Iterator[str]:
+        for i in range(30):
+            yield f"text {i}"
+        raise RuntimeError("the source broke")
+
+    with pytest.raises(RuntimeError, match="the source broke"):
+        bert.encode(texts(), batch_size=2)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert")]
+
+
+def test_a_progress_bar_shows_when_it_is_asked_for(bert: Encoder, capsys: pytest.CaptureFixture[str]) -> None:
+    bert.encode(TEXTS, show_progress_bar=True)
+    assert "6/6" in capsys.readouterr().err
+    bert.encode(iter(TEXTS), show_progress_bar=True)
+    assert "6 sentences" in capsys.readouterr().err
+    bert.encode(TEXTS, show_progress_bar=False)
+    bert.encode(TEXTS)  # not a terminal
+    assert capsys.readouterr().err == ""
+
+
+def test_a_progress_bar_appears_on_a_terminal_after_a_while(
+    bert: Encoder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    bert.encode(TEXTS)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(batching, "PROGRESS_DELAY", 0)
+    bert.encode(TEXTS)
+    assert "6/6" in capsys.readouterr().err

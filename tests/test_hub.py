@@ -1,0 +1,130 @@
+"""From names to folders, without a network."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import minisbert
+from conftest import DATA
+from minisbert import hub
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+OPTIONS: dict[str, Any] = {"revision": None, "token": None, "cache_folder": None, "local_files_only": False}
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    """A Hugging Face cache in which two models lie, as huggingface_hub lays them out."""
+    for name in ("org--model", "sentence-transformers--plain"):
+        model = tmp_path / f"models--{name}"
+        (model / "refs").mkdir(parents=True)
+        (model / "refs" / "main").write_text(REVISION)
+        shutil.copytree(DATA / "tiny-bert", model / "snapshots" / REVISION)
+    return tmp_path
+
+
+def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "org" / "model").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    assert hub.resolve("org/model", **OPTIONS) == Path("org/model")
+    assert hub.resolve(tmp_path / "org", **OPTIONS) == tmp_path / "org"
+
+
+def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    assert hub.resolve("~/model", **OPTIONS) == tmp_path / "model"
+
+
+@pytest.mark.parametrize(
+    "path", ["a/b/c", "./model", "../model", "/nowhere/model", "C:\\model", "C:/model", "a//b"]
+)
+def test_what_can_only_be_a_path_is_never_asked_of_the_hub(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def download(*arguments: Any, **options: Any) -> Path:
+        raise AssertionError("asked the hub")
+
+    monkeypatch.setattr(hub, "_download", download)
+    with pytest.raises(minisbert.CheckpointNotFoundError, match="there is no such folder"):
+        minisbert.load(path)
+    with pytest.raises(minisbert.CheckpointNotFoundError, match="there is no such folder"):
+        minisbert.load(Path("org") / "model")
+
+
+@pytest.mark.parametrize(
+    ("name", "stored"), [("org/model", "org--model"), ("plain", "sentence-transformers--plain")]
+)
+def test_a_name_in_the_cache_is_loaded_without_a_network(cache: Path, name: str, stored: str) -> None:
+    encoder = minisbert.load(name, cache_folder=cache)
+    assert encoder.path == cache / f"models--{stored}" / "snapshots" / REVISION
+    assert encoder.encode("text").shape == (36,)
+
+
+def test_a_name_that_is_not_in_the_cache_when_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        minisbert.CheckpointNotFoundError, match=r"'org/other'.*not in the local cache.*local_files_only"
+    ):
+        minisbert.load("org/other", cache_folder=cache, local_files_only=True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(minisbert.CheckpointNotFoundError, match="HF_HUB_OFFLINE"):
+        minisbert.load("org/other", cache_folder=cache)
+
+
+def test_half_a_download_does_not_count(cache: Path) -> None:
+    (cache / "models--org--model" / "snapshots" / REVISION / "model.safetensors").unlink()
+    with pytest.raises(minisbert.CheckpointNotFoundError, match="not in the local cache"):
+        minisbert.load("org/model", cache_folder=cache, local_files_only=True)
+
+
+@pytest.mark.parametrize("name", ["bad name!/model", "org/model?x"])
+def test_a_name_that_can_be_nothing(cache: Path, name: str) -> None:
+    with pytest.raises(minisbert.CheckpointNotFoundError, match="neither a folder nor a model's name"):
+        minisbert.load(name, cache_folder=cache)
+
+
+def test_a_hub_that_does_not_answer(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def snapshot_download(*arguments: Any, local_files_only: bool, **options: Any) -> str:
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        raise (
+            LocalEntryNotFoundError("not here") if local_files_only else OSError("the line is cut\nand more")
+        )
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(
+        minisbert.CheckpointNotFoundError, match=r"can't be fetched: the line is cut\. Check"
+    ) as info:
+        minisbert.load("org/other", cache_folder=cache)
+    assert "\n" not in str(info.value)
+
+
+def test_only_the_files_that_are_needed_are_fetched(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    def snapshot_download(name: str, **options: Any) -> str:
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        asked.append({"name": name, **options})
+        if options["local_files_only"]:
+            raise LocalEntryNotFoundError("not here")
+        return str(DATA / "tiny-bert")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    minisbert.load("org/other", revision="v1", token="secret", cache_folder=cache)
+    assert [call["local_files_only"] for call in asked] == [True, False]
+    for call in asked:
+        assert (call["name"], call["revision"], call["token"], call["cache_dir"]) == (
+            "org/other",
+            "v1",
+            "secret",
+            cache,
+        )
+        patterns = call["allow_patterns"]
+        assert "model.safetensors" in patterns
+        assert not [pattern for pattern in patterns if pattern.endswith((".bin", ".onnx", ".h5", "*"))]

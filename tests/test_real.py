@@ -1,0 +1,76 @@
+"""Real checkpoints: the genuine all-MiniLM-L6-v2, and a RoBERTa of full size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import checkpoints
+import minisbert
+import texts
+from conftest import FP32_MARGIN, load_golden
+
+NAMES = ("minilm", "roberta")
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def real(request: pytest.FixtureRequest) -> tuple[dict[str, Any], list[str], minisbert.SentenceEncoder]:
+    """What the reference gave, the texts it was given, and our encoder of the same checkpoint."""
+    folder: Path = request.getfixturevalue(request.param)
+    golden = load_golden(request.param)
+    every = texts.all_texts()
+    assert str(golden["texts_sha256"]) == texts.fingerprint(every), (
+        "the texts changed: run tools/make_golden.py"
+    )
+    return golden, [every[row] for row in golden["rows"]], minisbert.load(folder)
+
+
+def test_the_checkpoints_are_those_of_the_golden_files(minilm: Path, roberta: Path) -> None:
+    assert str(load_golden("minilm")["model_sha256"]) == checkpoints.MINILM_SHA256
+    assert checkpoints.file_sha256(minilm / "model.safetensors") == checkpoints.MINILM_SHA256
+    assert checkpoints.weights_sha256(roberta) == str(load_golden("roberta")["model_sha256"])
+
+
+def test_token_ids_equal_the_reference_s_in_every_row(real: Any) -> None:
+    golden, sentences, encoder = real
+    ids = encoder.tokenize(sentences)["input_ids"]
+    offsets = golden["offsets"]
+    expected = [golden["ids"][a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    assert [row for row, found in enumerate(ids) if found.tolist() != expected[row]] == []
+    np.testing.assert_array_equal(encoder.token_counts(sentences), golden["token_counts"])
+
+
+def test_vectors_are_as_close_to_float64_as_torch_s(
+    real: Any, record_property: Callable[[str, object], None]
+) -> None:
+    golden, sentences, encoder = real
+    error = np.abs(encoder.encode(sentences, truncation="silent") - golden["vectors"])
+    torch_max, torch_mean = float(golden["fp32_max_error"]), float(golden["fp32_mean_error"])
+    print(f"\n{encoder.path.name}, {len(sentences)} texts: largest error against float64 {error.max():.2e} "
+          f"(torch fp32 {torch_max:.2e}), mean {error.mean():.2e} (torch fp32 {torch_mean:.2e})")  # fmt: skip
+    assert error.max() <= FP32_MARGIN * torch_max
+    assert error.mean() <= FP32_MARGIN * torch_mean
+
+
+def test_the_oracle_is_the_reference_in_float64(minilm: Path) -> None:
+    golden = load_golden("minilm")
+    every = texts.all_texts()
+    rows = np.flatnonzero(np.diff(golden["offsets"]) < 64)[:60]
+    encoder = minisbert.load(minilm, dtype="float64")
+    found = encoder.encode([every[golden["rows"][row]] for row in rows])
+    assert np.abs(found - golden["vectors"][rows]).max() <= 1e-14
+
+
+def test_at_least_four_hundred_texts_of_every_kind() -> None:
+    every = texts.all_texts()
+    assert len(every) >= 400
+    assert {"", "<pad>", "</s>", "<mask>"} <= set(every)
+    assert max(map(len, every)) == 100_000
+    assert any(text and not text.strip(" ") for text in every)
+    assert any(text.startswith(" ") and text.strip() for text in every)
+    for low, high in ((0x4E00, 0x9FFF), (0xAC00, 0xD7A3), (0x3040, 0x30FF), (0x1F600, 0x1F64F), (0xC0, 0xFF)):
+        assert any(low <= ord(character) <= high for text in every for character in text)

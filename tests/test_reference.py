@@ -1,0 +1,170 @@
+"""Each operation of the reference kernels against its definition, written out in float64 and Python."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from conftest import largest
+from minisbert.kernels import reference as k
+
+DTYPES = ["float32", "float64"]
+EPS = {"float32": 2.0**-23, "float64": 2.0**-52}
+EXTREMES = [
+    0.0,
+    -0.0,
+    1e-38,
+    -1e-38,
+    1e-30,
+    0.4,
+    -0.4,
+    3.0,
+    -3.0,
+    9.0,
+    -9.0,
+    40.0,
+    -40.0,
+    1e4,
+    -1e4,
+    3e38,
+    -3e38,
+]
+
+
+def exact_gelu(x: float) -> float:
+    return x * math.erfc(-x / math.sqrt(2)) / 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gelu_is_exact_to_the_rounding_of_its_dtype(dtype: str) -> None:
+    x = np.concatenate([np.linspace(-14, 14, 20_001), np.geomspace(1e-30, 14, 2_000), EXTREMES]).astype(dtype)
+    exact = np.array([exact_gelu(float(value)) for value in x])
+    error = np.abs(k.gelu(x).astype(np.float64) - exact)
+    positive = x > 0
+    assert (error[positive] <= 4 * EPS[dtype] * exact[positive]).all()
+    # For x < 0 the result is far smaller than x: the error is bounded by 4 roundings of the terms that make
+    # it, and falls with the result, where the form with 1 + erf(x / sqrt(2)) stays at half a rounding of x.
+    near = (x <= 0) & (x > -2)
+    assert (error[near] <= 8 * EPS[dtype] * np.abs(exact[near])).all()
+    far = x <= -2
+    assert (error[far] <= (8 + x[far].astype(float) ** 2) * EPS[dtype] * np.abs(exact[far]) + 1e-40).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gelu_of_what_is_not_finite(dtype: str) -> None:
+    found = k.gelu(np.array([np.nan, np.inf, -np.inf], dtype))
+    np.testing.assert_array_equal(found, np.array([np.nan, np.inf, 0], dtype))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [
+        ("gelu", exact_gelu),
+        ("gelu_new", lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
+        (
+            "gelu_pytorch_tanh",
+            lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+        ),
+        ("relu", lambda x: max(x, 0.0)),
+        ("silu", lambda x: x / (1 + math.exp(-x))),
+        ("swish", lambda x: x / (1 + math.exp(-x))),
+        ("tanh", math.tanh),
+    ],
+)
+def test_activations(name: str, exact: object, dtype: str) -> None:
+    x = np.linspace(-20, 20, 999).reshape(27, 37).astype(dtype)
+    expected = np.array([exact(float(value)) for value in x.ravel()]).reshape(x.shape)  # type: ignore[operator]
+    assert largest(k.ACTIVATIONS[name](x.copy()) - expected) <= 16 * EPS[dtype]
+
+
+def test_activations_in_pieces_equal_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.random.default_rng(0).standard_normal((7, 5))
+    whole = k.gelu(x)
+    monkeypatch.setattr(k, "_ELEMENTS_IN_CACHE", 12)
+    np.testing.assert_array_equal(k.ACTIVATIONS["gelu"](x.copy()), whole)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_linear(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    x, weight, bias, residual = (rng.standard_normal(s).astype(dtype) for s in ((5, 7), (3, 7), (3,), (5, 3)))
+    expected = np.array([[math.fsum([*(a * b for a, b in zip(r, w, strict=True)), c]) for w, c in
+                          zip(weight.tolist(), bias.tolist(), strict=True)] for r in x.tolist()])  # fmt: skip
+    dense = k.pack(weight, bias, dtype)
+    tolerance = 32 * EPS[dtype]
+    kept = residual.copy()
+    assert largest(k.linear(x, dense) - expected) <= tolerance
+    assert largest(k.linear(x, dense, residual=residual) - (expected + residual)) <= tolerance
+    assert largest(k.linear(x, dense, activation="relu") - np.maximum(expected, 0)) <= tolerance
+    np.testing.assert_array_equal(residual, kept)
+    assert k.linear(x, dense).dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_layer_norm(dtype: str, scale: float) -> None:
+    rng = np.random.default_rng(2)
+    x = (rng.standard_normal((4, 33)) * scale + 3 * scale).astype(dtype)
+    weight, bias = (rng.standard_normal(33).astype(dtype) for _ in range(2))
+    wide = x.astype(np.float64)
+    deviation = wide - wide.mean(axis=1, keepdims=True)
+    expected = deviation / np.sqrt((deviation**2).mean(axis=1, keepdims=True) + 1e-12) * weight + bias
+    kept = x.copy()
+    assert largest(k.layer_norm(x, weight, bias, 1e-12) - expected) <= 64 * EPS[dtype]
+    np.testing.assert_array_equal(x, kept)
+
+
+def test_layer_norm_of_a_constant_row_is_the_bias() -> None:
+    bias = np.arange(5, dtype=np.float32)
+    np.testing.assert_array_equal(
+        k.layer_norm(np.full((2, 5), 7, np.float32), bias, bias, 1e-5), [bias, bias]
+    )
+
+
+def test_softmax_survives_large_scores() -> None:
+    found = k.softmax(np.array([[1e4, 1e4 - 1, -1e4], [-1e30, 0, 1e30]], np.float32))
+    expected = [[1 / (1 + math.exp(-1)), 1 / (1 + math.e), 0], [0, 0, 1]]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_attention_stays_within_its_sentence(dtype: str) -> None:
+    rng = np.random.default_rng(3)
+    offsets, heads, K = np.array([0, 1, 1, 4, 9]), 2, 3
+    D = heads * K
+    qkv = rng.standard_normal((9, 3 * D)).astype(dtype)
+    expected = np.zeros((9, D))
+    q, keys, v = (part.astype(np.float64) for part in np.split(qkv, 3, axis=1))
+    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        for h in range(0, D, K):
+            for t in range(start, stop):
+                scores = [
+                    math.exp(q[t, h : h + K] @ keys[u, h : h + K] / math.sqrt(K)) for u in range(start, stop)
+                ]
+                expected[t, h : h + K] = sum(
+                    s * v[u, h : h + K] for s, u in zip(scores, range(start, stop), strict=True)
+                ) / math.fsum(scores)
+    assert largest(k.attention(qkv, offsets, heads) - expected) <= 32 * EPS[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mean_pool_and_normalize(dtype: str) -> None:
+    x = np.arange(12, dtype=dtype).reshape(6, 2)
+    pooled = k.mean_pool(x, np.array([0, 1, 1, 6]))
+    np.testing.assert_array_equal(pooled, [[0, 1], [0, 0], [6, 7]])
+    unit = k.normalize(np.array([[3, 4], [0, 0], [1e-20, 0]], dtype))
+    np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0], [1e-8, 0]], rtol=4 * EPS[dtype])
+    assert pooled.dtype == unit.dtype == dtype
+    assert k.mean_pool(x[:0], np.array([0])).shape == (0, 2)
+
+
+def test_embed_widens_the_rows_of_a_narrow_table() -> None:
+    rng = np.random.default_rng(4)
+    word = rng.standard_normal((5, 3)).astype(np.float16)
+    position, token_type = rng.standard_normal((4, 3)), rng.standard_normal((2, 3))
+    found = k.embed(np.array([4, 0]), np.array([1, 3]), np.array([0, 1]), word, position, token_type)
+    assert found.dtype == np.float64
+    np.testing.assert_allclose(found, word[[4, 0]].astype(float) + position[[1, 3]] + token_type, rtol=1e-15)

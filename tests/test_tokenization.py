@@ -1,0 +1,150 @@
+"""From text to ids: limits, special tokens, lower-casing, damaged files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, processors
+
+import minisbert
+from conftest import DATA, edit_json
+from minisbert.config import read_config
+from minisbert.tokenization import load_tokenizer
+
+Copy = Callable[[str], Path]
+
+
+def edit_tokenizer(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def test_truncation_is_the_library_s_own(tiny: Path) -> None:
+    """For every limit: the special token at the end stays, as when the library truncates."""
+    texts = ["", "one", "a longer text, with many words in it, that goes on and on. " * 3]
+    mine = load_tokenizer(read_config(tiny))
+    library = Tokenizer.from_file(str(tiny / "tokenizer.json"))
+    library.no_padding()
+    for limit in range(2, 30):
+        library.enable_truncation(limit)
+        expected = [encoding.ids for encoding in library.encode_batch(texts)]
+        assert [mine.truncate(ids, limit).tolist() for ids in mine(texts)] == expected
+
+
+def test_truncation_and_padding_in_the_file_are_overridden(tiny: Path) -> None:
+    baked_in = json.loads((DATA / "tiny-roberta" / "tokenizer.json").read_text(encoding="utf-8"))
+    assert baked_in["truncation"]["max_length"] == 16
+    assert baked_in["padding"] is not None
+    encoder = minisbert.load(tiny)
+    short, long = encoder.tokenize(["word", "word " * 100])["input_ids"]
+    assert len(short) < 16
+    assert len(long) == 32
+    assert encoder.token_counts(["word " * 100])[0] > 100
+
+
+def test_a_tokenizer_without_special_tokens(copy_of: Copy) -> None:
+    folder = copy_of("tiny-bert")
+    edit_tokenizer(folder, lambda values: values.update(post_processor=None))
+    encoder = minisbert.load(folder)
+    assert encoder.token_counts(["", "word"]).tolist()[0] == 0
+    empty, word = encoder.encode(["", "word"])
+    np.testing.assert_array_equal(empty, np.zeros(36))
+    np.testing.assert_array_equal(encoder.encode([""]), [empty])
+    np.testing.assert_allclose(np.linalg.norm(word), 1, rtol=1e-6)
+
+
+def test_lower_casing_happens_when_it_is_asked_for(copy_of: Copy) -> None:
+    folder = copy_of("tiny-roberta")
+    cased = minisbert.load(folder)
+    edit_json(folder / "sentence_bert_config.json", do_lower_case=True)
+    lower = minisbert.load(folder)
+    (expected,) = cased.tokenize("hello world")["input_ids"]
+    assert cased.tokenize("HeLLo World")["input_ids"][0].tolist() != expected.tolist()
+    assert lower.tokenize("HeLLo World")["input_ids"][0].tolist() == expected.tolist()
+
+
+def test_lower_casing_is_not_added_twice(copy_of: Copy) -> None:
+    folder = copy_of("tiny-roberta")
+    lower = {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}
+    edit_tokenizer(folder, lambda values: values.update(normalizer=lower))
+    edit_json(folder / "sentence_bert_config.json", do_lower_case=True)
+    tokenizer = load_tokenizer(read_config(folder))
+    assert json.loads(tokenizer.library.to_str())["normalizer"] == lower
+
+
+def test_missing_file(copy_of: Copy) -> None:
+    folder = copy_of("tiny-bert")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(
+        minisbert.CheckpointNotFoundError, match=r"tokenizer\.json.*AutoTokenizer.*save_pretrained"
+    ):
+        minisbert.load(folder)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{}", b"[]", b"\xff", b'{"version": "1.0"}', b'{"version": "1.0", "model": {"type": "X"}}'],
+)
+def test_damaged_file(copy_of: Copy, content: bytes) -> None:
+    folder = copy_of("tiny-bert")
+    (folder / "tokenizer.json").write_bytes(content)
+    with pytest.raises(minisbert.CheckpointError, match=r"tokenizer\.json.*can't read it"):
+        minisbert.load(folder)
+
+
+def test_an_id_without_an_embedding_is_refused(copy_of: Copy) -> None:
+    folder = copy_of("tiny-bert")
+    size = read_config(folder).transformer.vocab_size
+
+    def add(values: dict[str, Any]) -> None:
+        token = {**values["added_tokens"][0], "id": size + 7, "content": "[NEW]"}
+        values["added_tokens"].append(token)
+        values["model"]["vocab"]["[NEW]"] = size + 7
+
+    edit_tokenizer(folder, add)
+    encoder = minisbert.load(folder)
+    encoder.encode("fine")
+    with pytest.raises(minisbert.CheckpointError, match=rf"'\[NEW\]' the id {size + 7}.*{size} rows"):
+        encoder.encode("a [NEW] word")
+
+
+def test_a_tokenizer_that_fails_on_a_text(copy_of: Copy) -> None:
+    folder = copy_of("tiny-bert")
+    edit_tokenizer(folder, lambda values: values["model"].update(unk_token="[GONE]"))
+    with pytest.raises(minisbert.CheckpointError, match=r"tokenizer\.json.*failed.*"):
+        minisbert.load(folder).encode("\U0001f600")
+
+
+def template(type_ids: tuple[int, int]) -> dict[str, Any]:
+    processor = processors.TemplateProcessing(
+        single=f"[CLS]:{type_ids[0]} $A:{type_ids[1]}", special_tokens=[("[CLS]", 2)]
+    )
+    values: dict[str, Any] = json.loads(processor.__getstate__())
+    return values
+
+
+def test_the_token_type_is_the_tokenizer_s(copy_of: Copy) -> None:
+    folder = copy_of("tiny-bert")
+    edit_tokenizer(folder, lambda values: values.update(post_processor=template((0, 0))))
+    first = minisbert.load(folder)
+    edit_tokenizer(folder, lambda values: values.update(post_processor=template((1, 1))))
+    second = minisbert.load(folder)
+    assert set(second.tokenize("word")["token_type_ids"][0]) == {1}
+    assert np.abs(first.encode("word") - second.encode("word")).max() > 0.01
+
+
+def test_token_types_that_can_t_be_honoured(copy_of: Copy) -> None:
+    folder = copy_of("tiny-bert")
+    edit_tokenizer(folder, lambda values: values.update(post_processor=template((0, 1))))
+    with pytest.raises(minisbert.UnsupportedCheckpointError, match=r"types \[0, 1\]"):
+        minisbert.load(folder)
+    edit_tokenizer(folder, lambda values: values.update(post_processor=template((2, 2))))
+    with pytest.raises(minisbert.CheckpointError, match="token type 2.*type_vocab_size is 2"):
+        minisbert.load(folder)

@@ -1,0 +1,89 @@
+"""Quantising and comparing finished vectors, against the reference implementation's results."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import minisbert
+from conftest import largest, load_golden
+from minisbert import vectors
+from minisbert.config import SIMILARITIES
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_quantised_vectors_are_the_reference_s(precision: str) -> None:
+    golden = load_golden("outputs")
+    found = vectors.quantize(golden["vectors"], precision)
+    assert found.dtype == golden[precision].dtype
+    np.testing.assert_array_equal(found, golden[precision])
+
+
+def test_quantising_to_float32_changes_nothing() -> None:
+    x = np.ones((2, 3), np.float32)
+    assert vectors.quantize(x, "float32") is x
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_ranges_need_more_than_one_vector(precision: str) -> None:
+    with pytest.raises(minisbert.EncodeValueError, match=f"{precision}.*one sentence"):
+        vectors.quantize(np.ones((1, 3), np.float32), precision)
+    assert vectors.quantize(np.ones((0, 3), np.float32), precision).shape == (0, 3)
+
+
+def test_a_component_that_never_changes_is_quantised_too() -> None:
+    x = np.array([[1, 0], [1, 255]], np.float32)
+    assert vectors.quantize(x, "uint8").tolist() == [[0, 0], [0, 255]]
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_similarities_are_the_reference_s(name: str) -> None:
+    golden = load_golden("outputs")
+    found = vectors.similarity(golden["a"], golden["b"], name)
+    pairs = vectors.similarity_pairwise(golden["a"], golden["c"], name)
+    assert largest(found - golden[name]) <= 2e-6
+    assert largest(pairs - golden[f"{name}_pairwise"]) <= 2e-6
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+def test_one_vector_counts_as_a_list_of_one(name: str) -> None:
+    a, b = np.array([1.0, 2.0]), np.array([[1.0, 2.0], [3.0, 4.0]])
+    assert vectors.similarity(a, b, name).shape == (1, 2)
+    assert vectors.similarity_pairwise(a, a, name).shape == ()
+    assert vectors.similarity(b[:0], b, name).shape == (0, 2)
+
+
+def test_a_zero_vector_is_similar_to_nothing() -> None:
+    assert vectors.similarity(np.zeros(3), np.ones(3), "cosine").tolist() == [[0]]
+
+
+def test_integers_and_lists_are_compared_as_floats() -> None:
+    a = np.array([[100, 100]], np.int8)
+    assert vectors.similarity(a, a, "dot").tolist() == [[20000]]
+    assert vectors.similarity([[1, 0]], [[0.0, 1.0]], "cosine").tolist() == [[0]]
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (np.ones((2, 3)), np.ones((2, 4)), r"\(2, 3\) and \(2, 4\)"),
+        (np.ones((2, 3, 1)), np.ones((2, 1)), r"\(2, 3, 1\)"),
+        (np.float64(1), np.ones((2, 1)), r"\(\)"),
+        (["text"], ["text"], "not an array of numbers"),
+        ([[1.0], [1.0, 2.0]], [[1.0]], "not an array of numbers"),
+    ],
+)
+def test_what_is_no_matrix_is_refused(a: object, b: object, message: str) -> None:
+    for compare in (vectors.similarity, vectors.similarity_pairwise):
+        with pytest.raises(minisbert.EncodeValueError, match=message):
+            compare(a, b, "cosine")  # type: ignore[arg-type]
+
+
+def test_pairs_need_equal_numbers() -> None:
+    with pytest.raises(minisbert.EncodeValueError, match="as many vectors"):
+        vectors.similarity_pairwise(np.ones((2, 3)), np.ones((4, 3)), "dot")
+
+
+def test_an_unknown_similarity_is_refused() -> None:
+    with pytest.raises(minisbert.EncodeValueError, match="'maxsim'.*cosine"):
+        vectors.similarity(np.ones(2), np.ones(2), "maxsim")
