@@ -101,7 +101,7 @@ def damaged_headers() -> dict[str, Callable[[dict[str, Any]], Any]]:
         "another size": entry(shape=[10**9]),
         "overflowing": entry(shape=[2**62, 2**62]),
         "no dtype": entry(dtype="FLOAT"),
-        "no offsets": lambda header: {**header, name: {"dtype": "F32", "shape": [36]}},
+        "no offsets": lambda header: {**header, name: {"dtype": "F32", "shape": [75]}},
         "a list": lambda header: list(header),
         "nested": lambda header: {**header, name: [[[[]]]]},
     }
@@ -121,7 +121,7 @@ def test_every_missing_unknown_and_misshapen_tensor_is_named_at_once(folder: Pat
     def change(tensors: Tensors) -> None:
         del tensors["encoder.layer.1.output.dense.bias"]
         tensors["encoder.layer.1.adapter.weight"] = np.zeros(3, np.float32)
-        tensors["encoder.layer.0.intermediate.dense.weight"] = np.zeros((36, 60), np.float32)
+        tensors["encoder.layer.0.intermediate.dense.weight"] = np.zeros((75, 76), np.float32)
 
     rewrite(folder, change)
     refused(
@@ -129,7 +129,7 @@ def test_every_missing_unknown_and_misshapen_tensor_is_named_at_once(folder: Pat
         minisbert.CheckpointError,
         "missing: encoder.layer.1.output.dense.bias",
         "unknown: encoder.layer.1.adapter.weight",
-        "misshapen: encoder.layer.0.intermediate.dense.weight has shape (36, 60), expected (60, 36)",
+        "misshapen: encoder.layer.0.intermediate.dense.weight has shape (75, 76), expected (76, 75)",
     )
 
 
@@ -138,11 +138,11 @@ def test_every_missing_unknown_and_misshapen_tensor_is_named_at_once(folder: Pat
     [
         ("num_hidden_layers", 2, "unknown: encoder.layer.2."),
         ("num_hidden_layers", 4, "missing: encoder.layer.3."),
-        ("hidden_size", 40, "expected (40, 40)"),
-        ("intermediate_size", 61, "expected (61, 36)"),
+        ("hidden_size", 78, "expected (78, 78)"),
+        ("intermediate_size", 77, "expected (77, 75)"),
         ("vocab_size", 10_000, "embeddings.word_embeddings.weight has shape"),
-        ("max_position_embeddings", 512, "expected (512, 36)"),
-        ("type_vocab_size", 1, "expected (1, 36)"),
+        ("max_position_embeddings", 512, "expected (512, 75)"),
+        ("type_vocab_size", 1, "expected (1, 75)"),
     ],
 )
 def test_a_config_that_contradicts_the_weights(folder: Path, key: str, value: int, message: str) -> None:
@@ -228,7 +228,7 @@ def test_prefixes_old_names_and_ignored_tensors(folder: Path) -> None:
             for name, t in tensors.items()
         }
         old["bert.embeddings.position_ids"] = np.arange(64)[None]
-        old["bert.pooler.dense.weight"] = np.zeros((36, 36), np.float32)
+        old["bert.pooler.dense.weight"] = np.zeros((75, 75), np.float32)
         old["cls.predictions.bias"] = np.full(3, np.nan, np.float32)
         return old
 

@@ -34,7 +34,7 @@ def refused(folder: Path, kind: type[Exception], *parts: str) -> None:
 def test_the_tiny_checkpoints(tiny: Path) -> None:
     config = read_config(tiny)
     assert config.transformer.model_type == tiny.name.removeprefix("tiny-")
-    assert config.transformer.hidden_size == {"tiny-bert": 36, "tiny-roberta": 48}[tiny.name]
+    assert config.transformer.hidden_size == {"tiny-bert": 75, "tiny-roberta": 69}[tiny.name]
     assert (config.pooling_mode, config.normalize, config.max_seq_length) == ("mean", True, 32)
     assert config.similarity_fn_name == "cosine"
     assert set(config.prompts) >= {"query", "document"}
@@ -62,14 +62,14 @@ def test_what_is_no_json_object(folder: Path, name: str, content: bytes) -> None
     ("key", "value", "message"),
     [
         ("hidden_size", 0, "expected an integer from 1"),
-        ("hidden_size", -48, "expected an integer from 1"),
-        ("hidden_size", 48.0, "expected an integer"),
-        ("hidden_size", "48", "expected an integer"),
+        ("hidden_size", -69, "expected an integer from 1"),
+        ("hidden_size", 69.0, "expected an integer"),
+        ("hidden_size", "69", "expected an integer"),
         ("hidden_size", True, "expected an integer"),
         ("hidden_size", 10**30, "expected an integer from 1"),
         ("hidden_size", ..., "is missing"),
         ("hidden_size", None, "is missing"),
-        ("hidden_size", 50, "num_attention_heads is 4"),
+        ("hidden_size", 70, "num_attention_heads is 3"),
         ("num_hidden_layers", 10**9, "1 to 1024"),
         ("num_attention_heads", 5, "is 5"),
         ("layer_norm_eps", ..., "is missing"),
@@ -199,8 +199,8 @@ def test_without_modules_it_is_mean_pooling_and_no_normalize(folder: Path) -> No
         {"pooling_mode": "mean"},
         {"pooling_mode": ["mean"]},
         {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False},
-        {"embedding_dimension": 48, "pooling_mode": "mean", "include_prompt": True},
-        {"word_embedding_dimension": 48, "pooling_mode_mean_tokens": True},
+        {"embedding_dimension": 69, "pooling_mode": "mean", "include_prompt": True},
+        {"word_embedding_dimension": 69, "pooling_mode_mean_tokens": True},
     ],
 )
 def test_both_layouts_of_the_pooling(folder: Path, values: dict[str, Any]) -> None:
@@ -229,7 +229,7 @@ def test_other_poolings_are_refused(folder: Path, values: dict[str, Any], messag
 
 def test_pooling_for_another_width(folder: Path) -> None:
     edit_json(folder / "1_Pooling" / "config.json", word_embedding_dimension=384)
-    refused(folder, minisbert.CheckpointError, "1_Pooling", "width 384", "have 48")
+    refused(folder, minisbert.CheckpointError, "1_Pooling", "width 384", "have 69")
 
 
 def test_a_normalize_of_something_else_is_refused(folder: Path) -> None:
@@ -289,7 +289,7 @@ def test_settings_that_change_the_result_are_refused(
         ("config_sentence_transformers.json", {"prompts": {"query": 3}}, "'query' is 3"),
         ("config_sentence_transformers.json", {"prompts": ["query"]}, "expected an object"),
         ("config_sentence_transformers.json", {"default_prompt_name": "no"}, "default_prompt_name is 'no'"),
-        ("config_sentence_transformers.json", {"truncate_dim": 49}, "truncate_dim is 49"),
+        ("config_sentence_transformers.json", {"truncate_dim": 70}, "truncate_dim is 70"),
         ("config_sentence_transformers.json", {"truncate_dim": 0}, "truncate_dim is 0"),
     ],
 )

@@ -75,7 +75,7 @@ def test_collections_that_are_accepted(bert: Encoder, make: Callable[[list[str]]
     if isinstance(collection, dict):
         collection = collection.keys()
     found = bert.encode(collection)
-    assert found.shape == (6, 36)
+    assert found.shape == (6, 75)
     assert found.dtype == np.float32
     assert found.flags.c_contiguous
     np.testing.assert_array_equal(found, bert.encode(TEXTS))
@@ -83,18 +83,18 @@ def test_collections_that_are_accepted(bert: Encoder, make: Callable[[list[str]]
 
 def test_one_string_gives_one_vector(bert: Encoder) -> None:
     vector = bert.encode("third")
-    assert vector.shape == (36,)
+    assert vector.shape == (75,)
     np.testing.assert_array_equal(bert.encode(np.str_("third")), vector)
     np.testing.assert_array_equal(bert.encode(["third"]), [vector])
 
 
 @pytest.mark.parametrize("empty", [[], (), np.array([], str), iter([])])
 def test_nothing_gives_no_rows(bert: Encoder, empty: Any) -> None:
-    assert bert.encode(empty).shape == (0, 36)
+    assert bert.encode(empty).shape == (0, 75)
 
 
 @pytest.mark.parametrize("empty", [[], iter([])])
-@pytest.mark.parametrize(("precision", "shape"), [("int8", (0, 36)), ("uint8", (0, 36)), ("ubinary", (0, 5))])
+@pytest.mark.parametrize(("precision", "shape"), [("int8", (0, 75)), ("uint8", (0, 75)), ("ubinary", (0, 10))])
 def test_nothing_in_any_precision(bert: Encoder, precision: str, shape: tuple[int, int], empty: Any) -> None:
     assert bert.encode(empty, precision=precision).shape == shape
     assert bert.encode([], output_value="token_embeddings") == []
@@ -166,7 +166,7 @@ def test_any_text_alone_or_in_a_batch_has_a_unit_vector(texts: list[str], batch_
     encoder = _bert()
     texts = [text.encode("utf-8", "ignore").decode() for text in texts]
     found = encoder.encode(texts, batch_size=batch_size, truncation="silent")
-    assert found.shape == (len(texts), 36)
+    assert found.shape == (len(texts), 75)
     assert largest(np.linalg.norm(found, axis=1) - 1) <= 1e-6
     for text, vector in zip(texts, found, strict=True):
         assert largest(encoder.encode(text, truncation="silent") - vector) <= BATCH_TOLERANCE
@@ -214,7 +214,7 @@ def test_truncate_dim_then_normalise(bert: Encoder) -> None:
 
 @pytest.mark.parametrize(
     ("precision", "dtype", "width"),
-    [("int8", np.int8, 36), ("uint8", np.uint8, 36), ("binary", np.int8, 5), ("ubinary", np.uint8, 5)],
+    [("int8", np.int8, 75), ("uint8", np.uint8, 75), ("binary", np.int8, 10), ("ubinary", np.uint8, 10)],
 )
 def test_precisions(
     bert: Encoder, precision: str, dtype: Any, width: int, monkeypatch: pytest.MonkeyPatch
@@ -249,11 +249,11 @@ def test_out_is_filled_in_place(bert: Encoder, precision: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("out", "message"),
     [
-        (np.empty((5, 36), np.float32), r"float32 \(5, 36\); expected a float32 array of shape \(6, 36\)"),
-        (np.empty((6, 35), np.float32), r"\(6, 35\)"),
-        (np.empty((6, 36), np.float64), "float64"),
+        (np.empty((5, 75), np.float32), r"float32 \(5, 75\); expected a float32 array of shape \(6, 75\)"),
+        (np.empty((6, 74), np.float32), r"\(6, 74\)"),
+        (np.empty((6, 75), np.float64), "float64"),
         (np.empty(6, np.float32), r"\(6,\)"),
-        ([[0.0] * 36] * 6, "list"),
+        ([[0.0] * 75] * 6, "list"),
     ],
 )
 def test_an_out_that_does_not_fit(bert: Encoder, out: Any, message: str) -> None:
@@ -262,7 +262,7 @@ def test_an_out_that_does_not_fit(bert: Encoder, out: Any, message: str) -> None
 
 
 def test_a_read_only_out(bert: Encoder) -> None:
-    out = np.empty((6, 36), np.float32)
+    out = np.empty((6, 75), np.float32)
     out.flags.writeable = False
     with pytest.raises(minisbert.EncodeValueError, match="read-only"):
         bert.encode(TEXTS, out=out)
@@ -273,12 +273,12 @@ def test_a_read_only_out(bert: Encoder) -> None:
 )
 def test_a_generator_that_does_not_fit_out(bert: Encoder, rows: int, message: str) -> None:
     with pytest.raises(minisbert.EncodeValueError, match=message):
-        bert.encode(iter(TEXTS), out=np.empty((rows, 36), np.float32))
+        bert.encode(iter(TEXTS), out=np.empty((rows, 75), np.float32))
 
 
 def test_a_generator_is_read_as_it_is_encoded(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder_module, "CHUNK", 4)
-    out = np.zeros((20, 36), np.float32)
+    out = np.zeros((20, 75), np.float32)
     ahead = []
 
     def texts() -> Iterator[str]:
@@ -365,10 +365,10 @@ def test_max_seq_length_can_be_set() -> None:
         ({"output_value": None}, "output_value is None"),
         ({"output_value": "tokens"}, "output_value is 'tokens'"),
         ({"truncation": True}, "truncation is True"),
-        ({"truncate_dim": 0}, "truncate_dim is 0; expected 1 to 36"),
-        ({"truncate_dim": 37}, "truncate_dim is 37"),
+        ({"truncate_dim": 0}, "truncate_dim is 0; expected 1 to 75"),
+        ({"truncate_dim": 76}, "truncate_dim is 76"),
         ({"output_value": "token_embeddings", "precision": "int8"}, "ragged"),
-        ({"output_value": "token_embeddings", "out": np.empty((1, 36))}, "ragged"),
+        ({"output_value": "token_embeddings", "out": np.empty((1, 75))}, "ragged"),
     ],
 )
 def test_impossible_arguments(bert: Encoder, arguments: dict[str, Any], message: str) -> None:
@@ -413,12 +413,12 @@ def test_a_name_that_is_no_path(value: Any) -> None:
 
 
 def test_what_an_encoder_says_of_itself(bert: Encoder) -> None:
-    assert bert.get_embedding_dimension() == bert.get_sentence_embedding_dimension() == 36
+    assert bert.get_embedding_dimension() == bert.get_sentence_embedding_dimension() == 75
     assert bert.path == DATA / "tiny-bert"
     assert bert.backend in minisbert.kernels.BACKENDS
     assert repr(bert).startswith("SentenceEncoder(")
-    assert "width 36, max_seq_length 32, float32" in repr(bert)
-    assert bert.num_parameters == bert.num_parameters // 1 > 36 * 64
+    assert "width 75, max_seq_length 32, float32" in repr(bert)
+    assert bert.num_parameters == bert.num_parameters // 1 > 75 * 64
 
 
 def test_a_truncate_dim_in_the_checkpoint(copy_of: Callable[[str], Path]) -> None:
@@ -467,7 +467,7 @@ def test_a_relative_path_survives_pickling(
     monkeypatch.chdir(folder.parent)
     content = pickle.dumps(minisbert.load(folder.name))
     monkeypatch.chdir("/")
-    assert pickle.loads(content).encode("text").shape == (36,)
+    assert pickle.loads(content).encode("text").shape == (75,)
 
 
 def test_many_threads_use_one_encoder(bert: Encoder) -> None:
