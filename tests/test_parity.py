@@ -1,0 +1,78 @@
+"""Live parity with the reference implementation, stage by stage, where torch is installed.
+
+`python tools/dev.py test --parity` installs it. The comparison is of the same texts through both, today, and
+not with stored results: so it also covers texts and checkpoints that the golden files do not.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minisbert
+import texts
+from conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, VECTOR_TOLERANCE, largest
+from recording import stages
+
+pytest.importorskip("torch", reason="torch is not installed: python tools/dev.py test --parity installs it")
+pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed: see test_parity.py")
+
+CHECKPOINTS = ("tiny-bert", "tiny-roberta", "minilm", "roberta")
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """`tools/make_golden.py`, which runs the reference implementation and records its stages."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+    import make_golden
+
+    return make_golden
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS)
+def folder(request: pytest.FixtureRequest) -> Path:
+    if request.param.startswith("tiny"):
+        return DATA / request.param
+    found: Path = request.getfixturevalue(request.param)
+    return found
+
+
+def test_every_stage(reference: Any, folder: Path) -> None:
+    """float64 within 1e-12; float32 within 1e-6, or three times torch float32's own error where stages are large."""
+    sentences = texts.all_texts()[::25]
+    expected = reference.stages(reference.load(folder).double(), sentences)
+    theirs = reference.stages(reference.load(folder), sentences)
+    ids = minisbert.load(folder).tokenize(sentences)["input_ids"]
+    for dtype in ("float32", "float64"):
+        encoder = minisbert.load(folder, dtype=dtype)
+        found = stages(encoder, np.concatenate(ids), np.cumsum([0, *map(len, ids)]))
+        for stage in [stage for stage in found if stage in expected]:
+            error, torch_error = (largest(x[stage] - expected[stage]) for x in (found, theirs))
+            print(f"{folder.name:12} {dtype} {stage:20} {error:.1e} (torch float32 {torch_error:.1e})")
+            allowed = STAGE_TOLERANCE[dtype]
+            if dtype == "float32":
+                allowed = max(allowed, 3 * torch_error)
+            assert error <= allowed, f"{folder.name}, {dtype}: {stage} is off by {error:.1e}"
+
+
+def test_vectors_and_token_ids(reference: Any, folder: Path) -> None:
+    sentences = texts.all_texts()
+    if folder.name == "roberta":
+        sentences = [sentences[row] for row in reference.roberta_rows()]  # the others would take minutes
+    double, single = reference.load(folder).double(), reference.load(folder)
+    expected = double.encode(sentences, batch_size=1)
+    encoder = minisbert.load(folder)
+    ids = encoder.tokenize(sentences)["input_ids"]
+    expected_ids = [reference.token_ids(double, text).tolist() for text in sentences]
+    assert [row for row, found in enumerate(ids) if found.tolist() != expected_ids[row]] == []
+    ours = np.abs(encoder.encode(sentences, truncation="silent") - expected)
+    theirs = np.abs(single.encode(sentences) - expected)
+    print(f"{folder.name}, {len(sentences)} texts: ours {ours.max():.2e}, torch fp32 {theirs.max():.2e}; "
+          f"means {ours.mean():.2e}, {theirs.mean():.2e}")  # fmt: skip
+    assert ours.max() <= FP32_MARGIN * theirs.max()
+    oracle = minisbert.load(folder, dtype="float64").encode(sentences[:100], truncation="silent")
+    assert largest(oracle - expected[:100]) <= VECTOR_TOLERANCE["float64"]
