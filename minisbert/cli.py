@@ -40,7 +40,8 @@ examples:
   minisbert encode titles.txt -o titles.npy
 
 Each command has its own help: minisbert encode --help"""
-ENCODE_EXAMPLES = """\
+EXAMPLES = {
+    "encode": """\
 examples:
   minisbert encode titles.txt -o titles.npy
   minisbert encode reviews.csv --field body --normalize -o reviews.parquet
@@ -48,22 +49,23 @@ examples:
 
 Row i of the output is text i of the input. The output appears, or replaces an
 older file, only when all of it has been written. The precisions int8 and uint8
-need the range of the whole collection: use encode in Python for them."""
-SIMILARITY_EXAMPLES = """\
+need the range of the whole collection: use encode in Python for them.""",
+    "similarity": """\
 examples:
   minisbert similarity "a cat on the mat" "a kitten on a rug" "tax returns"
-  minisbert similarity --json "a cat" "a kitten\""""
-SEARCH_EXAMPLES = """\
+  minisbert similarity --json -- "-5 degrees" "freezing cold\"""",
+    "search": """\
 examples:
   minisbert search "how do I reset my password" questions.txt
   minisbert search "waterproof boots" products.csv --field title -k 20 --json
 
 Blank texts are left out. Long ones are shortened to fit the terminal; --json
-gives them whole."""
-INFO_EXAMPLES = """\
+gives them whole.""",
+    "info": """\
 examples:
   minisbert info
-  minisbert info --model ./my-model --json"""
+  minisbert info --model ./my-model --json""",
+}
 
 
 # --- the command line ----------------------------------------------------------------------------------------
@@ -74,7 +76,11 @@ class UsageError(MinisbertError, ValueError):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors `main` reports in one line, like any other."""
+    """An argument parser for help of our layout, whose errors `main` reports in one line like any other."""
+
+    def __init__(self, **options: Any) -> None:
+        layout = partial(argparse.RawDescriptionHelpFormatter, max_help_position=26)
+        super().__init__(formatter_class=layout, allow_abbrev=False, **options)
 
     def error(self, message: str) -> NoReturn:
         """Raise `UsageError`."""
@@ -83,108 +89,106 @@ class Parser(argparse.ArgumentParser):
 
 def build_parser() -> Parser:
     """Describe the whole command line."""
+    what = "Turn sentences into vectors with Sentence-BERT models."
     parser = Parser(
-        prog="minisbert",
-        description="Turn sentences into vectors with Sentence-BERT models.",
-        epilog=MAIN_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="minisbert", usage="minisbert COMMAND [options]", description=what, epilog=MAIN_EXAMPLES
     )
-    parser.add_argument("--version", action="version", version=f"minisbert {minisbert.__version__}")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    version = f"minisbert {minisbert.__version__}"
+    parser.add_argument("-V", "--version", action="version", version=version, help="show the version")
+    _add_flag(parser, "--debug", "show the traceback of an error")
+    commands = parser.add_subparsers(title="commands", prog="minisbert", metavar="COMMAND", required=True)
     for add in (_add_encode, _add_similarity, _add_search, _add_info):
         add(commands)
     return parser
 
 
 def _add_encode(commands: Any) -> None:
-    parser = _add_command(commands, encode, "turn the texts of a file into vectors", ENCODE_EXAMPLES)
-    parser.add_argument(
-        "input", metavar="INPUT", nargs="?", default="-", help="file, or - for standard input (default)"
-    )
-    output = "file ending in .npy, .jsonl or .parquet, or - for JSONL on standard output"
+    parser = _add_command(commands, encode, "[INPUT] -o OUTPUT", "turn the texts of a file into vectors")
+    source = "file, or - for standard input (default)"
+    parser.add_argument("input", metavar="INPUT", nargs="?", default="-", help=source)
+    output = "file.npy, .jsonl or .parquet, or - for JSONL on standard output"
     parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help=output)
     _add_reading(parser)
     group = _add_encoding(parser)
     prompts = group.add_mutually_exclusive_group()
-    prompts.add_argument("--prompt", metavar="TEXT", help="text to put before every text")
+    prompts.add_argument("--prompt", metavar="TEXT", help="put this before each text")
     prompts.add_argument(
-        "--prompt-name", metavar="NAME", help="one of the model's own prompts (see minisbert info)"
+        "--prompt-name", metavar="NAME", help="put this one of the model's prompts before each text"
     )
-    group.add_argument("--normalize", action="store_true", help="scale the vectors to length 1")
-    group.add_argument(
-        "--truncate-dim", metavar="N", type=_positive, help="keep the first N numbers of a vector"
-    )
-    precisions = ["float32", "binary", "ubinary"]
-    group.add_argument(
-        "--precision", choices=precisions, default="float32", help="numbers to write (default: float32)"
-    )
+    _add_flag(group, "--normalize", "scale each vector to length 1")
+    _add_number(group, "--truncate-dim", "keep the first N components of each vector")
+    _add_choice(group, "--precision", ["float32", "binary", "ubinary"], "components of a vector")
 
 
 def _add_similarity(commands: Any) -> None:
-    parser = _add_command(commands, similarity, "compare texts with one another", SIMILARITY_EXAMPLES)
+    parser = _add_command(commands, similarity, "TEXT TEXT [TEXT ...]", "compare texts with one another")
     parser.add_argument("texts", metavar="TEXT", nargs="+", help="two or more texts")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_flag(parser, "--json", "print JSON")
 
 
 def _add_search(commands: Any) -> None:
-    parser = _add_command(commands, search, "find the texts of a file closest to a query", SEARCH_EXAMPLES)
+    parser = _add_command(
+        commands, search, "QUERY FILE", "find the texts of a file that are closest to a query"
+    )
     parser.add_argument("query", metavar="QUERY", help="what to look for")
-    parser.add_argument("input", metavar="FILE", help="file to search, or - for standard input")
-    parser.add_argument("-k", metavar="N", type=_positive, default=5, help="how many to show (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("input", metavar="FILE", help="where to look, or - for standard input")
+    _add_number(parser, "-k", "how many texts to show (default: 5)", default=5)
+    _add_flag(parser, "--json", "print JSON")
     _add_reading(parser)
     _add_encoding(parser)
 
 
 def _add_info(commands: Any) -> None:
-    parser = _add_command(commands, info, "describe the model and how it is run", INFO_EXAMPLES)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser = _add_command(commands, info, "", "describe the model and how it is run")
+    _add_flag(parser, "--json", "print JSON")
 
 
-def _add_command(commands: Any, run: Callable[[argparse.Namespace], None], summary: str, epilog: str) -> Any:
+def _add_command(commands: Any, run: Callable[[argparse.Namespace], None], usage: str, what: str) -> Any:
+    name = run.__name__
+    about = {"help": what, "description": f"{what.capitalize()}.", "epilog": EXAMPLES[name]}
     parser = commands.add_parser(
-        run.__name__,
-        help=summary,
-        description=f"{summary.capitalize()}.",
-        epilog=epilog,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        name, usage=f"minisbert {name} {usage} [options]".replace("  ", " "), **about
     )
     parser.set_defaults(run=run)
-    suppress = argparse.SUPPRESS  # or the default here would undo a --debug before the command
-    parser.add_argument(
-        "--debug", action="store_true", default=suppress, help="show the traceback of an error"
-    )
+    # Suppressed, because a default here would undo a --debug that stands before the command.
+    _add_flag(parser, "--debug", "show the traceback of an error", default=argparse.SUPPRESS)
     group = parser.add_argument_group("model")
     model = os.environ.get("MINISBERT_MODEL") or DEFAULT_MODEL
-    where = f"folder or Hugging Face name (default: $MINISBERT_MODEL, else {DEFAULT_MODEL})"
-    group.add_argument("--model", metavar="NAME", default=model, help=where)
-    group.add_argument("--backend", metavar="NAME", default="auto", help="auto or reference (default: auto)")
+    default = f"$MINISBERT_MODEL, else {DEFAULT_MODEL.split('/')[1]}"
     group.add_argument(
-        "--threads", metavar="N", type=_positive, help="default: every CPU this process may use"
+        "--model", metavar="NAME", default=model, help=f"folder or Hugging Face name (default: {default})"
     )
+    _add_choice(group, "--backend", ["auto", *BACKENDS], "who computes")
+    _add_number(group, "--threads", "workers (default: a thread for each CPU allowed)")
     return parser
 
 
 def _add_reading(parser: Any) -> None:
-    group = parser.add_argument_group("reading")
-    formats = ["text", "jsonl", "csv"]
-    group.add_argument(
-        "--format", choices=formats, help="default: by the file's suffix, else text, one a line"
-    )
+    group = parser.add_argument_group("input")
+    formats = "by default the suffix tells, else text: one a line"
+    group.add_argument("--format", choices=["text", "jsonl", "csv"], help=formats)
     group.add_argument("--field", metavar="NAME", help="JSONL key or CSV column of the text (default: text)")
-    group.add_argument("--quiet", action="store_true", help="show no progress")
+    _add_flag(group, "--quiet", "say nothing but warnings and errors")
 
 
 def _add_encoding(parser: Any) -> Any:
     group = parser.add_argument_group("encoding")
-    group.add_argument(
-        "--batch-size", metavar="N", type=_positive, default=32, help="texts at a time (default: 32)"
-    )
-    group.add_argument("--max-seq-length", metavar="N", type=_positive, help="tokens to read of a text")
-    longer = "what to do about longer texts (default: warn)"
-    group.add_argument("--truncation", choices=["silent", "warn", "error"], default="warn", help=longer)
+    _add_number(group, "--batch-size", "most texts in one batch (default: 32)", default=32)
+    _add_number(group, "--max-seq-length", "tokens to read of a text (default: the model's)")
+    _add_choice(group, "--truncation", ["warn", "silent", "error"], "what to do about longer texts")
     return group
+
+
+def _add_flag(group: Any, name: str, what: str, **options: Any) -> None:
+    group.add_argument(name, action="store_true", help=what, **options)
+
+
+def _add_number(group: Any, name: str, what: str, **options: Any) -> None:
+    group.add_argument(name, metavar="N", type=_positive, help=what, **options)
+
+
+def _add_choice(group: Any, name: str, choices: Sequence[str], what: str) -> None:
+    group.add_argument(name, choices=choices, default=choices[0], help=f"{what} (default: {choices[0]})")
 
 
 def _positive(text: str) -> int:
@@ -209,9 +213,10 @@ def encode(arguments: argparse.Namespace) -> None:
             truncate_dim=arguments.truncate_dim,
             precision=arguments.precision,
         )
-        name = arguments.prompt_name or encoder.default_prompt_name or ""
-        prompt = arguments.prompt or encoder.prompts.get(name, "")
-        rows, empty = 0, run([])
+        rows, empty = 0, run([])  # the shape and the dtype, and the first complaint about the arguments
+        prompt = arguments.prompt
+        if prompt is None:
+            prompt = encoder.prompts.get(arguments.prompt_name or encoder.default_prompt_name or "", "")
         with textio.open_output(arguments.output, empty) as append, _progress(source, arguments) as advance:
             for records, vectors in _encode_records(encoder, run, prompt, source, arguments):
                 append([record.text for record in records], vectors)
@@ -226,7 +231,7 @@ def similarity(arguments: argparse.Namespace) -> None:
     if len(arguments.texts) < 2:
         raise UsageError("two or more texts are needed, found one (see minisbert similarity --help)")
     encoder = _load(arguments)
-    vectors = encoder.encode(arguments.texts, show_progress_bar=False)
+    vectors = encoder.encode(arguments.texts)
     scores = encoder.similarity(vectors, vectors).tolist()
     if arguments.json:
         name = encoder.similarity_fn_name
@@ -240,7 +245,7 @@ def search(arguments: argparse.Namespace) -> None:
     best: list[tuple[float, textio.Record]] = []
     with textio.open_source(arguments.input, arguments.format, arguments.field) as source:
         encoder = _load(arguments)
-        query = encoder.encode_query([arguments.query], show_progress_bar=False)
+        query = encoder.encode_query([arguments.query], truncation=arguments.truncation)
         run, prompt = encoder.encode_document, encoder.prompts.get("document", "")
         with _progress(source, arguments) as advance:
             for records, vectors in _encode_records(encoder, run, prompt, source, arguments):
@@ -260,13 +265,14 @@ def search(arguments: argparse.Namespace) -> None:
 def info(arguments: argparse.Namespace) -> None:
     """Print what the model is and how it is run."""
     encoder = _load(arguments)
-    facts = _facts(encoder)
+    facts = {"model": arguments.model} | _facts(encoder)
     if arguments.json:
         _print_json(facts)
         return
-    width = max(map(len, facts))
+    width = max(map(len, facts)) + 2
     for name, value in facts.items():
-        print(f"{name.replace('_', ' '):<{width}}  {_shown(value)}")
+        heading = f"{name.replace('_', ' '):<{width}}"
+        print(heading + f"\n{'':<{width}}".join(_shown(value) or ["none"]))
 
 
 def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
@@ -282,7 +288,7 @@ def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
         "parameters": encoder.num_parameters,
         "vocabulary": transformer.vocab_size,
         "pooling": config.pooling_mode,
-        "normalise": config.normalize,
+        "normalize": config.normalize,
         "dimension": encoder.get_embedding_dimension(),
         "max_seq_length": encoder.max_seq_length,
         "max_positions": transformer.max_tokens,
@@ -302,14 +308,13 @@ def _versions() -> dict[str, str]:
     return {"minisbert": minisbert.__version__, "python": platform.python_version()} | installed
 
 
-def _shown(value: Any) -> str:
-    """Write a fact for people."""
+def _shown(value: Any) -> list[str]:
+    """Write a fact for people, in one line or more."""
     if isinstance(value, dict):
-        pairs = [f"{key} {item!r}" if " " in item else f"{key} {item}" for key, item in value.items() if item]
-        return ", ".join(pairs) or "none"
+        return [f"{key}: {item}" for key, item in value.items() if item]
     if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,}" if isinstance(value, int) else str(value or "none")
+        return ["yes" if value else "no"]
+    return [f"{value:,}" if isinstance(value, int) else str(value or "none")]
 
 
 # --- what the commands share ---------------------------------------------------------------------------------
@@ -332,37 +337,39 @@ def _encode_records(
 ) -> Iterator[tuple[list[textio.Record], textio.Vectors]]:
     """Encode a source chunk by chunk with ``run``, which puts ``prompt`` before each text.
 
-    The encoder names a text that is too long by its place in the chunk, and people want its line. So the tokens of
-    a chunk that has such texts are counted once more.
+    The encoder names a text that is too long by its place in the chunk, and people want its line. So the tokens
+    of a chunk that has such texts are counted once more.
     """
-    number_cut, first_cut = 0, ""
-    options = {
-        "batch_size": arguments.batch_size,
-        "truncation": arguments.truncation,
-        "show_progress_bar": False,
-    }
+    limit = encoder.max_seq_length
+    options = {"batch_size": arguments.batch_size, "truncation": arguments.truncation}
+    number_cut, first_cut = 0, 0
     for records in textio.chunks(textio.read_records(source)):
         try:
             with warnings.catch_warnings(record=True) as caught:
-                vectors = run([record.text for record in records], **options)
+                vectors = run([record.text for record in records], show_progress_bar=False, **options)
         except TruncationError as error:
-            hint = "split the text, or choose --truncation warn"
-            raise textio.TextFileError(
-                f"{source.name}, {_too_long(encoder, prompt, records)[0]}; {hint}"
-            ) from error
-        if caught:
-            lines = _too_long(encoder, prompt, records)
-            number_cut, first_cut = number_cut + len(lines), first_cut or lines[0]
+            line, tokens = _too_long(encoder, prompt, records)[0]
+            what = f"{tokens:,} tokens, more than {limit:,}; split the text, or choose --truncation warn"
+            raise textio.TextFileError(f"{source.name}, line {line}: {what}") from error
+        for warning in caught:
+            if warning.category is TruncationWarning:
+                cut = _too_long(encoder, prompt, records)
+                number_cut, first_cut = number_cut + len(cut), first_cut or cut[0][0]
+            else:
+                _tell(f"warning: {warning.message}")
         yield records, vectors
     if number_cut:
-        _tell(f"warning: {source.name}: {number_cut:,} texts were cut; the first: {first_cut}")
+        what = f"texts cut to {limit:,} tokens: {number_cut:,}, the first on line {first_cut}"
+        _tell(f"warning: {source.name}: {what}")
 
 
-def _too_long(encoder: minisbert.SentenceEncoder, prompt: str, records: Sequence[textio.Record]) -> list[str]:
-    limit = encoder.max_seq_length
-    counts = encoder.token_counts([prompt + record.text for record in records])
+def _too_long(
+    encoder: minisbert.SentenceEncoder, prompt: str, records: Sequence[textio.Record]
+) -> list[tuple[int, int]]:
+    """Return the line and the number of tokens of each text that is longer than the encoder reads."""
+    counts = encoder.token_counts([prompt + record.text for record in records]).tolist()
     pairs = zip(records, counts, strict=True)
-    return [f"line {record.line} has {n:,} tokens of at most {limit:,}" for record, n in pairs if n > limit]
+    return [(record.line, count) for record, count in pairs if count > encoder.max_seq_length]
 
 
 @contextmanager
@@ -452,7 +459,7 @@ def _reason(error: Exception) -> str:
 def _tidy_warnings() -> Iterator[None]:
     """Show a warning as one line, and that of a text that was cut every time."""
 
-    def show(message: Warning | str, *rest: Any) -> None:
+    def show(message: Warning | str, *rest: Any, **more: Any) -> None:
         _tell(f"warning: {message}")
 
     with warnings.catch_warnings():

@@ -309,7 +309,7 @@ class SentenceEncoder:
             ``"input_ids"`` and ``"token_type_ids"``: a list of int32 arrays each, one a text, not padded.
         """
         rows = [self._tokenizer.truncate(ids, self.max_seq_length) for ids in self._full_ids(texts)]
-        types = [np.full(len(ids), self._tokenizer.token_type, np.int32) for ids in rows]
+        types: list[TokenIds] = [np.full(len(ids), self._tokenizer.token_type, np.int32) for ids in rows]
         return {"input_ids": rows, "token_type_ids": types}
 
     def token_counts(self, texts: str | Iterable[str]) -> NDArray[np.int64]:

@@ -23,7 +23,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from numpy.lib import format as npy
+from numpy.lib import format as numpy_format
 from numpy.typing import NDArray
 
 from minisbert.errors import MinisbertError
@@ -34,7 +34,7 @@ Append = Callable[[Sequence[str], Vectors], None]
 FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 NOT_LINES = {".json", ".tsv", ".parquet", ".npy"}  # each of their lines is not one text
 CHUNK_TEXTS = 1024
-CHUNK_CHARACTERS = 4_000_000
+CHUNK_CHARACTERS = 250_000
 MAX_CSV_FIELD = 1 << 28  # characters; an unclosed quote must not swallow a whole file into memory
 
 
@@ -175,7 +175,7 @@ def _csv_records(source: Source, lines: Iterator[str]) -> Iterator[Record]:
     column = header.index(source.field)
     for number, row in rows:
         if len(row) != len(header):
-            raise _bad(source, number, f"{len(row)} fields, but the header has {len(header)}; quote commas")
+            raise _bad(source, number, f"fields: {len(row)}, and in the header: {len(header)}; quote commas")
         yield Record(number, row[column])
 
 
@@ -216,6 +216,8 @@ def check_output(path: str, source: str) -> None:
         )
     if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
         raise TextFileError(f"{path}: Parquet needs pyarrow; run: pip install 'minisbert[parquet]'")
+    if not Path(path).parent.is_dir():
+        raise TextFileError(f"{path}: there is no folder {Path(path).parent}; make it first")
     if os.path.exists(path) and not os.path.isfile(path):
         raise TextFileError(f"{path}: exists and is not a regular file")
     if source != "-" and os.path.exists(path) and os.path.samefile(path, source):
@@ -224,16 +226,17 @@ def check_output(path: str, source: str) -> None:
 
 @contextmanager
 def open_output(path: str, empty: Vectors) -> Iterator[Append]:
-    """Open ``path`` (``-`` is JSONL to standard output) for vectors of the dtype and the width of ``empty`` (0, D)."""
+    """Open ``path`` (``-`` is JSONL on standard output) for vectors of the dtype and width of ``empty``, (0, D)."""
     if path == "-":
         if sys.stdout is None:
             raise TextFileError("standard output is closed; name a file to write")
         with _jsonl_writer(sys.stdout.buffer, empty) as append:
             yield append
         return
-    with _replacing(Path(os.path.realpath(path))) as handle:  # a symbolic link stays one
-        with WRITERS[Path(path).suffix.lower()](handle, empty) as append:
-            yield append
+    writer = WRITERS[Path(path).suffix.lower()]
+    target = Path(os.path.realpath(path))  # a symbolic link stays one
+    with _replacing(target) as handle, writer(handle, empty) as append:
+        yield append
 
 
 @contextmanager
@@ -241,11 +244,7 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
     """Write to a temporary file beside ``target``, which takes its place only if all went well."""
     temporary = target.with_name(f".minisbert-{os.getpid()}-{secrets.token_hex(4)}.tmp")
     try:
-        handle = open(temporary, "xb")
-    except OSError as error:
-        raise TextFileError(f"{target}: cannot write in its folder: {error.strerror}") from error
-    try:
-        with handle:
+        with open(temporary, "xb") as handle:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
@@ -254,6 +253,9 @@ def _replacing(target: Path) -> Iterator[BinaryIO]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+npy: Any = numpy_format  # without a type: older stubs leave these functions out
 
 
 @contextmanager
@@ -286,10 +288,8 @@ def _jsonl_writer(handle: BinaryIO, empty: Vectors) -> Iterator[Append]:
 
     def append(texts: Sequence[str], vectors: Vectors) -> None:
         for text, row in zip(texts, vectors.tolist(), strict=True):
-            line = (
-                f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": {embedding % tuple(row)}}}\n'
-            )
-            handle.write(line.encode())
+            quoted = json.dumps(text, ensure_ascii=False)
+            handle.write(f'{{"text": {quoted}, "embedding": {embedding % tuple(row)}}}\n'.encode())
         handle.flush()  # whoever reads the pipe sees each chunk at once
 
     yield append
@@ -331,15 +331,16 @@ def similarity_table(texts: Sequence[str], scores: Sequence[Sequence[float]]) ->
     first = max(map(_columns, labels))
     if not all(map(str.strip, texts)) or first + len(labels) * (max(number, first) + 2) > terminal:
         first = len(str(len(texts)))
-        yield from (
-            f"{i:>{first}}  {_shorten(text, terminal - first - 2)}" for i, text in enumerate(texts, 1)
-        )
+        for i, text in enumerate(texts, 1):
+            yield f"{i:>{first}}  {_shorten(text, terminal - first - 2) or '(blank)'}"
         yield ""
         labels = [str(i) for i in range(1, len(texts) + 1)]
     width = max(number, *map(_columns, labels)) + 2
     across = max(1, (terminal - first) // width)
     for start in range(0, len(labels), across):
         block = slice(start, start + across)
+        if start:
+            yield ""
         yield " " * first + "".join(_right(label, width) for label in labels[block])
         for label, row in zip(labels, cells, strict=True):
             yield _right(label, first) + "".join(_right(cell, width) for cell in row[block])

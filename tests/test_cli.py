@@ -106,7 +106,7 @@ def process(*argv: str | Path, **options: Any) -> subprocess.Popen[bytes]:
     ours = {"PYTHONPATH": str(Path(minisbert.__file__).parents[1]), "PYTHONUNBUFFERED": ""}
     environment = os.environ | ours | options.pop("env", {})
     command = [sys.executable, "-m", "minisbert", *map(str, argv)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
     return subprocess.Popen(command, env=environment, **pipes)
 
 
@@ -246,6 +246,15 @@ def test_lines_end_at_line_feeds_only(
     assert calls[1:] == [texts]
 
 
+def test_a_csv_field_can_be_long_but_not_endless(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_input("csv", ["x" * 200_000])  # more than the csv module takes by default
+    assert run("encode", source, "-o", "out.npy", "--truncation", "silent").status == 0
+    monkeypatch.setattr(textio, "MAX_CSV_FIELD", 100)
+    status, _, err = run("encode", source, "-o", "out.npy")
+    assert status == 2
+    assert "texts.csv, line 2: not CSV (field larger than field limit (100))" in err
+
+
 def test_format_and_field_are_chosen(run: Run, calls: list[list[str]]) -> None:
     Path("a.data").write_text("title,body\n1,one\n2,two\n")
     assert run("encode", "a.data", "-o", "out.npy", "--format", "csv", "--field", "body").status == 0
@@ -292,6 +301,13 @@ def test_jsonl_holds_every_float32_exactly(vectors: np.ndarray) -> None:
     np.testing.assert_array_equal(from_jsonl(file.getvalue().decode())[1], vectors, strict=True)
 
 
+def test_jsonl_is_passed_on_chunk_by_chunk() -> None:
+    passed_on = io.BytesIO()
+    with textio.WRITERS[".jsonl"](io.BufferedWriter(passed_on), np.zeros((0, 1), np.float32)) as append:
+        append(["x"], np.ones((1, 1), np.float32))
+        assert passed_on.getvalue() == b'{"text": "x", "embedding": [1]}\n'
+
+
 @pytest.mark.parametrize("rows", [0, 9, 10, 1001])
 def test_the_npy_header_grows_in_place(rows: int) -> None:
     file = io.BytesIO()
@@ -306,7 +322,7 @@ def test_a_npy_header_without_room_is_noticed(monkeypatch: pytest.MonkeyPatch) -
     def without_room(file: io.BytesIO, header: dict[str, Any]) -> None:
         file.write(repr(header).encode())
 
-    monkeypatch.setattr(textio.npy, "write_array_header_1_0", without_room)
+    monkeypatch.setattr("numpy.lib.format.write_array_header_1_0", without_room)
     writer = textio.WRITERS[".npy"](io.BytesIO(), np.zeros((0, 3)))
     with pytest.raises(RuntimeError, match="no room"), writer as append:
         append(["x"] * 10, np.zeros((10, 3)))
@@ -376,6 +392,20 @@ def test_an_old_output_is_replaced_and_keeps_its_permissions(run: Run, target: P
     assert target.stat().st_mode & 0o777 == 0o600 or os.name != "posix"
 
 
+def test_the_output_is_on_the_disk_before_it_has_its_name(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[str] = []
+    real = {name: getattr(os, name) for name in ("fsync", "replace")}
+    for name in real:
+
+        def note(*arguments: Any, name: str = name) -> None:
+            steps.append(name)
+            real[name](*arguments)
+
+        monkeypatch.setattr(os, name, note)
+    assert run("encode", write_input("txt", ["x"]), "-o", "out.npy").status == 0
+    assert steps == ["fsync", "replace"]
+
+
 @posix
 def test_a_symbolic_link_stays_one(run: Run) -> None:
     Path("folder").mkdir()
@@ -389,11 +419,15 @@ def test_a_symbolic_link_stays_one(run: Run) -> None:
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
 def test_a_signal_leaves_nothing_behind(place: Path, name: str, status: int) -> None:
     (place / "out.npy").write_text("what was here before")
-    # A shell that starts the tests in the background has SIGINT ignored, and children inherit that.
-    default = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
-    with process("encode", "-o", "out.npy", stdin=subprocess.PIPE, **default) as running:
+    number = getattr(signal, name)
+    before = signal.signal(number, signal.SIG_DFL)  # a signal that is ignored here is ignored by children too
+    try:
+        running = process("encode", "-o", "out.npy", stdin=subprocess.PIPE)
+    finally:
+        signal.signal(number, before)
+    with running:
         wait_until(lambda: len(list(place.iterdir())) == 2)  # it has begun to write, and waits for its input
-        running.send_signal(getattr(signal, name))
+        running.send_signal(number)
         out, err = running.communicate()
     assert (running.returncode, out, err) == (status, b"", b"")
     assert [path.name for path in place.iterdir()] == ["out.npy"]
@@ -431,9 +465,12 @@ def test_a_full_disk_is_an_error(argv: list[str]) -> None:
 
 
 def test_signal_handlers_are_put_back(run: Run) -> None:
-    before = signal.getsignal(signal.SIGTERM)
-    assert run("encode", write_input("txt", ["x"]), "-o", "out.npy").status == 0
-    assert signal.getsignal(signal.SIGTERM) is before
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        assert run("info").status == 0
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_main_works_in_another_thread() -> None:
@@ -488,8 +525,8 @@ BAD_FILES = {
         ),
         ("encode column.csv -o o.npy", "column.csv, line 1: no column 'text'; found 'id', 'body'"),
         ("encode twice.csv -o o.npy", "twice.csv, line 1: more than one column 'text'"),
-        ("encode ragged.csv -o o.npy", "ragged.csv, line 4: 3 fields, but the header has 2"),
-        ("encode short.csv -o o.npy", "short.csv, line 2: 1 fields, but the header has 2"),
+        ("encode ragged.csv -o o.npy", "ragged.csv, line 4: fields: 3, and in the header: 2"),
+        ("encode short.csv -o o.npy", "short.csv, line 2: fields: 1, and in the header: 2"),
         ("encode open.csv -o o.npy", "open.csv, line 3: not CSV (unexpected end of data)"),
         ("encode quote.csv -o o.npy", "quote.csv, line 2: not CSV"),
         ("encode data.json -o o.npy", "data.json: a .json file is not one text a line"),
@@ -583,7 +620,7 @@ LONG = "word " * 40  # more than the 32 tokens that the tiny model reads
 @pytest.mark.usefixtures("small_chunks")
 def test_texts_that_are_cut_are_one_warning(run: Run) -> None:
     source = write_input("txt", ["x", "", LONG, "y", LONG, LONG])
-    said = "texts.txt: 3 texts longer than 32 tokens were cut, the first on line 3"
+    said = "texts.txt: texts cut to 32 tokens: 3, the first on line 3"
     assert run("encode", source, "-o", "out.npy", "--quiet") == (0, "", f"minisbert: warning: {said}\n")
     assert run("search", "x", source, "--json").err == f"minisbert: warning: {said}\n"
     assert run("encode", source, "-o", "out.npy", "--truncation", "silent", "--quiet").err == ""
@@ -608,27 +645,31 @@ def test_a_query_can_be_too_long(run: Run) -> None:
     assert run(*argv, "error")[:2] == (2, "")
 
 
-@pytest.mark.parametrize("options", [["--prompt", LONG], ["--prompt-name", "query"], []])
+@pytest.mark.parametrize(
+    ("argv", "number", "first"),
+    [
+        (["encode", "texts.txt", "-o", "out.npy", "--quiet"], 2, 1),  # the default prompt
+        (["encode", "texts.txt", "-o", "out.npy", "--quiet", "--prompt-name", "query"], 1, 2),
+        (["encode", "texts.txt", "-o", "out.npy", "--quiet", "--prompt", LONG], 2, 1),
+        (["encode", "texts.txt", "-o", "out.npy", "--quiet", "--prompt", ""], 1, 2),
+        (["search", "x", "texts.txt", "--json"], 2, 1),
+    ],
+)
 def test_a_prompt_counts_towards_the_limit(
-    run: Run, copy_of: Callable[[str], Path], options: list[str]
+    run: Run, copy_of: Callable[[str], Path], argv: list[str], number: int, first: int
 ) -> None:
     folder = copy_of("tiny-bert")
-    edit_json(
-        folder / "config_sentence_transformers.json", prompts={"query": LONG}, default_prompt_name="query"
-    )
-    source = write_input("txt", ["x"])
-    said = "texts.txt: 1 texts longer than 32 tokens were cut, the first on line 1"
-    argv = ["encode", source, "-o", "out.npy", "--model", folder, "--quiet", *options]
-    assert run(*argv) == (0, "", f"minisbert: warning: {said}\n")
-    assert run(*argv[: -len(options) or None], "--prompt", "") == (0, "", "")
+    prompts = {"query": "q ", "document": LONG}
+    edit_json(folder / "config_sentence_transformers.json", prompts=prompts, default_prompt_name="document")
+    write_input("txt", ["x", LONG])
+    said = f"texts.txt: texts cut to 32 tokens: {number}, the first on line {first}"
+    assert run(*argv, "--model", folder).err == f"minisbert: warning: {said}\n"
 
 
 def test_max_seq_length_is_set(run: Run) -> None:
     source = write_input("txt", ["x", "one two three four five"])
     _, _, err = run("encode", source, "-o", "out.npy", "--max-seq-length", "4", "--quiet")
-    assert (
-        err == "minisbert: warning: texts.txt: 1 texts longer than 4 tokens were cut, the first on line 2\n"
-    )
+    assert err == "minisbert: warning: texts.txt: texts cut to 4 tokens: 1, the first on line 2\n"
 
 
 def test_other_warnings_are_one_line_too(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -859,6 +900,22 @@ def test_which_model(
     else:
         monkeypatch.setenv("MINISBERT_MODEL", variable)
     assert cli.build_parser().parse_args(["info", *argv]).model == model
+
+
+def test_the_model_is_loaded_as_asked(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, dict[str, Any]]] = []
+
+    def load(name: str, **options: Any) -> None:
+        asked.append((name, options))
+        raise minisbert.CheckpointError("as far as this test goes")
+
+    monkeypatch.setattr(minisbert, "load", load)
+    assert run("info").status == 2
+    assert run("info", "--model", "a/b", "--backend", "reference", "--threads", "3").status == 2
+    assert asked == [
+        (str(MODEL), {"backend": "auto", "num_threads": None}),
+        ("a/b", {"backend": "reference", "num_threads": 3}),
+    ]
 
 
 def test_output_without_unicode_is_escaped() -> None:

@@ -94,7 +94,9 @@ def test_nothing_gives_no_rows(bert: Encoder, empty: Any) -> None:
 
 
 @pytest.mark.parametrize("empty", [[], iter([])])
-@pytest.mark.parametrize(("precision", "shape"), [("int8", (0, 75)), ("uint8", (0, 75)), ("ubinary", (0, 10))])
+@pytest.mark.parametrize(
+    ("precision", "shape"), [("int8", (0, 75)), ("uint8", (0, 75)), ("ubinary", (0, 10))]
+)
 def test_nothing_in_any_precision(bert: Encoder, precision: str, shape: tuple[int, int], empty: Any) -> None:
     assert bert.encode(empty, precision=precision).shape == shape
     assert bert.encode([], output_value="token_embeddings") == []
@@ -125,7 +127,9 @@ def test_an_item_that_is_no_string_is_named(bert: Encoder, value: Any) -> None:
     for collection in (["a", "b", value], iter(["a", "b", value]), Column(["a", "b", value])):
         with pytest.raises(minisbert.EncodeTypeError, match=shown):
             bert.encode(collection)
-    assert isinstance(pytest.raises(TypeError, bert.encode, [value]).value, minisbert.MinisbertError)
+    with pytest.raises(TypeError) as info:
+        bert.encode([value])
+    assert isinstance(info.value, minisbert.MinisbertError)
 
 
 def test_the_index_counts_over_chunks(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,7 +142,7 @@ def test_the_index_counts_over_chunks(bert: Encoder, monkeypatch: pytest.MonkeyP
         bert.encode(["a"] * 4 + ["word " * 99], truncation="error")
 
 
-@pytest.mark.parametrize("text", ["\ud800", "fine until \udfff here", "\udc80"])
+@pytest.mark.parametrize("text", ["\udfff", "fine until \ud800 here"])
 def test_lone_surrogates_are_refused(bert: Encoder, text: str) -> None:
     position = next(i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff")
     for collection in ([text], ["a", text]):
@@ -229,7 +233,7 @@ def test_precisions(
 
 
 def test_a_range_needs_more_than_one_sentence(bert: Encoder) -> None:
-    with pytest.raises(minisbert.EncodeValueError, match="precision='int8'.*one sentence"):
+    with pytest.raises(minisbert.EncodeValueError, match=r"precision='int8'.*one sentence"):
         bert.encode("one", precision="int8")
 
 

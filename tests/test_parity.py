@@ -19,7 +19,9 @@ from conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, VECTOR_TOLERANCE, large
 from recording import stages
 
 pytest.importorskip("torch", reason="torch is not installed: python tools/dev.py test --parity installs it")
-pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed: see test_parity.py")
+pytest.importorskip(
+    "sentence_transformers", reason="sentence-transformers is not installed: see test_parity.py"
+)
 
 CHECKPOINTS = ("tiny-bert", "tiny-roberta", "minilm", "roberta")
 

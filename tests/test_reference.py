@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -138,7 +139,7 @@ def test_attention_stays_within_its_sentence(dtype: str) -> None:
     qkv = rng.standard_normal((9, 3 * D)).astype(dtype)
     expected = np.zeros((9, D))
     q, keys, v = (part.astype(np.float64) for part in np.split(qkv, 3, axis=1))
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, stop in pairwise(offsets):
         for h in range(0, D, K):
             for t in range(start, stop):
                 scores = [

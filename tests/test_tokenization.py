@@ -146,5 +146,5 @@ def test_token_types_that_can_t_be_honoured(copy_of: Copy) -> None:
     with pytest.raises(minisbert.UnsupportedCheckpointError, match=r"types \[0, 1\]"):
         minisbert.load(folder)
     edit_tokenizer(folder, lambda values: values.update(post_processor=template((2, 2))))
-    with pytest.raises(minisbert.CheckpointError, match="token type 2.*type_vocab_size is 2"):
+    with pytest.raises(minisbert.CheckpointError, match=r"token type 2.*type_vocab_size is 2"):
         minisbert.load(folder)

@@ -85,5 +85,5 @@ def test_pairs_need_equal_numbers() -> None:
 
 
 def test_an_unknown_similarity_is_refused() -> None:
-    with pytest.raises(minisbert.EncodeValueError, match="'maxsim'.*cosine"):
+    with pytest.raises(minisbert.EncodeValueError, match=r"'maxsim'.*cosine"):
         vectors.similarity(np.ones(2), np.ones(2), "maxsim")

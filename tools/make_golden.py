@@ -87,14 +87,15 @@ check_versions()
 os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(TESTS))
 
-import checkpoints  # noqa: E402
 import numpy as np  # noqa: E402
-import texts as test_texts  # noqa: E402
 import tokenizers  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from sentence_transformers import SentenceTransformer, SimilarityFunction  # noqa: E402
 from sentence_transformers.util import normalize_embeddings, quantize_embeddings, truncate_embeddings  # noqa: E402
+
+import checkpoints  # noqa: E402
+import texts as test_texts  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
 

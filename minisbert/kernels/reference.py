@@ -136,8 +136,8 @@ def mean_pool(x: Floats, offsets: Ints) -> Floats:
     # Summed in float64: adding hundreds of rows one by one in float32 would cost up to three digits.
     sums = [x[start:stop].sum(axis=0, dtype=np.float64) for start, stop in pairwise(offsets)]
     counts = np.maximum(np.diff(offsets), 1)[:, None]
-    means = np.reshape(sums, (len(counts), x.shape[1])) / counts  # (S, D)
-    return means.astype(x.dtype)
+    means: Floats = np.reshape(sums, (len(counts), x.shape[1])) / counts  # (S, D)
+    return np.asarray(means, x.dtype)
 
 
 def normalize(x: Floats) -> Floats:
