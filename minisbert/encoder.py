@@ -124,8 +124,8 @@ class SentenceEncoder:
         dtype: DTypeLike = np.float32,
         num_threads: int | None = None,
     ) -> None:
-        self._kernels: Kernels = select(backend)
         self.dtype = _check_dtype(dtype)
+        self._kernels: Kernels = select(backend, self.dtype)
         self.num_threads = resolve_num_threads(num_threads)
         self.config: CheckpointConfig = read_config(Path(folder))
         tensors = load_tensors(self.config.transformer_folder, self.config.transformer)

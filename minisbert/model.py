@@ -139,7 +139,7 @@ def build_weights(
     """Sort the tensors of a checkpoint, named by role, into records; large ones in the backend's layout."""
 
     def array(name: str) -> Floats:
-        return np.asarray(tensors[name], dtype)
+        return np.array(tensors[name], dtype)
 
     def norm(name: str) -> LayerNorm:
         return LayerNorm(array(f"{name}.weight"), array(f"{name}.bias"))

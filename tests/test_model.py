@@ -14,11 +14,13 @@ from minisbert import model
 from recording import stages
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("backend", "dtype"), [("auto", "float32"), ("reference", "float32"), ("auto", "float64")]
+)
 @pytest.mark.parametrize("name", TINY)
-def test_every_stage_is_the_reference_s(name: str, dtype: str) -> None:
+def test_every_stage_is_the_reference_s(name: str, backend: str, dtype: str) -> None:
     golden = load_golden(name)
-    encoder = minisbert.load(DATA / name, dtype=dtype)
+    encoder = minisbert.load(DATA / name, backend=backend, dtype=dtype)
     found = stages(encoder, golden["ids"], golden["offsets"])
     checked = [stage for stage in found if stage in golden]
     assert len(checked) == 1 + 7 * encoder.config.transformer.num_hidden_layers + 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,27 @@ import checkpoints
 import minisbert
 import texts
 from conftest import FP32_MARGIN, load_golden
+from minisbert import kernels
 
 NAMES = ("minilm", "roberta")
 
 
-@pytest.fixture(scope="module", params=NAMES)
+BACKENDS = [name for name in kernels.BACKENDS if name != "numba" or find_spec("numba")]
+
+
+@pytest.fixture(
+    scope="module", params=[(name, backend) for name in NAMES for backend in BACKENDS], ids="-".join
+)
 def real(request: pytest.FixtureRequest) -> tuple[dict[str, Any], list[str], minisbert.SentenceEncoder]:
     """What the reference gave, the texts it was given, and our encoder of the same checkpoint."""
-    folder: Path = request.getfixturevalue(request.param)
-    golden = load_golden(request.param)
+    name, backend = request.param
+    folder: Path = request.getfixturevalue(name)
+    golden = load_golden(name)
     every = texts.all_texts()
     assert str(golden["texts_sha256"]) == texts.fingerprint(every), (
         "the texts changed: run tools/make_golden.py"
     )
-    return golden, [every[row] for row in golden["rows"]], minisbert.load(folder)
+    return golden, [every[row] for row in golden["rows"]], minisbert.load(folder, backend=backend)
 
 
 def test_the_checkpoints_are_those_of_the_golden_files(minilm: Path, roberta: Path) -> None:
@@ -51,10 +59,28 @@ def test_vectors_are_as_close_to_float64_as_torch_s(
     golden, sentences, encoder = real
     error = np.abs(encoder.encode(sentences, truncation="silent") - golden["vectors"])
     torch_max, torch_mean = float(golden["fp32_max_error"]), float(golden["fp32_mean_error"])
-    print(f"\n{encoder.path.name}, {len(sentences)} texts: largest error against float64 {error.max():.2e} "
+    print(f"\n{encoder.path.name}, {encoder.backend}, {len(sentences)} texts: largest error against float64 {error.max():.2e} "
           f"(torch fp32 {torch_max:.2e}), mean {error.mean():.2e} (torch fp32 {torch_mean:.2e})")  # fmt: skip
     assert error.max() <= FP32_MARGIN * torch_max
     assert error.mean() <= FP32_MARGIN * torch_mean
+
+
+def test_the_same_vectors_always(real: Any) -> None:
+    """Bit for bit: alone, in any company and order, at any batch size, on any number of threads."""
+    _, sentences, encoder = real
+    if encoder.backend != "numba":
+        pytest.skip(
+            "NumPy's BLAS picks other kernels for other row counts: the promise is the Numba backend's"
+        )
+    together = encoder.encode(sentences, truncation="silent")
+    rng = np.random.default_rng(5)
+    for batch_size in (1, 3, 32, 1000):
+        rows = rng.permutation(len(sentences))[: rng.integers(20, 60)]
+        encoder.num_threads = int(rng.integers(1, 5))
+        some = encoder.encode([sentences[row] for row in rows], batch_size=batch_size, truncation="silent")
+        np.testing.assert_array_equal(some, together[rows])
+    for row in rng.permutation(len(sentences))[:40]:
+        np.testing.assert_array_equal(encoder.encode(sentences[row], truncation="silent"), together[row])
 
 
 def test_the_oracle_is_the_reference_in_float64(minilm: Path) -> None:

@@ -5,6 +5,7 @@ A backend is a module with the functions of `Kernels`. `minisbert.kernels.refere
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import Any, Protocol, TypeAlias, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ __all__ = ["BACKENDS", "Floats", "Ints", "Kernels", "select"]
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Ints: TypeAlias = NDArray[np.integer[Any]]
 
-BACKENDS = ("reference",)
+BACKENDS = ("reference", "numba")
 
 
 class Kernels(Protocol):
@@ -41,10 +42,18 @@ class Kernels(Protocol):
     def normalize(self, x: Floats) -> Floats: ...
 
 
-def select(backend: str) -> Kernels:
-    """Return the backend of that name; ``"auto"`` is the fastest one that is installed."""
+def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
+    """Return the backend of that name; ``"auto"`` is the fastest one that is installed and computes in `dtype`."""
     if backend not in ("auto", *BACKENDS):
         raise EncodeValueError(f"backend={backend!r} is not known: choose 'auto' or one of {BACKENDS}")
-    from minisbert.kernels import reference
+    compiled = dtype == np.float32 and find_spec("numba") is not None
+    if backend == "numba" and not compiled:
+        why = "numba is not installed" if dtype == np.float32 else f"it computes in float32, and dtype is {dtype}"
+        raise EncodeValueError(f"backend='numba' is not to be had: {why}. Leave it out, or choose 'reference'")
+    if backend == "reference" or not compiled:
+        from minisbert.kernels import reference
 
-    return cast(Kernels, reference)
+        return cast(Kernels, reference)
+    from minisbert.kernels import jit
+
+    return cast(Kernels, jit)

@@ -1,0 +1,292 @@
+"""Vector code for the fast kernels, emitted as LLVM instructions through Numba.
+
+Numba compiles loops over scalars, and LLVM turns the simple ones into vector code by itself. For the one loop that
+takes nine tenths of the time, the matrix multiply, it does not find the best form. So we write that loop in
+LLVM's language, with llvmlite, as an *intrinsic*: a Python function that, while Numba compiles the kernel that
+calls it, appends instructions to it. LLVM then allocates registers and schedules for the processor at hand.
+
+Why `tile` looks as it does
+---------------------------
+A core of today can start two fused multiply-adds (FMA) of a whole vector in each cycle, and the result of one is
+there four cycles later. Peak speed so asks for at least eight FMAs under way that do not wait for each other,
+with all their inputs at hand. Inputs are the trouble: a core can load only two vectors a cycle, so an FMA that
+needs two fresh loads runs at half speed, before any cache is missed.
+
+The cure is to keep a *tile* of the result, ROWS x (VECTORS vectors), in registers. In step k, load VECTORS
+vectors of B and, one after another, ROWS single numbers of A, each copied into all lanes of a vector. Every
+loaded B vector then serves ROWS FMAs, and every number of A serves VECTORS::
+
+              B[k]:   b0          b1            ROWS = 14, VECTORS = 2: 28 independent FMAs a step,
+    A[0, k]  a0 ->  c00 += a0 b0  c01 += a0 b1   14 cycles' work, for 2 + 14 loads, 8 cycles' worth.
+    A[1, k]  a1 ->  c10 += a1 b0  c11 += a1 b1
+       ...                                       28 registers for c, 2 for b, 1 for a: 31 of AVX-512's 32.
+
+The sums stay in registers over the whole of k and are stored once. Each element of C is summed over k in one
+order, whatever the number of rows: so a row's result does not depend, not in one bit, on the rows beside it.
+
+B has to be *packed*: the VECTORS vectors of step k next to each other and after those of step k - 1, so that the
+loads walk straight through memory, which the prefetcher understands. `minisbert.kernels.gemm` does that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import config, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+Value = Any  # an LLVM value: llvmlite has no types for mypy
+
+# Processors that Numba can be told to compile for (NUMBA_CPU_NAME) whose widest vectors are AVX2's.
+_AVX2_NAMES = {"haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "alderlake", "x86-64-v3"}
+
+
+def vector_shape() -> tuple[int, int]:
+    """Return how many float32 a vector register holds, and how many such registers there are."""
+    features = {name for name, there in llvm.get_host_cpu_features().items() if there}
+    if config.CPU_FEATURES is not None:
+        features = {feature[1:] for feature in config.CPU_FEATURES.split(",") if feature.startswith("+")}
+    if "avx512f" in features and config.CPU_NAME not in _AVX2_NAMES:
+        return 16, 32
+    if "avx2" in features:
+        return 8, 16
+    return 4, 32 if "neon" in features else 16
+
+
+LANES, REGISTERS = vector_shape()
+VECTORS = 2
+COLUMNS = LANES * VECTORS
+ROWS = (REGISTERS - VECTORS - 1) // VECTORS  # 14 with 32 registers, 6 with 16
+
+_FLOAT = ir.FloatType()
+_INT = ir.IntType(32)
+_LONG = ir.IntType(64)
+_VECTOR = ir.VectorType(_FLOAT, LANES)
+
+
+# --- Arithmetic: each works on one float, and on a vector of them -----------------------------------------
+
+
+def _constant(like: Value, number: float) -> Value:
+    kind = like.type if hasattr(like, "type") else like
+    if isinstance(kind, ir.VectorType):
+        return ir.Constant(kind, [number] * kind.count)
+    return ir.Constant(kind, number)
+
+
+def _integers(like: Value) -> Value:
+    """Return the type of 32-bit integers with as many lanes."""
+    return ir.VectorType(_INT, like.type.count) if isinstance(like.type, ir.VectorType) else _INT
+
+
+def _fma(b: Any, x: Value, y: Value, z: Value) -> Value:
+    """``x * y + z``, rounded once where the processor can do that."""
+    name = f"v{x.type.count}f32" if isinstance(x.type, ir.VectorType) else "f32"
+    kind = ir.FunctionType(x.type, [x.type] * 3)
+    return b.call(cgutils.get_or_insert_function(b.module, kind, f"llvm.fmuladd.{name}"), [x, y, z])
+
+
+def _polynomial(b: Any, coefficients: tuple[float, ...], x: Value) -> Value:
+    y = _constant(x, coefficients[-1])
+    for c in coefficients[-2::-1]:
+        y = _fma(b, y, x, _constant(x, c))
+    return y
+
+
+def _at_most(b: Any, x: Value, limit: float) -> Value:
+    """The smaller of the two; NaN stays NaN."""
+    bound = _constant(x, limit)
+    return b.select(b.fcmp_ordered(">", x, bound), bound, x)
+
+
+# exp(r) = 1 + r + r**2 * (...) for abs(r) <= log(2) / 2: our fit, relative error 3e-9.
+_EXP = (1.0, 1.0, 0.499999934, 0.166665204, 0.0416683908, 0.00836874511, 0.00138145402)
+_ROUNDER = 12582912.0  # 1.5 * 2**23: a float of this size has no bits for fractions
+
+
+def _exp(b: Any, x: Value) -> Value:
+    """``exp(x)`` for x <= 88, as ``2**n * exp(r)`` with ``x = n log(2) + r``; no branch, no table.
+
+    Adding _ROUNDER to ``x / log(2)`` rounds it to an integer n, and leaves n in the lowest bits of the sum.
+    Shifted to where a float keeps its exponent and added to the bits of exp(r), these multiply it by 2**n.
+    log(2) is subtracted in two parts, the first of which has so few bits that ``n * part`` is exact.
+    """
+    lowest = _constant(x, -87.0)  # exp(-87) is 1.6e-38: as good as 0, and not yet subnormal
+    x = b.select(b.fcmp_ordered("<", x, lowest), lowest, x)
+    shifted = _fma(b, x, _constant(x, 1.4426950408889634), _constant(x, _ROUNDER))
+    n = b.fsub(shifted, _constant(x, _ROUNDER))
+    r = _fma(b, n, _constant(x, -0.693359375), x)
+    r = _fma(b, n, _constant(x, 2.12194440e-4), r)
+    whole = _integers(x)
+    power = b.shl(b.bitcast(shifted, whole), ir.Constant(whole, [23] * whole.count if isinstance(whole, ir.VectorType) else 23))
+    result = b.bitcast(b.add(b.bitcast(_polynomial(b, _EXP, r), whole), power), x.type)
+    return b.select(b.fcmp_unordered("uno", x, x), x, result)  # NaN: its bits are no place for sums
+
+
+# -log(2 Q(t)) / t for 0 <= t <= 6.5, Q being the upper tail of the normal distribution: our fit, whose error
+# changes gelu by at most 9e-9.
+_LOG_TAIL = (
+    0.797889374,
+    0.318266959,
+    0.0364786483,
+    -0.0050221124,
+    0.000188575726,
+    9.11316609e-05,
+    -1.94471832e-05,
+    1.31833052e-06,
+)
+
+
+def _gelu(b: Any, x: Value) -> Value:
+    """``max(x, 0) - t Q(t)`` with ``t = abs(x)``, as in the reference, but Q without a division.
+
+    Q(t) = exp(-t p(t)) / 2 with a polynomial p. From t = 6.5 on ``t Q(t)`` is below 3e-10, and stays there.
+    """
+    zero = _constant(x, 0.0)
+    negative = b.fcmp_ordered("<", x, zero)
+    t = _at_most(b, b.select(negative, b.fneg(x), x), 6.5)
+    tail = _exp(b, b.fneg(b.fmul(t, _polynomial(b, _LOG_TAIL, t))))
+    return _fma(b, b.fmul(t, _constant(x, -0.5)), tail, b.select(negative, zero, x))
+
+
+def _sigmoid(b: Any, x: Value) -> Value:
+    """``1 / (1 + exp(-x))``."""
+    one = _constant(x, 1.0)
+    return b.fdiv(one, b.fadd(one, _exp(b, _at_most(b, b.fneg(x), 88.0))))
+
+
+def _silu(b: Any, x: Value) -> Value:
+    return b.fmul(x, _sigmoid(b, x))
+
+
+def _gelu_tanh(b: Any, x: Value) -> Value:
+    """``x / 2 * (1 + tanh(u))`` is ``x * sigmoid(2 u)``."""
+    inner = _fma(b, b.fmul(x, x), _constant(x, 0.044715 * 1.5957691216057308), _constant(x, 1.5957691216057308))
+    return b.fmul(x, _sigmoid(b, b.fmul(x, inner)))
+
+
+def _relu(b: Any, x: Value) -> Value:
+    zero = _constant(x, 0.0)
+    return b.select(b.fcmp_ordered("<", x, zero), zero, x)
+
+
+# tanh(x) = x + x**3 * (...) for abs(x) <= 0.625, where 1 - 2 / (exp(2 x) + 1) would cancel: the Taylor series.
+_TANH = (-1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075, -929569 / 638512875)
+
+
+def _tanh(b: Any, x: Value) -> Value:
+    square = b.fmul(x, x)
+    small = _fma(b, b.fmul(x, square), _polynomial(b, _TANH, square), x)
+    large = _fma(b, _sigmoid(b, b.fmul(x, _constant(x, 2.0))), _constant(x, 2.0), _constant(x, -1.0))
+    return b.select(b.fcmp_ordered("<", square, _constant(x, 0.625**2)), small, large)
+
+
+def _scalar(emit: Callable[[Any, Value], Value]) -> Any:
+    """Make a function of one float32 that kernels can call in a loop, for LLVM to vectorise."""
+
+    @intrinsic  # type: ignore[misc]
+    def function(_typing: Any, x: Any) -> Any:
+        return types.float32(types.float32), lambda _context, b, _signature, arguments: emit(b, arguments[0])
+
+    return function
+
+
+exp, gelu, gelu_tanh = _scalar(_exp), _scalar(_gelu), _scalar(_gelu_tanh)
+silu, relu, tanh = _scalar(_silu), _scalar(_relu), _scalar(_tanh)
+
+
+@intrinsic  # type: ignore[misc]
+def larger(_typing: Any, x: Any, y: Any) -> Any:
+    """The larger of two float32, NaN if either is: unlike ``max``, LLVM vectorises a loop of it as it is."""
+
+    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        kind = ir.FunctionType(_FLOAT, [_FLOAT] * 2)
+        return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.maximum.f32"), arguments)
+
+    return types.float32(types.float32, types.float32), emit
+
+
+# --- The tile ---------------------------------------------------------------------------------------------
+
+
+def make_tile(rows: int) -> Any:
+    """Make the function ``C = A B + D + E`` for a tile of `rows` rows and COLUMNS columns.
+
+    It is called as ``tile(a, a_step, b, b_step, steps, c, c_step, d, d_step, e, e_step)``: all of them integers, the
+    addresses of the first elements and the bytes from one row to the next (of b: from one k to the next). A step of 0
+    repeats a row. D and E may be C itself.
+    """
+
+    @intrinsic  # type: ignore[misc]
+    def tile(_typing: Any, a: Any, a_step: Any, b: Any, b_step: Any, steps: Any, c: Any, c_step: Any,
+             d: Any, d_step: Any, e: Any, e_step: Any) -> Any:  # fmt: skip
+        def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+            _emit_tile(b, rows, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 11), emit
+
+    return tile
+
+
+@intrinsic  # type: ignore[misc]
+def call_tile(_typing: Any, address: Any, height: Any, a: Any, a_step: Any, b: Any, b_step: Any, steps: Any,
+              c: Any, c_step: Any, bias: Any, residual: Any, residual_step: Any, zeros: Any) -> Any:  # fmt: skip
+    """Call `minisbert.kernels.gemm.tile` at its address."""
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        kind = ir.FunctionType(ir.VoidType(), [_LONG] * 12)
+        pointer = b.inttoptr(arguments[0], kind.as_pointer())
+        b.call(pointer, arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 13), emit
+
+
+def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, b_step: Value, steps: Value, c: Value,
+               c_step: Value, d: Value, d_step: Value, e: Value, e_step: Value) -> None:  # fmt: skip
+    def at(address: Value, step: Value, times: int, vector: int = 0) -> Value:
+        offset = b.add(b.mul(step, ir.Constant(_LONG, times)), ir.Constant(_LONG, 4 * LANES * vector))
+        return b.inttoptr(b.add(address, offset), _VECTOR.as_pointer())
+
+    before, loop, after = b.block, b.append_basic_block("step"), b.append_basic_block("store")
+    tile = [(i, v) for i in range(rows) for v in range(VECTORS)]
+    row = [b.add(a, b.mul(a_step, ir.Constant(_LONG, i))) for i in range(rows)]
+    b.branch(loop)
+
+    b.position_at_end(loop)
+    k = b.phi(_LONG)
+    sums = {place: b.phi(_VECTOR) for place in tile}
+    here = b.add(panel, b.mul(k, b_step))
+    vectors = [b.load(at(here, b_step, 0, v), align=4) for v in range(VECTORS)]
+    offset = b.mul(k, ir.Constant(_LONG, 4))
+    news = {}
+    for i in range(rows):
+        number = _splat(b, b.load(b.inttoptr(b.add(row[i], offset), _FLOAT.as_pointer())))
+        for v in range(VECTORS):
+            news[i, v] = _fma(b, number, vectors[v], sums[i, v])
+    following = b.add(k, ir.Constant(_LONG, 1))
+    k.add_incoming(ir.Constant(_LONG, 0), before)
+    k.add_incoming(following, loop)
+    for place in tile:
+        sums[place].add_incoming(_constant(_VECTOR, 0.0), before)
+        sums[place].add_incoming(news[place], loop)
+    b.cbranch(b.icmp_signed("<", following, steps), loop, after)
+
+    b.position_at_end(after)
+    for i, v in tile:
+        y = b.fadd(news[i, v], b.load(at(d, d_step, i, v), align=4))
+        y = b.fadd(y, b.load(at(e, e_step, i, v), align=4))
+        b.store(y, at(c, c_step, i, v), align=4)
+
+
+def _splat(b: Any, number: Value) -> Value:
+    """Copy one number into all lanes."""
+    lane = b.insert_element(ir.Constant(_VECTOR, ir.Undefined), number, ir.Constant(_INT, 0))
+    return b.shuffle_vector(
+        lane, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
+    )

@@ -1,0 +1,214 @@
+"""The compiled kernels against their definitions, and their promise: a row's bits depend on that row alone."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conftest import largest
+from minisbert.kernels import reference
+
+pytest.importorskip("numba", reason="numba is not installed, so there are no compiled kernels to test")
+
+from minisbert.kernels import gemm, jit, simd  # noqa: E402
+
+EPS = 2.0**-23
+ROW_COUNTS = sorted({1, 2, 3, simd.ROWS - 1, simd.ROWS, simd.ROWS + 1, 2 * simd.ROWS + 5, 100})
+SHAPES = [
+    (384, 96),
+    (75, 31),
+    (33, 300),
+    (1, 1),
+    (simd.COLUMNS, gemm.PART),
+    (simd.COLUMNS + 1, gemm.PART + 1),
+]
+
+
+def random(*shape: int, seed: int = 0) -> Any:
+    return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
+
+
+def loop(function: Any) -> Any:
+    """Make a NumPy-like function of one of `simd`'s functions of a single float32."""
+    import numba
+
+    @numba.njit
+    def apply(x: Any) -> Any:
+        y = np.empty_like(x)
+        for i in range(len(x)):
+            y[i] = function(x[i])
+        return y
+
+    return apply
+
+
+def every_kind_of_float() -> Any:
+    """Return a million float32 from the whole range: every 4099th bit pattern."""
+    return np.arange(0, 2**32, 4099, dtype=np.uint32).view(np.float32)
+
+
+def ulps(found: Any, exact: Any) -> Any:
+    return np.abs(found.astype(np.float64) - exact) / np.spacing(np.abs(exact).astype(np.float32)).astype(
+        np.float64
+    )
+
+
+def test_exp_over_the_whole_range() -> None:
+    x = every_kind_of_float()
+    x = x[np.isfinite(x) & (x <= 88)]
+    found, exact = loop(simd.exp)(x), np.exp(x.astype(np.float64))
+    normal = x >= -87
+    assert ulps(found[normal], exact[normal]).max() <= 2
+    assert (found[~normal] <= 2e-38).all()
+    assert np.isnan(loop(simd.exp)(np.array([np.nan, -np.nan], np.float32))).all()
+
+
+def exact_gelu(x: float) -> float:
+    return x * math.erfc(-x / math.sqrt(2)) / 2
+
+
+def test_gelu_over_the_whole_range() -> None:
+    x = every_kind_of_float()
+    x = x[np.isfinite(x)]
+    found = loop(simd.gelu)(x).astype(np.float64)
+    exact = np.array([exact_gelu(float(value)) for value in x])
+    positive = x > 1e-37  # and so the result no subnormal number
+    assert ulps(found[positive], exact[positive]).max() <= 4
+    # Left of zero the result is a small difference of larger terms in the textbook form; here it is their tail.
+    assert np.abs(found - exact)[~positive].max() <= EPS / 2
+    near = (x < -1e-37) & (x > -0.5)
+    assert ulps(found[near], exact[near]).max() <= 5
+    outside = loop(simd.gelu)(np.array([np.inf, -np.inf, np.nan], np.float32))
+    assert outside[0] == np.inf
+    assert abs(outside[1]) <= 1e-9
+    assert np.isnan(outside[2])
+
+
+@pytest.mark.parametrize("name", ["gelu_new", "relu", "silu", "tanh"])
+def test_other_activations(name: str) -> None:
+    x = np.concatenate([np.linspace(-30, 30, 9999), [0, -0.0, 1e-30, -1e-30, 88, -88, 1e30, -1e30]]).astype(
+        np.float32
+    )
+    function = {"gelu_new": simd.gelu_tanh, "relu": simd.relu, "silu": simd.silu, "tanh": simd.tanh}[name]
+    with np.errstate(over="ignore"):
+        exact = reference.ACTIVATIONS[name](x.astype(np.float64)[None].copy())[0]
+    found = loop(function)(x)
+    # exp stops at exp(-87), which times -1e30 is not quite 0.
+    assert (np.abs(found - exact) <= 4 * EPS * np.abs(exact) + 2e-8).all()
+
+
+@pytest.mark.parametrize("activation", [None, "gelu", "gelu_new", "relu", "silu", "tanh"])
+@pytest.mark.parametrize(("width", "depth"), SHAPES)
+def test_linear(width: int, depth: int, activation: str | None) -> None:
+    weight, bias = random(width, depth) / np.float32(math.sqrt(depth)), random(width)
+    exact = reference.pack(weight, bias, np.float64)
+    packed = jit.pack(weight, bias, np.float32)
+    for rows in ROW_COUNTS:
+        x, residual = random(rows, depth, seed=1), random(rows, width, seed=2)
+        expected = reference.linear(x.astype(np.float64), exact, activation)
+        tolerance = 4 * EPS * max(1.0, largest(reference.linear(x.astype(np.float64), exact)))
+        assert largest(jit.linear(x, packed, activation) - expected) <= tolerance
+        if activation is None:
+            kept = residual.copy()
+            assert largest(jit.linear(x, packed, residual=residual) - (expected + residual)) <= 2 * tolerance
+            np.testing.assert_array_equal(residual, kept)
+
+
+@pytest.mark.parametrize(("width", "depth"), SHAPES)
+def test_a_row_of_linear_does_not_depend_on_the_others(width: int, depth: int) -> None:
+    packed = jit.pack(random(width, depth), random(width), np.float32)
+    x, residual = random(61, depth, seed=1), random(61, width, seed=2)
+    together = jit.linear(x, packed, "gelu"), jit.linear(x, packed, residual=residual)
+    for first in range(61):
+        for count in (1, 2, simd.ROWS):
+            rows = slice(first, first + count)
+            alone = jit.linear(x[rows], packed, "gelu"), jit.linear(x[rows], packed, residual=residual[rows])
+            for one, all_ in zip(alone, together, strict=True):
+                np.testing.assert_array_equal(one, all_[rows])
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e15])
+def test_linear_of_extreme_magnitudes(scale: float) -> None:
+    weight, bias, x = (
+        random(40, 300),
+        random(40) * np.float32(scale),
+        random(9, 300, seed=1) * np.float32(scale),
+    )
+    expected = reference.linear(x.astype(np.float64), reference.pack(weight, bias, np.float64))
+    found = jit.linear(x, jit.pack(weight, bias, np.float32))
+    assert largest(found - expected) <= 8 * EPS * largest(expected)
+
+
+def test_what_is_not_finite_stays_so() -> None:
+    packed = jit.pack(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), np.float32)
+    x = np.array([[np.nan, 1, 2], [1, np.inf, 2]], np.float32)
+    found = jit.linear(x, packed, "gelu")
+    assert np.isnan(found[0]).all()
+    assert np.isnan(found[1]).any() or np.isinf(found[1]).any()
+    assert np.isnan(jit.layer_norm(x, x[1], x[1], 1e-5)).all()
+
+
+@pytest.mark.parametrize(("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, simd.COLUMNS + 3)])
+@pytest.mark.parametrize(
+    "lengths",
+    [[1], [5, 0, 1], [simd.COLUMNS, simd.COLUMNS + 1, 3], [jit.QUERIES - 1, jit.QUERIES + 1], [300, 2, 512]],
+)
+def test_attention(heads: int, width: int, lengths: list[int]) -> None:
+    offsets = np.cumsum([0, *lengths])
+    qkv = random(int(offsets[-1]), 3 * heads * width)
+    expected = reference.attention(qkv.astype(np.float64), offsets, heads)
+    plain = largest(reference.attention(qkv, offsets, heads) - expected)
+    assert largest(jit.attention(qkv, offsets, heads) - expected) <= 2 * plain + 4 * EPS
+
+
+def test_a_sentence_s_attention_does_not_depend_on_the_others() -> None:
+    lengths = [3, 70, 1, 0, 33, 200, 12]
+    offsets = np.cumsum([0, *lengths])
+    qkv = random(int(offsets[-1]), 3 * 4 * 20)
+    together = jit.attention(qkv, offsets, 4)
+    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+        alone = jit.attention(qkv[start:stop], np.array([0, stop - start]), 4)
+        np.testing.assert_array_equal(alone, together[start:stop])
+
+
+def test_attention_survives_large_scores() -> None:
+    qkv = random(40, 3 * 8) * np.float32(40)
+    expected = reference.attention(qkv.astype(np.float64), np.array([0, 40]), 1)
+    assert (
+        largest(jit.attention(qkv, np.array([0, 40]), 1) - expected) <= 1e-2
+    )  # scores of thousands: 1e-4 each
+    assert np.isfinite(jit.attention(qkv * np.float32(100), np.array([0, 40]), 1)).all()
+
+
+@pytest.mark.parametrize("width", [1, 7, 384, 769])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+def test_layer_norm(width: int, scale: float) -> None:
+    x = random(5, width) * np.float32(scale) + np.float32(3 * scale)
+    weight, bias = random(width), random(width, seed=1)
+    expected = reference.layer_norm(*(a.astype(np.float64) for a in (x, weight, bias)), 1e-5)
+    plain = largest(reference.layer_norm(x, weight, bias, 1e-5) - expected)
+    found = jit.layer_norm(x, weight, bias, 1e-5)
+    assert largest(found - expected) <= 2 * plain + 8 * EPS
+    for i in range(5):
+        np.testing.assert_array_equal(jit.layer_norm(x[i : i + 1], weight, bias, 1e-5)[0], found[i])
+
+
+def test_mean_pool_and_normalize() -> None:
+    x, offsets = random(50, 33), np.array([0, 1, 1, 20, 50])
+    expected = reference.mean_pool(x.astype(np.float64), offsets)
+    assert largest(jit.mean_pool(x, offsets) - expected) <= EPS
+    vectors = np.concatenate([expected, np.zeros((1, 33))]).astype(np.float32)
+    assert largest(jit.normalize(vectors) - reference.normalize(vectors.astype(np.float64))) <= EPS
+    for i in range(len(vectors)):
+        np.testing.assert_array_equal(jit.normalize(vectors[i : i + 1])[0], jit.normalize(vectors)[i])
+    assert jit.mean_pool(x[:0], np.array([0])).shape == (0, 33)
+
+
+def test_embed_is_the_reference_s() -> None:
+    word, position, types = random(9, 5), random(8, 5, seed=1), random(2, 5, seed=2)
+    ids, places, kinds = np.array([8, 0, 3]), np.array([0, 1, 7]), np.array([0, 1, 0])
+    found = jit.embed(ids, places, kinds, word, position, types)
+    np.testing.assert_array_equal(found, reference.embed(ids, places, kinds, word, position, types))
