@@ -152,9 +152,12 @@ class OverlongTexts:
         lengths = [len(row) for row in ids]
         rows = [row for row, length in enumerate(lengths, first) if length > self._max_tokens]
         if rows and self._mode == "error":
+            row, length = rows[0], lengths[rows[0] - first]
             raise TruncationError(
-                f"sentence {rows[0]} has {lengths[rows[0] - first]:,} tokens, and max_seq_length is "
-                f"{self._max_tokens}; split it, or pass truncation='warn' to have it cut"
+                f"sentence {row} has {length:,} tokens, and max_seq_length is {self._max_tokens}; split it, "
+                "or pass truncation='warn' to have it cut",
+                (row,),
+                length,
             )
         self._rows += rows
         self._longest = max(self._longest, *lengths)
@@ -164,12 +167,11 @@ class OverlongTexts:
         if not self._rows or self._mode == "silent":
             return
         shown = ", ".join(map(str, self._rows[:5])) + (", ..." if len(self._rows) > 5 else "")
-        warnings.warn(
+        message = (
             f"{len(self._rows)} of {count} sentences were cut to max_seq_length, {self._max_tokens} tokens: "
-            f"{shown} (the longest has {self._longest:,}). Split them, or pass truncation='silent'",
-            TruncationWarning,
-            stacklevel=3,
+            f"{shown} (the longest has {self._longest:,}). Split them, or pass truncation='silent'"
         )
+        warnings.warn(TruncationWarning(message, tuple(self._rows), self._longest), stacklevel=3)
 
 
 class Progress:

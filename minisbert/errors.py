@@ -41,9 +41,34 @@ class EncodeValueError(MinisbertError, ValueError):
     """An argument, or one of the texts, has the right type and an impossible value."""
 
 
-class TruncationError(EncodeValueError):
-    """A text is longer than ``max_seq_length``, and the caller asked for that to be an error."""
+class _TextsTooLong(Exception):
+    """What the error and the warning about texts that are too long have in common."""
+
+    def __init__(self, message: str, rows: tuple[int, ...] = (), longest: int = 0) -> None:
+        super().__init__(message)  # this alone, so that both can be made from a message, and unpickled
+        self.rows = rows
+        self.longest = longest
 
 
-class TruncationWarning(UserWarning):
-    """Texts were longer than ``max_seq_length`` and were cut."""
+class TruncationError(_TextsTooLong, EncodeValueError):
+    """A text is longer than ``max_seq_length``, and the caller asked for that to be an error.
+
+    Attributes
+    ----------
+    rows : tuple of int
+        The index of the text; it is the first one that is too long.
+    longest : int
+        How many tokens it has.
+    """
+
+
+class TruncationWarning(_TextsTooLong, UserWarning):
+    """Texts were longer than ``max_seq_length`` and were cut.
+
+    Attributes
+    ----------
+    rows : tuple of int
+        The indices of the texts that were cut.
+    longest : int
+        How many tokens the longest of them has.
+    """

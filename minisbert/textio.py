@@ -1,4 +1,4 @@
-"""Texts in, vectors out, a chunk at a time: the readers and writers of the ``minisbert`` command.
+"""Texts in, vectors out, a chunk at a time: the readers, writers and tables of the ``minisbert`` command.
 
 A reader yields ``(line number, text)`` and holds one record. A writer appends chunks to a temporary file that
 takes the place of the target at the very end, so the target never holds half a result.
@@ -16,10 +16,8 @@ import secrets
 import shutil
 import sys
 import unicodedata
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -58,6 +56,10 @@ class Source(NamedTuple):
     field: str
     end: int
 
+    def place(self, line: int) -> str:
+        """Say in words where a line is."""
+        return f"{self.name}, line {line}"
+
 
 # --- reading -------------------------------------------------------------------------------------------------
 
@@ -67,9 +69,7 @@ def open_source(path: str, format: str | None, field: str | None) -> Iterator[So
     """Open ``path`` (``-`` is standard input); the format follows the suffix unless one is given."""
     suffix = Path(path).suffix.lower()
     if format is None and suffix in NOT_LINES:
-        raise TextFileError(
-            f"{path}: a {suffix} file is not one text a line; say --format text, jsonl or csv"
-        )
+        raise TextFileError(f"{path}: a {suffix} file is not one text a line; choose with --format")
     chosen = format or FORMATS.get(suffix, "text")
     if field is not None and chosen == "text":
         raise TextFileError(f"{path}: --field {field} needs --format jsonl or csv, this is read as text")
@@ -80,13 +80,11 @@ def open_source(path: str, format: str | None, field: str | None) -> Iterator[So
 
 @contextmanager
 def _open_binary(path: str) -> Iterator[BinaryIO]:
-    if path != "-":
+    if path == "-":
+        yield sys.stdin.buffer  # not ours to close
+    else:
         with open(path, "rb") as handle:
             yield handle
-    elif sys.stdin is None:
-        raise TextFileError("standard input is closed; name a file to read")
-    else:
-        yield sys.stdin.buffer  # not ours to close
 
 
 def _end(handle: BinaryIO) -> int:
@@ -199,7 +197,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _bad(source: Source, line: int, problem: str) -> TextFileError:
-    return TextFileError(f"{source.name}, line {line}: {problem}")
+    return TextFileError(f"{source.place(line)}: {problem}")
 
 
 # --- writing -------------------------------------------------------------------------------------------------
@@ -228,8 +226,6 @@ def check_output(path: str, source: str) -> None:
 def open_output(path: str, empty: Vectors) -> Iterator[Append]:
     """Open ``path`` (``-`` is JSONL on standard output) for vectors of the dtype and width of ``empty``, (0, D)."""
     if path == "-":
-        if sys.stdout is None:
-            raise TextFileError("standard output is closed; name a file to write")
         with _jsonl_writer(sys.stdout.buffer, empty) as append:
             yield append
         return
@@ -260,24 +256,22 @@ npy: Any = numpy_format  # without a type: older stubs leave these functions out
 
 @contextmanager
 def _npy_writer(handle: BinaryIO, empty: Vectors) -> Iterator[Append]:
-    """Write a header with room for any row count, then the rows, then the header once more."""
+    """Write a header, then the rows, then the header once more with the number of rows."""
     rows = 0
 
-    def write_header() -> int:
+    def write_header() -> None:
         header = npy.header_data_from_array_1_0(empty) | {"shape": (rows, *empty.shape[1:])}
         handle.seek(0)
         npy.write_array_header_1_0(handle, header)
-        return handle.tell()
 
     def append(texts: Sequence[str], vectors: Vectors) -> None:
         nonlocal rows
         handle.write(vectors.tobytes())
         rows += len(vectors)
 
-    length = write_header()
+    write_header()
     yield append
-    if write_header() != length:
-        raise RuntimeError("NumPy left no room in the .npy header for the number of rows")
+    write_header()  # NumPy leaves room in it for the number of rows to grow
 
 
 @contextmanager
@@ -323,54 +317,34 @@ WRITERS: dict[str, Callable[[BinaryIO, Vectors], AbstractContextManager[Append]]
 
 
 def similarity_table(texts: Sequence[str], scores: Sequence[Sequence[float]]) -> Iterator[str]:
-    """Yield the lines of a square table; texts that are too long to label it are listed and numbered first."""
-    terminal = shutil.get_terminal_size().columns
+    """Yield the lines of a square table of scores, with the text of each row at its end."""
     cells = [[f"{score:.4f}" for score in row] for row in scores]
-    number = max(len(cell) for row in cells for cell in row)
-    labels = [_shorten(text, terminal) for text in texts]
-    first = max(map(_columns, labels))
-    if not all(map(str.strip, texts)) or first + len(labels) * (max(number, first) + 2) > terminal:
-        first = len(str(len(texts)))
-        for i, text in enumerate(texts, 1):
-            yield f"{i:>{first}}  {_shorten(text, terminal - first - 2) or '(blank)'}"
-        yield ""
-        labels = [str(i) for i in range(1, len(texts) + 1)]
-    width = max(number, *map(_columns, labels)) + 2
-    across = max(1, (terminal - first) // width)
-    for start in range(0, len(labels), across):
-        block = slice(start, start + across)
-        if start:
-            yield ""
-        yield " " * first + "".join(_right(label, width) for label in labels[block])
-        for label, row in zip(labels, cells, strict=True):
-            yield _right(label, first) + "".join(_right(cell, width) for cell in row[block])
+    width = max(len(cell) for row in cells for cell in row) + 2
+    first = len(str(len(texts)))
+    yield " " * first + "".join(f"{number:>{width}}" for number in range(1, len(texts) + 1))
+    for number, (row, text) in enumerate(zip(cells, texts, strict=True), 1):
+        line = f"{number:>{first}}" + "".join(f"{cell:>{width}}" for cell in row) + "  "
+        yield line + _shorten(text, len(line))
 
 
 def search_table(ranked: Sequence[tuple[float, Record]]) -> Iterator[str]:
-    """Yield the lines of a table of scores and texts, best first, each text shortened to fit."""
+    """Yield the lines of a table of scores and texts, best first."""
     rows = [("rank", "score", "line", "text")]
     rows += [(str(i), f"{score:.4f}", str(r.line), r.text) for i, (score, r) in enumerate(ranked, 1)]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    room = shutil.get_terminal_size().columns - sum(widths) - 2 * len(widths)
     for *numbers, text in rows:
-        cells = [f"{cell:>{width}}" for cell, width in zip(numbers, widths, strict=True)]
-        yield "  ".join([*cells, _shorten(text, room)])
+        line = "".join(f"{cell:>{width}}  " for cell, width in zip(numbers, widths, strict=True))
+        yield line + _shorten(text, len(line))
 
 
-def _shorten(text: str, width: int) -> str:
-    """Put a text on one line of at most ``width`` columns, without characters that would steer the terminal."""
-    line = "".join(c for c in " ".join(text.split()) if unicodedata.category(c) not in ("Cc", "Cf"))
-    ends = list(accumulate(map(_columns, line)))
-    if not ends or ends[-1] <= width:
-        return line
-    return line[: bisect_right(ends, width - 1)] + "…"
-
-
-def _columns(text: str) -> int:
-    """Return how many columns a terminal needs: two for a wide character, none for a combining one."""
-    marks = sum(unicodedata.category(c) in ("Mn", "Me") for c in text)
-    return len(text) - marks + sum(unicodedata.east_asian_width(c) in "WF" for c in text)
-
-
-def _right(text: str, width: int) -> str:
-    return " " * (width - _columns(text)) + text
+def _shorten(text: str, start: int) -> str:
+    """Fit a text between column ``start`` and the edge, without characters that would steer the terminal."""
+    room = max(20, shutil.get_terminal_size().columns - start)
+    shown, columns = "", 0
+    for character in " ".join(text.split()):
+        if unicodedata.category(character) not in ("Cc", "Cf"):
+            columns += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+            if columns >= room:
+                return shown + "…"
+            shown += character
+    return shown

@@ -138,8 +138,12 @@ def test_the_index_counts_over_chunks(bert: Encoder, monkeypatch: pytest.MonkeyP
         bert.encode(["a"] * 5 + [1])
     with pytest.raises(minisbert.EncodeValueError, match="sentence 3 holds a lone surrogate"):
         bert.encode(["a"] * 3 + ["\ud800"])
-    with pytest.raises(minisbert.TruncationError, match="sentence 4 has"):
+    with pytest.raises(minisbert.TruncationError, match="sentence 4 has") as raised:
         bert.encode(["a"] * 4 + ["word " * 99], truncation="error")
+    assert raised.value.rows == (4,)
+    with pytest.warns(minisbert.TruncationWarning) as seen:
+        bert.encode(["word " * 99, "a", "a", "word " * 99])
+    assert seen[0].message.rows == (0, 3)
 
 
 @pytest.mark.parametrize("text", ["\udfff", "fine until \ud800 here"])
@@ -337,8 +341,11 @@ def test_truncation_is_said_once(bert: Encoder) -> None:
     assert seen[0].filename == __file__
     with pytest.raises(
         minisbert.TruncationError, match="sentence 1 has 802 tokens, and max_seq_length is 32"
-    ):
-        bert.encode(["a", LONG], truncation="error")
+    ) as raised:
+        bert.encode(["a", LONG, LONG], truncation="error")
+    for found, rows in ((seen[0].message, (1, 3)), (raised.value, (1,))):
+        unpickled = pickle.loads(pickle.dumps(found))
+        assert (unpickled.rows, unpickled.longest, str(unpickled)) == (rows, 802, str(found))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bert.encode(["a", LONG], truncation="silent")

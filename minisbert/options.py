@@ -1,0 +1,175 @@
+"""The command line of ``minisbert``: its commands, options, help and examples."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import minisbert
+from minisbert.errors import MinisbertError
+from minisbert.kernels import BACKENDS
+
+__all__ = ["UsageError", "build_parser"]
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+MAIN_EXAMPLES = """\
+examples:
+  minisbert similarity "a cat on the mat" "a kitten on a rug"
+  minisbert search "how do I reset my password" questions.txt
+  minisbert encode titles.txt -o titles.npy
+
+Each command has its own help: minisbert encode --help"""
+ENCODE_EXAMPLES = """\
+examples:
+  minisbert encode titles.txt -o titles.npy
+  minisbert encode reviews.csv --field body --normalize -o reviews.parquet
+  cat titles.txt | minisbert encode -o - | head -n 3
+
+Row i of the output is text i of the input. The output appears, or replaces an
+older file, only when all of it has been written. The precisions int8 and uint8
+need the range of the whole collection: use encode in Python for them."""
+SIMILARITY_EXAMPLES = """\
+examples:
+  minisbert similarity "a cat on the mat" "a kitten on a rug" "tax returns"
+  minisbert similarity --json -- "-5 degrees" "freezing cold"
+
+Long texts are shortened to fit the terminal; --json gives them whole."""
+SEARCH_EXAMPLES = """\
+examples:
+  minisbert search "how do I reset my password" questions.txt
+  minisbert search "waterproof boots" products.csv --field title -k 20 --json
+
+Blank texts are left out. Long ones are shortened to fit the terminal; --json
+gives them whole."""
+INFO_EXAMPLES = """\
+examples:
+  minisbert info
+  minisbert info --model ./my-model --json"""
+
+
+class UsageError(MinisbertError, ValueError):
+    """The command line itself is wrong."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises its errors, so that they are reported in one line like any other."""
+
+    def __init__(self, **options: Any) -> None:
+        layout = argparse.RawDescriptionHelpFormatter  # leaves the lines of the examples alone
+        super().__init__(formatter_class=layout, allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `UsageError`."""
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+
+def build_parser() -> Parser:
+    """Describe the whole command line; ``command`` is the name of the command that was chosen."""
+    parser = Parser(
+        prog="minisbert",
+        usage="minisbert COMMAND [options]",
+        description="Turn sentences into vectors with Sentence-BERT models.",
+        epilog=MAIN_EXAMPLES,
+    )
+    version = f"minisbert {minisbert.__version__}"
+    parser.add_argument("-V", "--version", action="version", version=version, help="show the version")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    commands = parser.add_subparsers(
+        title="commands", prog="minisbert", dest="command", metavar="COMMAND", required=True
+    )
+    for add in (_add_encode, _add_similarity, _add_search, _add_info):
+        add(commands)
+    return parser
+
+
+def _add_encode(commands: Any) -> None:
+    what = "turn the texts of a file into vectors"
+    parser = _add_command(commands, "encode", "[INPUT] -o OUTPUT", what, ENCODE_EXAMPLES)
+    source = "file, or - for standard input (default)"
+    parser.add_argument("input", metavar="INPUT", nargs="?", default="-", help=source)
+    output = "file.npy, .jsonl or .parquet, or - for JSONL on standard output"
+    parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help=output)
+    _add_reading(parser)
+    group = _add_encoding(parser)
+    prompts = group.add_mutually_exclusive_group()
+    prompts.add_argument("--prompt", metavar="TEXT", help="put this before each text")
+    named = "put this one of the model's prompts before each text"
+    prompts.add_argument("--prompt-name", metavar="NAME", help=named)
+    group.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
+    _add_number(group, "--truncate-dim", "keep the first N components of each vector")
+    _add_choice(group, "--precision", ["float32", "binary", "ubinary"], "components of a vector")
+
+
+def _add_similarity(commands: Any) -> None:
+    what = "compare texts with one another"
+    parser = _add_command(commands, "similarity", "TEXT TEXT [TEXT ...]", what, SIMILARITY_EXAMPLES)
+    parser.add_argument("texts", metavar="TEXT", nargs="+", help="two or more texts")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_search(commands: Any) -> None:
+    what = "find the texts of a file that are closest to a query"
+    parser = _add_command(commands, "search", "QUERY FILE", what, SEARCH_EXAMPLES)
+    parser.add_argument("query", metavar="QUERY", help="what to look for")
+    parser.add_argument("input", metavar="FILE", help="where to look, or - for standard input")
+    _add_number(parser, "-k", "how many texts to show (default: 5)", default=5)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_reading(parser)
+    _add_encoding(parser)
+
+
+def _add_info(commands: Any) -> None:
+    parser = _add_command(commands, "info", "", "describe the model and how it is run", INFO_EXAMPLES)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_command(commands: Any, name: str, operands: str, what: str, examples: str) -> Any:
+    """Add a command with what every command has."""
+    usage = " ".join(f"minisbert {name} {operands} [options]".split())
+    parser = commands.add_parser(
+        name, usage=usage, help=what, description=f"{what.capitalize()}.", epilog=examples
+    )
+    # Suppressed, because a default here would undo a --debug that stands before the command.
+    debug = "show the traceback of an error"
+    parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
+    group = parser.add_argument_group("model")
+    model = os.environ.get("MINISBERT_MODEL") or DEFAULT_MODEL
+    which = "folder or Hugging Face name (default: $MINISBERT_MODEL, else all-MiniLM-L6-v2)"
+    group.add_argument("--model", metavar="NAME", default=model, help=which)
+    _add_choice(group, "--backend", ["auto", *BACKENDS], "who computes")
+    _add_number(group, "--threads", "workers (default: a thread for each CPU allowed)")
+    _add_number(group, "--max-seq-length", "tokens to read of a text (default: the model's)")
+    return parser
+
+
+def _add_reading(parser: Any) -> None:
+    group = parser.add_argument_group("input")
+    formats = "by default the suffix tells, else text: one a line"
+    group.add_argument("--format", choices=["text", "jsonl", "csv"], help=formats)
+    group.add_argument("--field", metavar="NAME", help="JSONL key or CSV column of the text (default: text)")
+    group.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
+
+
+def _add_encoding(parser: Any) -> Any:
+    group = parser.add_argument_group("encoding")
+    _add_number(group, "--batch-size", "most texts in one batch (default: 32)", default=32)
+    _add_choice(
+        group, "--truncation", ["warn", "silent", "error"], "what to do about texts that are too long"
+    )
+    return group
+
+
+def _add_number(group: Any, name: str, what: str, default: int | None = None) -> None:
+    group.add_argument(name, metavar="N", type=_positive, default=default, help=what)
+
+
+def _add_choice(group: Any, name: str, choices: Sequence[str], what: str) -> None:
+    group.add_argument(name, choices=choices, default=choices[0], help=f"{what} (default: {choices[0]})")
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return int(text)
