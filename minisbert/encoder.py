@@ -17,9 +17,9 @@ from minisbert import hub, model, vectors
 from minisbert.batching import Collector, OverlongTexts, Progress, as_texts, check_texts, micro_batches
 from minisbert.checkpoint import load_tensors
 from minisbert.config import CheckpointConfig, read_config
-from minisbert.errors import EncodeTypeError, EncodeValueError
-from minisbert.kernels import Floats, Ints, Kernels, select
-from minisbert.threads import one_blas_thread, resolve_num_threads
+from minisbert.errors import CheckpointError, EncodeTypeError, EncodeValueError, shown
+from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, select
+from minisbert.threads import resolve_num_threads
 from minisbert.tokenization import SentenceTokenizer, TokenIds, load_tokenizer
 
 __all__ = ["SentenceEncoder", "load"]
@@ -74,8 +74,6 @@ def load(
     >>> encoder.encode("The weather is lovely today.").shape
     (384,)
     """
-    if not isinstance(name_or_path, str | Path):
-        raise EncodeTypeError(f"name_or_path is {name_or_path!r:.60}; expected a folder or a model's name")
     folder = hub.resolve(
         name_or_path,
         revision=revision,
@@ -88,6 +86,10 @@ def load(
 
 class SentenceEncoder:
     """Text in, vectors out: made by `minisbert.load`.
+
+    The word embeddings stay in the file, which is mapped into memory for as long as the encoder lives. So
+    replace a checkpoint by renaming a new one over it: to write into the file, or to cut it, changes the
+    vectors or ends the process.
 
     Parameters
     ----------
@@ -125,6 +127,7 @@ class SentenceEncoder:
         num_threads: int | None = None,
     ) -> None:
         self.dtype = _check_dtype(dtype)
+        _check_choice("backend", backend, ("auto", *BACKENDS))
         self._kernels: Kernels = select(backend, self.dtype)
         self.num_threads = resolve_num_threads(num_threads)
         self.config: CheckpointConfig = read_config(Path(folder))
@@ -165,15 +168,13 @@ class SentenceEncoder:
         least = max(1, self._tokenizer.num_special)
         if not least <= _index("max_seq_length", value) <= most:
             raise EncodeValueError(
-                f"max_seq_length is {value}; expected {least} to {most} for this checkpoint"
+                f"max_seq_length is {shown(value)}; expected {least} to {most} for this checkpoint"
             )
         self._max_seq_length = int(value)
 
     def get_embedding_dimension(self) -> int:
         """Return how many components a vector has, after ``truncate_dim``."""
-        return min(
-            self.config.transformer.hidden_size, self.truncate_dim or self.config.transformer.hidden_size
-        )
+        return self._resolve_dimension(None)
 
     get_sentence_embedding_dimension = get_embedding_dimension  # the name before sentence-transformers 5
 
@@ -261,7 +262,8 @@ class SentenceEncoder:
         _check_choice("precision", precision, tuple(vectors.PRECISIONS))
         _check_choice("truncation", truncation, ("warn", "silent", "error"))
         if _index("batch_size", batch_size) < 1:
-            raise EncodeValueError(f"batch_size is {batch_size}; expected at least 1")
+            raise EncodeValueError(f"batch_size is {shown(batch_size)}; expected at least 1")
+        self.num_threads = resolve_num_threads(self.num_threads)  # it may have been set to anything
         texts, count = as_texts(sentences)
         overlong = OverlongTexts(self.max_seq_length, truncation)
         chunks = self._token_chunks(texts, self._resolve_prompt(prompt_name, prompt), overlong)
@@ -270,13 +272,19 @@ class SentenceEncoder:
             if precision != "float32" or out is not None:
                 raise EncodeValueError("token_embeddings go with neither precision nor out: they are ragged")
             result: Any = []
-            self._run(chunks, batch_size, True, progress, result.extend)
+
+            def extend(states: list[Floats]) -> None:
+                self._check_finite([np.isfinite(state).all() for state in states], len(result))
+                result.extend(states)
+
+            self._run(chunks, batch_size, True, progress, extend)
         else:
             dimension = self._resolve_dimension(truncate_dim)
             collector = Collector(out, count, dimension, precision, self.dtype)
 
             def finish(rows: list[Floats]) -> None:
                 block = np.stack(rows)[:, :dimension]  # (S, D)
+                self._check_finite(np.isfinite(block).all(axis=1), collector.rows)
                 collector.add(self._kernels.normalize(block) if normalize_embeddings else block)
 
             self._run(chunks, batch_size, False, progress, finish)
@@ -330,18 +338,29 @@ class SentenceEncoder:
         return arguments
 
     def _resolve_prompt(self, name: str | None, prompt: str | None) -> str:
-        if prompt is not None:
-            if not isinstance(prompt, str):
-                raise EncodeTypeError(f"prompt is {prompt!r:.60}; expected a string")
-            return prompt
-        name = self.default_prompt_name if name is None else name
-        if name is None:
-            return ""
-        if name not in self.prompts:
-            raise EncodeValueError(
-                f"there is no prompt named {name!r}; expected one of {sorted(self.prompts)}"
-            )
-        return self.prompts[name]
+        if prompt is None:
+            name = self.default_prompt_name if name is None else name
+            if name is None:
+                return ""
+            if not isinstance(name, str):
+                raise EncodeTypeError(f"prompt_name is {shown(name)}; expected a string")
+            if name not in self.prompts:
+                raise EncodeValueError(
+                    f"there is no prompt named {shown(name)}; expected one of {sorted(self.prompts)}"
+                )
+            prompt = self.prompts[name]
+        if not isinstance(prompt, str):
+            raise EncodeTypeError(f"prompt is {shown(prompt)}; expected a string")
+        return prompt
+
+    def _check_finite(self, finite: Iterable[bool | np.bool_], first: int) -> None:
+        """Refuse results that are not all finite; the first of them is of sentence `first`."""
+        for row, is_finite in enumerate(finite, first):
+            if not is_finite:
+                path = self.config.transformer_folder / "model.safetensors"
+                raise CheckpointError(
+                    f"{path}: sentence {row} gives NaN or infinity: in {self.dtype} the weights overflow"
+                )
 
     def _resolve_dimension(self, truncate_dim: int | None) -> int:
         most = self.config.transformer.hidden_size
@@ -349,7 +368,7 @@ class SentenceEncoder:
         if dimension is None:
             return most
         if not 1 <= _index("truncate_dim", dimension) <= most:
-            raise EncodeValueError(f"truncate_dim is {dimension}; expected 1 to {most} for this checkpoint")
+            raise EncodeValueError(f"truncate_dim is {shown(dimension)}; expected 1 to {most} for this checkpoint")
         return int(dimension)
 
     def _token_chunks(
@@ -388,13 +407,12 @@ class SentenceEncoder:
 
         pool = ThreadPoolExecutor(self.num_threads, "minisbert")  # starts its threads as they are needed
         try:
-            with one_blas_thread():
-                for chunk in chunks:
-                    pending.append(self._submit(pool, chunk, batch_size, tokens))
-                    if len(pending) > 1:
-                        finish()
-                while pending:
+            for chunk in chunks:
+                pending.append(self._submit(pool, chunk, batch_size, tokens))
+                if len(pending) > 1:
                     finish()
+            while pending:
+                finish()
         finally:
             pool.shutdown(cancel_futures=True)
             progress.close()
@@ -404,41 +422,49 @@ class SentenceEncoder:
     ) -> list[tuple[list[int], Callable[[], Sequence[Floats]]]]:
         """Start computing a chunk: for each micro-batch, its rows and a function that waits for their results."""
         batches = micro_batches([len(ids) for ids in chunk], batch_size)
-        jobs = [(rows, partial(self._compute, [chunk[row] for row in rows], tokens)) for rows in batches]
-        if len(jobs) == 1:  # not worth a thread: computed where it is waited for
+        threads = self.num_threads if len(batches) == 1 else 1
+        jobs = [
+            (rows, partial(self._compute, [chunk[row] for row in rows], tokens, threads)) for rows in batches
+        ]
+        if len(jobs) == 1:  # computed where it is waited for, by all threads together
             return list(jobs)
-        return [(rows, pool.submit(job).result) for rows, job in jobs]
+        try:
+            return [(rows, pool.submit(job).result) for rows, job in jobs]
+        except RuntimeError:  # the interpreter is shutting down, and starts no more threads
+            return list(jobs)
 
-    def _compute(self, rows: list[TokenIds], tokens: bool) -> Sequence[Floats]:
-        """Encode one micro-batch: the ids of S sentences to S vectors (D,), or to S arrays (T, D)."""
+    def _compute(self, rows: list[TokenIds], tokens: bool, threads: int) -> Sequence[Floats]:
+        """Encode one micro-batch on so many threads: the ids of S sentences to S vectors (D,), or arrays (T, D)."""
         ids: Ints = np.concatenate(rows)  # (N,)
         offsets: Ints = np.cumsum([0, *map(len, rows)])  # (S + 1,)
         types: Ints = np.full(len(ids), self._tokenizer.token_type, np.int32)
-        states = model.token_states(
-            ids, types, offsets, self._weights, self.config.transformer, self._kernels
-        )
-        if tokens:
-            return np.split(states, offsets[1:-1])
-        return list(model.sentence_vectors(states, offsets, self.config.normalize, self._kernels))
+        config, kernels = self.config, self._kernels
+        with kernels.threads(threads):
+            states = model.token_states(ids, types, offsets, self._weights, config.transformer, kernels)
+            if tokens:
+                return np.split(states, offsets[1:-1])
+            return list(model.sentence_vectors(states, offsets, config.normalize, kernels))
 
 
 def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     try:
+        if dtype is None:  # float64 to NumPy
+            raise TypeError
         found = np.dtype(dtype)
-    except TypeError as error:
-        raise EncodeTypeError(f"dtype is {dtype!r:.60}; expected 'float32' or 'float64'") from error
+    except Exception as error:  # TypeError, ValueError, SyntaxError, KeyError, ...
+        raise EncodeTypeError(f"dtype is {shown(dtype)}; expected 'float32' or 'float64'") from error
     if found not in (np.float32, np.float64):
         raise EncodeValueError(f"dtype is {found}; expected 'float32' or 'float64'")
     return found
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise EncodeValueError(f"{name} is {value!r:.60}; expected one of {', '.join(choices)}")
+    if not isinstance(value, str) or value not in choices:
+        raise EncodeValueError(f"{name} is {shown(value)}; expected one of {', '.join(choices)}")
 
 
 def _index(name: str, value: object) -> int:
     """Return an integer, Python's or NumPy's; True and 1.0 are not among them."""
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return int(value)
-    raise EncodeTypeError(f"{name} is {value!r:.60}; expected an integer")
+    raise EncodeTypeError(f"{name} is {shown(value)}; expected an integer")

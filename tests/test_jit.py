@@ -13,7 +13,7 @@ from minisbert.kernels import reference
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no compiled kernels to test")
 
-from minisbert.kernels import gemm, jit, simd  # noqa: E402
+from minisbert.kernels import attend, gemm, jit, simd  # noqa: E402
 
 EPS = 2.0**-23
 ROW_COUNTS = sorted({1, 2, 3, simd.ROWS - 1, simd.ROWS, simd.ROWS + 1, 2 * simd.ROWS + 5, 100})
@@ -31,18 +31,24 @@ def random(*shape: int, seed: int = 0) -> Any:
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
 
 
-def loop(function: Any) -> Any:
-    """Make a NumPy-like function of one of `simd`'s functions of a single float32."""
+def loop(emit: Any) -> Any:
+    """Make a function of an array from what `simd` emits for a vector."""
     import numba
 
-    @numba.njit
-    def apply(x: Any) -> Any:
-        y = np.empty_like(x)
-        for i in range(len(x)):
-            y[i] = function(x[i])
-        return y
+    in_place = simd._in_place(emit)
 
-    return apply
+    @numba.njit
+    def apply(y: Any) -> None:
+        for i in range(0, len(y), simd.LANES):
+            in_place(y.ctypes.data + 4 * i)
+
+    def padded(x: Any) -> Any:
+        y = np.zeros(-(-len(x) // simd.LANES) * simd.LANES, np.float32)
+        y[: len(x)] = x
+        apply(y)
+        return y[: len(x)]
+
+    return padded
 
 
 def every_kind_of_float() -> Any:
@@ -59,11 +65,11 @@ def ulps(found: Any, exact: Any) -> Any:
 def test_exp_over_the_whole_range() -> None:
     x = every_kind_of_float()
     x = x[np.isfinite(x) & (x <= 88)]
-    found, exact = loop(simd.exp)(x), np.exp(x.astype(np.float64))
+    found, exact = loop(simd._exp)(x), np.exp(x.astype(np.float64))
     normal = x >= -87
     assert ulps(found[normal], exact[normal]).max() <= 2
     assert (found[~normal] <= 2e-38).all()
-    assert np.isnan(loop(simd.exp)(np.array([np.nan, -np.nan], np.float32))).all()
+    assert np.isnan(loop(simd._exp)(np.array([np.nan, -np.nan], np.float32))).all()
 
 
 def exact_gelu(x: float) -> float:
@@ -73,7 +79,7 @@ def exact_gelu(x: float) -> float:
 def test_gelu_over_the_whole_range() -> None:
     x = every_kind_of_float()
     x = x[np.isfinite(x)]
-    found = loop(simd.gelu)(x).astype(np.float64)
+    found = loop(simd._gelu)(x).astype(np.float64)
     exact = np.array([exact_gelu(float(value)) for value in x])
     positive = x > 1e-37  # and so the result no subnormal number
     assert ulps(found[positive], exact[positive]).max() <= 4
@@ -81,7 +87,7 @@ def test_gelu_over_the_whole_range() -> None:
     assert np.abs(found - exact)[~positive].max() <= EPS / 2
     near = (x < -1e-37) & (x > -0.5)
     assert ulps(found[near], exact[near]).max() <= 5
-    outside = loop(simd.gelu)(np.array([np.inf, -np.inf, np.nan], np.float32))
+    outside = loop(simd._gelu)(np.array([np.inf, -np.inf, np.nan], np.float32))
     assert outside[0] == np.inf
     assert abs(outside[1]) <= 1e-9
     assert np.isnan(outside[2])
@@ -92,7 +98,7 @@ def test_other_activations(name: str) -> None:
     x = np.concatenate([np.linspace(-30, 30, 9999), [0, -0.0, 1e-30, -1e-30, 88, -88, 1e30, -1e30]]).astype(
         np.float32
     )
-    function = {"gelu_new": simd.gelu_tanh, "relu": simd.relu, "silu": simd.silu, "tanh": simd.tanh}[name]
+    function = {"gelu_new": simd._gelu_tanh, "relu": simd._relu, "silu": simd._silu, "tanh": simd._tanh}[name]
     with np.errstate(over="ignore"):
         exact = reference.ACTIVATIONS[name](x.astype(np.float64)[None].copy())[0]
     found = loop(function)(x)
@@ -154,7 +160,7 @@ def test_what_is_not_finite_stays_so() -> None:
 @pytest.mark.parametrize(("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, simd.COLUMNS + 3)])
 @pytest.mark.parametrize(
     "lengths",
-    [[1], [5, 0, 1], [simd.COLUMNS, simd.COLUMNS + 1, 3], [jit.QUERIES - 1, jit.QUERIES + 1], [300, 2, 512]],
+    [[1], [5, 0, 1], [simd.COLUMNS, simd.COLUMNS + 1, 3], [attend.QUERIES - 1, attend.QUERIES + 1], [300, 2, 512]],
 )
 def test_attention(heads: int, width: int, lengths: list[int]) -> None:
     offsets = np.cumsum([0, *lengths])

@@ -5,6 +5,7 @@ A backend is a module with the functions of `Kernels`. `minisbert.kernels.refere
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 from typing import Any, Protocol, TypeAlias, cast
 
@@ -29,6 +30,7 @@ class Kernels(Protocol):
 
     NAME: str
 
+    def threads(self, count: int) -> AbstractContextManager[None]: ...
     def pack(self, weight: Floats, bias: Floats, dtype: DTypeLike) -> Any: ...
     def linear(
         self, x: Floats, dense: Any, activation: str | None = None, residual: Floats | None = None

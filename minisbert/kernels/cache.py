@@ -26,7 +26,7 @@ from numba.core.registry import cpu_target
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
-__all__ = ["c_function", "folder", "kernel"]
+__all__ = ["c_function", "folder", "kernel", "part"]
 
 
 def kernel(signature: str, fastmath: Any = False) -> Callable[[Callable[..., Any]], Any]:
@@ -40,6 +40,11 @@ def kernel(signature: str, fastmath: Any = False) -> Callable[[Callable[..., Any
         return dispatcher
 
     return compile_
+
+
+# For the parts of a kernel: put in their place before anything is compiled, instead of compiled by themselves and then
+# once more as a part of every caller. It halves the time that compiling takes.
+part = numba.njit(inline="always")
 
 
 def c_function(signature: str) -> Callable[[Callable[..., Any]], int]:

@@ -24,11 +24,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 
 from minisbert.kernels import Floats
-from minisbert.kernels.cache import c_function, kernel
-from minisbert.kernels.simd import COLUMNS, ROWS, call_tile, gelu, gelu_tanh, make_tile, relu, silu, tanh
+from minisbert.kernels.cache import c_function, part
+from minisbert.kernels.simd import COLUMNS, LANES, ROWS, VECTORS, call_tile, gelu, gelu_tanh, make_tile, relu, silu, tanh
 
 # The order is the code's that `multiply` is given; 0 stands for none.
 ACTIVATIONS = {
@@ -56,17 +55,34 @@ class Packed:
     width: int
 
 
+_BLOCK = 16 << 20  # floats: 64 MB
+_block = np.empty(0, np.float32)
+
+
+def _allocate(size: int) -> Floats:
+    """Return zeros out of a large block, which Linux backs with pages of 2 MB instead of 4 kB.
+
+    All weights are read once for every single sentence, and fewer pages are fewer addresses to look up. Memory of the
+    block that is not handed out is never touched, and so never taken from the system.
+    """
+    global _block
+    if len(_block) < size:
+        _block = np.zeros(max(size, _BLOCK), np.float32)
+    taken, _block = _block[:size], _block[size:]
+    return taken
+
+
 def pack(weight: Floats, bias: Floats) -> Packed:
     """Pack a weight (O, K) and its bias (O,) of any float dtype into float32 panels."""
-    O, K = weight.shape
-    P = -(-O // COLUMNS)
-    panels = np.zeros((P, K, COLUMNS), np.float32)
+    width, K = weight.shape
+    P = -(-width // COLUMNS)
+    panels = _allocate(P * K * COLUMNS).reshape(P, K, COLUMNS)
     for p in range(P):
         rows = weight[p * COLUMNS : (p + 1) * COLUMNS]
         panels[p, :, : len(rows)] = rows.T
     padded = np.zeros(P * COLUMNS, np.float32)
-    padded[:O] = bias
-    return Packed(panels, padded, O)
+    padded[:width] = bias
+    return Packed(panels, padded, width)
 
 
 # A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
@@ -101,60 +117,66 @@ def _tile_of_any_height() -> Any:
 TILE = c_function(f"void({', '.join(['i8'] * 12)})")(_tile_of_any_height())
 
 
-@njit
-def activate(c: Any, first: int, last: int, left: int, right: int, code: int) -> None:
-    """Apply an activation in place to the rows and columns of a part of c."""
-    for i in range(first, last):
-        if code == 1:
-            for j in range(left, right):
-                c[i, j] = gelu(c[i, j])
-        elif code == 2:
-            for j in range(left, right):
-                c[i, j] = gelu_tanh(c[i, j])
-        elif code == 3:
-            for j in range(left, right):
-                c[i, j] = relu(c[i, j])
-        elif code == 4:
-            for j in range(left, right):
-                c[i, j] = silu(c[i, j])
-        elif code == 5:
-            for j in range(left, right):
-                c[i, j] = tanh(c[i, j])
+@part
+def activate(c: int, c_step: int, height: int, code: int) -> None:
+    """Apply an activation in place to a tile: `height` rows of COLUMNS floats at address c."""
+    for i in range(height):
+        for v in range(VECTORS):
+            place = c + i * c_step + v * LANES * 4
+            if code == 1:
+                gelu(place)
+            elif code == 2:
+                gelu_tanh(place)
+            elif code == 3:
+                relu(place)
+            elif code == 4:
+                silu(place)
+            elif code == 5:
+                tanh(place)
 
 
-@kernel("void(i8, f4[:,::1], f4[:,:,::1], f4[::1], f4[:,::1], i8, f4[:,::1], i8, i8)")
-def multiply(
-    tile: int, x: Any, panels: Any, bias: Any, residual: Any, activation: int, y: Any, first_panel: int, last_panel: int
+@part
+def copy(a: Any, row: int, left: int, b: Any, to_row: int, to_left: int, height: int, width: int) -> None:
+    """Copy a part of a to a place in b; by loops, as slices of two dimensions take Numba seconds to compile."""
+    for i in range(height):
+        for j in range(width):
+            b[to_row + i, to_left + j] = a[row + i, left + j]
+
+
+@part
+def multiply_panel(
+    tile: int, p: int, x: Any, panels: Any, bias: Any, residual: Any, has_residual: bool, activation: int, y: Any
 ) -> None:
-    """``y = activation(x @ weight.T + bias) + residual`` for some of the panels: (N, K) -> (N, O).
+    """``y = activation(x @ weight.T + bias + residual)`` for the columns of one panel: (N, K) -> (N, COLUMNS).
 
-    A residual of no rows stands for none. It is added before the activation: no layer has both. y may be the
-    residual itself.
+    No layer of ours has both a residual and an activation. The tiles of a panel that is not full are made beside y,
+    and what counts of them is copied.
     """
     N, K = x.shape
-    O = y.shape[1]
+    width = y.shape[1]
     zeros = np.zeros(COLUMNS, np.float32)
-    z = zeros.ctypes.data
-    edge = np.empty((ROWS, COLUMNS), np.float32)  # where the tiles of a panel that is not full are stored
+    z, b_step = zeros.ctypes.data, COLUMNS * 4
+    left = p * COLUMNS
+    full = left + COLUMNS <= width
+    right = min(left + COLUMNS, width)
+    edge, beside = np.empty((ROWS, COLUMNS), np.float32), np.zeros((ROWS, COLUMNS), np.float32)
+    b, d = panels.ctypes.data + p * K * b_step, bias.ctypes.data + left * 4
     tiles = (N + ROWS - 1) // ROWS
-    for p in range(first_panel, last_panel):
-        left = p * COLUMNS
-        full = left + COLUMNS <= O
-        row = 0
-        for t in range(tiles):
-            height = (N - row) // (tiles - t)
-            a, b = x.ctypes.data + row * K * 4, panels.ctypes.data + p * K * COLUMNS * 4
-            c, r, r_step = y.ctypes.data + (row * O + left) * 4, z, 0
-            if full and len(residual):
-                r, r_step = residual.ctypes.data + (row * O + left) * 4, O * 4
-            if full:
-                call_tile(tile, height, a, K * 4, b, COLUMNS * 4, K, c, O * 4, bias.ctypes.data + left * 4, r, r_step, z)
-            else:
-                e = edge.ctypes.data
-                call_tile(tile, height, a, K * 4, b, COLUMNS * 4, K, e, COLUMNS * 4, bias.ctypes.data + left * 4, z, 0, z)
-                for i in range(height):
-                    for j in range(left, O):
-                        y[row + i, j] = edge[i, j - left] + (residual[row + i, j] if len(residual) else np.float32(0))
-            if activation:
-                activate(y, row, row + height, left, min(left + COLUMNS, O), activation)
-            row += height
+    row = 0
+    for t in range(tiles):
+        height = (N - row) // (tiles - t)
+        a, offset = x.ctypes.data + row * K * 4, (row * width + left) * 4
+        c, c_step, r, r_step = edge.ctypes.data, b_step, z, 0
+        if full:
+            c, c_step = y.ctypes.data + offset, width * 4
+        if has_residual and full:
+            r, r_step = residual.ctypes.data + offset, width * 4
+        elif has_residual:
+            copy(residual, row, left, beside, 0, 0, height, right - left)
+            r, r_step = beside.ctypes.data, b_step
+        call_tile(tile, height, a, K * 4, b, b_step, K, c, c_step, d, r, r_step, z)
+        if activation:
+            activate(c, c_step, height, activation)
+        if not full:
+            copy(edge, 0, 0, y, row, left, height, right - left)
+        row += height

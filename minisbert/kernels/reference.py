@@ -9,6 +9,7 @@ those of `minisbert.model`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minisbert.kernels import Floats, Ints
+from minisbert.threads import one_blas_thread
 
 NAME = "reference"
 
@@ -42,6 +44,11 @@ NORMAL_TAIL = {
 
 # An activation makes many passes over its input: in pieces of this many elements they stay in cache.
 _ELEMENTS_IN_CACHE = 1 << 16
+
+
+def threads(count: int) -> AbstractContextManager[None]:
+    """Let each operation of the calling thread use so many threads: one is enforced, more are the BLAS's affair."""
+    return one_blas_thread() if count == 1 else nullcontext()
 
 
 @dataclass(frozen=True)

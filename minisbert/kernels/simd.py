@@ -25,7 +25,8 @@ The sums stay in registers over the whole of k and are stored once. Each element
 order, whatever the number of rows: so a row's result does not depend, not in one bit, on the rows beside it.
 
 B has to be *packed*: the VECTORS vectors of step k next to each other and after those of step k - 1, so that the
-loads walk straight through memory, which the prefetcher understands. `minisbert.kernels.gemm` does that.
+loads walk straight through memory. `minisbert.kernels.gemm` does that. The processor's prefetcher follows such a walk,
+but stops at the end of every 4 kB page; so the tile asks for B itself, AHEAD steps before it is needed.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ LANES, REGISTERS = vector_shape()
 VECTORS = 2
 COLUMNS = LANES * VECTORS
 ROWS = (REGISTERS - VECTORS - 1) // VECTORS  # 14 with 32 registers, 6 with 16
+AHEAD = 16  # steps ahead of which B is asked for: 2 kB with AVX-512, about 200 cycles' work
 
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(32)
@@ -185,29 +187,73 @@ def _tanh(b: Any, x: Value) -> Value:
     return b.select(b.fcmp_ordered("<", square, _constant(x, 0.625**2)), small, large)
 
 
-def _scalar(emit: Callable[[Any, Value], Value]) -> Any:
-    """Make a function of one float32 that kernels can call in a loop, for LLVM to vectorise."""
+def _in_place(emit: Callable[[Any, Value], Value]) -> Any:
+    """Make a function of an address that replaces the vector of floats there by its values."""
 
     @intrinsic  # type: ignore[misc]
-    def function(_typing: Any, x: Any) -> Any:
-        return types.float32(types.float32), lambda _context, b, _signature, arguments: emit(b, arguments[0])
+    def function(_typing: Any, address: Any) -> Any:
+        def emit_in_place(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+            pointer = b.inttoptr(arguments[0], _VECTOR.as_pointer())
+            b.store(emit(b, b.load(pointer, align=4)), pointer, align=4)
+            return context.get_dummy_value()
+
+        return types.void(types.intp), emit_in_place
 
     return function
 
 
-exp, gelu, gelu_tanh = _scalar(_exp), _scalar(_gelu), _scalar(_gelu_tanh)
-silu, relu, tanh = _scalar(_silu), _scalar(_relu), _scalar(_tanh)
+gelu, gelu_tanh, silu, relu, tanh = map(_in_place, (_gelu, _gelu_tanh, _silu, _relu, _tanh))
 
 
 @intrinsic  # type: ignore[misc]
-def larger(_typing: Any, x: Any, y: Any) -> Any:
-    """The larger of two float32, NaN if either is: unlike ``max``, LLVM vectorises a loop of it as it is."""
+def softmax(_typing: Any, address: Any, count: Any, scale: Any) -> Any:
+    """``exp(scale * (x - max(x)))`` in place, for a row of `count` numbers; returns 1 / its sum.
+
+    The row must have room for whole vectors; what follows its numbers is overwritten. NaN is lost in the maximum, and
+    comes back in the sum. The sum is one number for each lane until the end, and so the same for the same row anywhere.
+    """
 
     def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        kind = ir.FunctionType(_FLOAT, [_FLOAT] * 2)
-        return b.call(cgutils.get_or_insert_function(b.module, kind, "llvm.maximum.f32"), arguments)
+        address, count, scale = arguments
+        least = _constant(_VECTOR, float("-inf"))
 
-    return types.float32(types.float32, types.float32), emit
+        def each(start: Value, update: Callable[[Value, Value, Value], Value]) -> Value:
+            """Go through the row, with a vector that is updated and a mask of the lanes that count."""
+            kept = cgutils.alloca_once_value(b, start)
+            with cgutils.for_range(b, b.sdiv(b.add(count, ir.Constant(_LONG, LANES - 1)), ir.Constant(_LONG, LANES))) as loop:
+                first = b.mul(loop.index, ir.Constant(_LONG, LANES))
+                pointer = b.inttoptr(b.add(address, b.mul(first, ir.Constant(_LONG, 4))), _VECTOR.as_pointer())
+                left = _splat(b, b.trunc(b.sub(count, first), _INT))
+                mask = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
+                b.store(update(pointer, mask, b.load(kept)), kept)
+            return b.load(kept)
+
+        def larger(pointer: Value, mask: Value, most: Value) -> Value:
+            x = b.select(mask, b.load(pointer, align=4), least)
+            return b.select(b.fcmp_ordered(">", x, most), x, most)
+
+        most = _across(b, each(least, larger), lambda x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+        factor = _splat(b, scale)
+
+        def add(pointer: Value, mask: Value, total: Value) -> Value:
+            y = _exp(b, b.fmul(b.fsub(b.load(pointer, align=4), most), factor))
+            b.store(y, pointer, align=4)
+            return b.fadd(total, b.select(mask, y, _constant(_VECTOR, 0.0)))
+
+        total = _across(b, each(_constant(_VECTOR, 0.0), add), b.fadd)
+        return b.fdiv(ir.Constant(_FLOAT, 1.0), b.extract_element(total, ir.Constant(_INT, 0)))
+
+    return types.float32(types.intp, types.intp, types.float32), emit
+
+
+def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
+    """Join all lanes of a vector, and return the result in every lane: each step rotates by half as much."""
+    step = LANES // 2
+    while step:
+        lanes = [(i + step) % LANES for i in range(LANES)]
+        x = join(x, b.shuffle_vector(x, x, ir.Constant(ir.VectorType(_INT, LANES), lanes)))
+        step //= 2
+    return x
 
 
 # --- The tile ---------------------------------------------------------------------------------------------
@@ -263,6 +309,8 @@ def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, b_step:
     sums = {place: b.phi(_VECTOR) for place in tile}
     here = b.add(panel, b.mul(k, b_step))
     vectors = [b.load(at(here, b_step, 0, v), align=4) for v in range(VECTORS)]
+    for v in range(VECTORS):
+        _prefetch(b, at(here, b_step, AHEAD, v))
     offset = b.mul(k, ir.Constant(_LONG, 4))
     news = {}
     for i in range(rows):
@@ -284,9 +332,16 @@ def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, b_step:
         b.store(y, at(c, c_step, i, v), align=4)
 
 
+def _prefetch(b: Any, pointer: Value) -> None:
+    """Ask for a cache line that will be read soon."""
+    byte = b.bitcast(pointer, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(ir.VoidType(), [byte.type, _INT, _INT, _INT])
+    function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+    b.call(function, [byte, *(ir.Constant(_INT, n) for n in (0, 3, 1))])  # to read, into all levels, data
+
+
 def _splat(b: Any, number: Value) -> Value:
     """Copy one number into all lanes."""
-    lane = b.insert_element(ir.Constant(_VECTOR, ir.Undefined), number, ir.Constant(_INT, 0))
-    return b.shuffle_vector(
-        lane, ir.Constant(_VECTOR, ir.Undefined), ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES)
-    )
+    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    lane = b.insert_element(empty, number, ir.Constant(_INT, 0))
+    return b.shuffle_vector(lane, empty, ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES))

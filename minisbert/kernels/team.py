@@ -1,0 +1,292 @@
+"""One small input, several threads: the panels of a multiply and the heads of an attention, shared out.
+
+A large input keeps all processors busy without this: each worker has micro-batches of its own. A single sentence is
+a chain of some forty operations of 20 to 100 microseconds each. Handing parts of these to a thread pool would take
+longer than they do. So a helper thread watches, without the interpreter lock, a *board* in memory:
+
+- Whoever runs an operation writes its arguments on the board, and then a ticket: the number of the job, and next to
+  it the number of the next unit of work, 0 (a unit is one panel, or a few heads of one sentence).
+- Owner and helper take units by raising the unit number with an atomic compare-and-swap. It fails if the ticket is no
+  longer that of the job whose arguments were read, so a helper that comes late takes nothing.
+- The owner goes on when as many units are finished as there are. If the helper sleeps, the owner has done them all.
+
+Without a helper the owner does the same on a board that nobody else looks at: there is one way to run an operation.
+Which thread computes a unit makes no difference to its bits.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, types
+from numba.extending import intrinsic
+
+from minisbert.kernels.attend import attend
+from minisbert.kernels.cache import c_function, kernel, part
+from minisbert.kernels.gemm import TILE, multiply_panel
+from minisbert.kernels.simd import COLUMNS
+
+# Places on the board. Ticket, count of finished units and stop sign are written by several threads: each has a cache
+# line, eight numbers, of its own.
+TICKET, FINISHED, STOP, UNITS, KIND, ARGUMENTS, SIZE = 0, 8, 16, 24, 25, 26, 40
+MULTIPLY, ATTEND = 0, 1
+# So many parts the heads of a sentence are shared out in: enough for a few threads, few enough to set up quickly.
+GROUPS = 4
+
+
+# --- Memory that several threads look at ------------------------------------------------------------------
+
+
+@intrinsic  # type: ignore[misc]
+def read(_typing: Any, address: Any) -> Any:
+    """Read a number as another thread last wrote it, and everything that it wrote before."""
+
+    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        return b.load_atomic(b.inttoptr(arguments[0], ir.IntType(64).as_pointer()), "seq_cst", 8)
+
+    return types.int64(types.intp), emit
+
+
+@intrinsic  # type: ignore[misc]
+def write(_typing: Any, address: Any, value: Any) -> Any:
+    """Write a number after everything else that this thread has written."""
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        b.store_atomic(arguments[1], b.inttoptr(arguments[0], ir.IntType(64).as_pointer()), "seq_cst", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), emit
+
+
+@intrinsic  # type: ignore[misc]
+def add_one(_typing: Any, address: Any) -> Any:
+    """Raise a number by one, whoever else does."""
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        b.atomic_rmw("add", pointer, ir.Constant(ir.IntType(64), 1), "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(types.intp), emit
+
+
+@intrinsic  # type: ignore[misc]
+def swap(_typing: Any, address: Any, expected: Any, value: Any) -> Any:
+    """Replace a number if it is the expected one; return whether it was."""
+
+    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        result = b.cmpxchg(pointer, arguments[1], arguments[2], "seq_cst", "seq_cst")
+        return b.extract_value(result, 1)
+
+    return types.boolean(types.intp, types.int64, types.int64), emit
+
+
+def _pointer_to(kind: Any) -> Any:
+    @intrinsic  # type: ignore[misc]
+    def pointer(_typing: Any, address: Any) -> Any:
+        result = types.CPointer(kind)
+
+        def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+            return b.inttoptr(arguments[0], context.get_value_type(result))
+
+        return result(types.intp), emit
+
+    return pointer
+
+
+floats_at, longs_at = _pointer_to(types.float32), _pointer_to(types.int64)
+
+
+# --- Working on a job -------------------------------------------------------------------------------------
+
+
+@part
+def do_multiply(tile: int, unit: int, a: Any) -> None:
+    """Do one panel; the arguments are those that `post_linear` wrote."""
+    N, K, width, P = a[0], a[1], a[2], a[3]
+    x, y = carray(floats_at(a[4]), (N, K)), carray(floats_at(a[5]), (N, width))
+    panels, bias = carray(floats_at(a[6]), (P, K, COLUMNS)), carray(floats_at(a[7]), (P * COLUMNS,))
+    residual = carray(floats_at(a[8]), (N, width))
+    multiply_panel(tile, unit, x, panels, bias, residual, a[8] != 0, a[9], y)
+
+
+@part
+def do_attend(tile: int, unit: int, a: Any) -> None:
+    """Do one group of heads of one sentence; the arguments are those that `post_attention` wrote."""
+    N, D, num_heads, S = a[0], a[1], a[2], a[3]
+    qkv, context = carray(floats_at(a[4]), (N, 3 * D)), carray(floats_at(a[5]), (N, D))
+    offsets = carray(longs_at(a[6]), (S + 1,))
+    s, g = unit // GROUPS, unit % GROUPS
+    heads = range(g * num_heads // GROUPS, (g + 1) * num_heads // GROUPS)
+    attend(tile, qkv, offsets, s, heads, num_heads, context)
+
+
+def _work(tile: int, address: int, job: int) -> None:
+    """Take units of a job until there are none left, or until the ticket is that of another job."""
+    board = carray(longs_at(address), (SIZE,))
+    units, kind, arguments = board[UNITS], board[KIND], board[ARGUMENTS:].copy()
+    while True:
+        ticket = read(address + 8 * TICKET)
+        unit = ticket & 0xFFFFFFFF
+        if ticket >> 32 != job or unit >= units:
+            return
+        if swap(address + 8 * TICKET, ticket, ticket + 1):
+            if kind == MULTIPLY:
+                do_multiply(tile, unit, arguments)
+            else:
+                do_attend(tile, unit, arguments)
+            add_one(address + 8 * FINISHED)
+
+
+_WORK = c_function("void(i8, i8, i8)")(_work)
+
+
+@intrinsic  # type: ignore[misc]
+def call_work(_typing: Any, work: Any, tile: Any, board: Any, job: Any) -> Any:
+    """Call `_work` at its address."""
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 3)
+        b.call(b.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 4), emit
+
+
+@part
+def run(work: int, tile: int, board: Any, kind: int, units: int) -> None:
+    """Publish the job whose arguments are on the board, work on it, and wait until all of it is done."""
+    address = board.ctypes.data
+    board[UNITS], board[KIND] = units, kind
+    write(address + 8 * FINISHED, 0)
+    job = ((read(address + 8 * TICKET) >> 32) + 1) & 0x3FFFFFFF
+    write(address + 8 * TICKET, job << 32)
+    call_work(work, tile, address, job)
+    while read(address + 8 * FINISHED) < units:
+        pass
+
+
+@kernel("void(i8, i8, i8[::1], f4[:,::1], f4[:,:,::1], f4[::1], f4[:,::1], i8, f4[:,::1])")
+def post_linear(
+    work: int, tile: int, board: Any, x: Any, panels: Any, bias: Any, residual: Any, activation: int, y: Any
+) -> None:
+    """Run `gemm.multiply_panel` for all panels; a residual of no rows stands for none."""
+    a = board[ARGUMENTS:]
+    a[0], a[1], a[2], a[3] = x.shape[0], x.shape[1], y.shape[1], panels.shape[0]
+    a[4], a[5], a[6], a[7] = x.ctypes.data, y.ctypes.data, panels.ctypes.data, bias.ctypes.data
+    a[8], a[9] = residual.ctypes.data if len(residual) else 0, activation
+    run(work, tile, board, MULTIPLY, panels.shape[0])
+
+
+@kernel("void(i8, i8, i8[::1], f4[:,::1], i8[::1], i8, f4[:,::1])")
+def post_attention(
+    work: int, tile: int, board: Any, qkv: Any, offsets: Any, num_heads: int, context: Any
+) -> None:
+    """Run `attend.attend` for all groups of heads of all sentences."""
+    a, sentences = board[ARGUMENTS:], len(offsets) - 1
+    a[0], a[1], a[2], a[3] = context.shape[0], context.shape[1], num_heads, sentences
+    a[4], a[5], a[6] = qkv.ctypes.data, context.ctypes.data, offsets.ctypes.data
+    run(work, tile, board, ATTEND, sentences * GROUPS)
+
+
+@kernel("void(i8, i8, i8[::1])")
+def watch(work: int, tile: int, board: Any) -> None:
+    """Work on every job that appears on the board, until the stop sign does."""
+    address = board.ctypes.data
+    seen = -1
+    while read(address + 8 * STOP) == 0:
+        job = read(address + 8 * TICKET) >> 32
+        if job != seen:
+            call_work(work, tile, address, job)
+            seen = job
+
+
+def linear(x: Any, panels: Any, bias: Any, residual: Any, activation: int, y: Any) -> None:
+    """Run `post_linear` on this thread's board."""
+    post_linear(_WORK, TILE, _board(), x, panels, bias, residual, activation, y)
+
+
+def attention(qkv: Any, offsets: Any, num_heads: int, context: Any) -> None:
+    """Run `post_attention` on this thread's board."""
+    post_attention(_WORK, TILE, _board(), qkv, offsets, num_heads, context)
+
+
+# --- Helpers ----------------------------------------------------------------------------------------------
+
+
+def _new_board() -> Any:
+    return np.zeros(SIZE, np.int64)
+
+
+class _Helpers:
+    """The helper threads of the process, and the board that they watch; one encode call at a time has them."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.board = _new_board()
+        self._wake: list[threading.Semaphore] = []
+
+    def wake(self, count: int) -> None:
+        """Let so many threads watch the board, of which those that are missing are started."""
+        self.board[STOP] = 0
+        while len(self._wake) < count:
+            wake = threading.Semaphore(0)
+            threading.Thread(target=self._live, args=(wake,), name="minisbert-helper", daemon=True).start()
+            self._wake.append(wake)
+        for wake in self._wake[:count]:
+            wake.release()
+
+    def _live(self, wake: threading.Semaphore) -> None:
+        while True:
+            wake.acquire()
+            watch(_WORK, TILE, self.board)
+
+    def rest(self) -> None:
+        """Let them sleep again."""
+        self.board[STOP] = 1
+
+
+_helpers = _Helpers()
+_local = threading.local()
+
+
+def _board() -> Any:
+    """Return this thread's board, which is the helpers' one while they help it."""
+    if not hasattr(_local, "board"):
+        _local.board = _new_board()
+    return _local.board
+
+
+@contextmanager
+def helpers(count: int) -> Iterator[None]:
+    """Let helper threads share the operations of this thread, unless they help another one at the moment."""
+    if count < 1 or not _helpers.lock.acquire(blocking=False):
+        yield
+        return
+    mine, team = _board(), _helpers
+    try:
+        team.wake(count)
+        _local.board = team.board
+        yield
+    finally:
+        _local.board = mine
+        team.rest()
+        team.lock.release()
+
+
+def _after_fork() -> None:
+    """Start afresh in a forked child, to which no other thread has come along."""
+    global _helpers
+    _helpers = _Helpers()
+    _local.__dict__.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
