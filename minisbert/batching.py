@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from minisbert.errors import EncodeTypeError, EncodeValueError, TruncationError, TruncationWarning
+from minisbert.errors import EncodeTypeError, EncodeValueError, TruncationError, TruncationWarning, shown
 from minisbert.kernels import Floats
 from minisbert.tokenization import TokenIds
 from minisbert.vectors import PRECISIONS, output_width, quantize
@@ -37,9 +37,9 @@ def as_texts(sentences: str | Iterable[str]) -> tuple[Iterator[Any], int | None]
     shape = getattr(sentences, "shape", (1,))
     is_text = not isinstance(sentences, bytes | bytearray | memoryview | Mapping)
     if not is_text or not isinstance(sentences, Iterable) or len(shape) != 1:
-        shown = f"of shape {shape}" if len(shape) != 1 else f"{sentences!r:.60}"
+        found = f"of shape {shape}" if len(shape) != 1 else shown(sentences)
         raise EncodeTypeError(
-            f"sentences is {type(sentences).__name__} {shown}; expected a string, or a list, array, Series or "
+            f"sentences is {type(sentences).__name__} {found}; expected a string, or a list, array, Series or "
             "generator of strings"
         )
     return iter(sentences), len(sentences) if isinstance(sentences, Sized) else None
@@ -51,7 +51,7 @@ def check_texts(texts: list[Any], first: int) -> list[str]:
         if not isinstance(text, str):
             hint = "; decode it first, as in text.decode('utf-8')" if isinstance(text, bytes) else ""
             raise EncodeTypeError(
-                f"sentence {index} is {type(text).__name__} {text!r:.60}; expected a string{hint}"
+                f"sentence {index} is {type(text).__name__} {shown(text)}; expected a string{hint}"
             )
     return texts
 
@@ -74,7 +74,7 @@ def micro_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
 
 
 class Collector:
-    """Gathers blocks of finished vectors (S, D) into one array, or into the caller's.
+    """Gathers blocks of finished vectors (S, D) into one array, or into the caller's; `rows` counts them.
 
     Quantising to ``int8`` or ``uint8`` takes the range over all vectors, so it waits for the last block;
     everything else is written as it comes.
@@ -93,11 +93,10 @@ class Collector:
         self._dtype = dtype if precision == "float32" else np.dtype(PRECISIONS[precision])
         self._waits = precision in ("int8", "uint8")
         self._blocks: list[NDArray[Any]] = []
-        self._rows = 0
+        self._count = count
+        self.rows = 0
         if out is not None:
             self._check(out, count)
-        elif count is not None and not self._waits:
-            out = np.empty((count, self._width), self._dtype)
         self._out = out
 
     def _check(self, out: NDArray[Any], count: int | None) -> None:
@@ -114,20 +113,24 @@ class Collector:
     def add(self, block: Floats) -> None:
         """Take the next block of vectors (S, D)."""
         ready = block if self._waits else quantize(block, self._precision)
-        start, self._rows = self._rows, self._rows + len(ready)
+        if (
+            self._out is None and self._count is not None and not self._waits
+        ):  # now that there are texts in it
+            self._out = np.empty((self._count, self._width), self._dtype)
+        start, self.rows = self.rows, self.rows + len(ready)
         if self._out is None or self._waits:
             self._blocks.append(ready)
-        elif self._rows > len(self._out):
+        elif self.rows > len(self._out):
             raise EncodeValueError(
                 f"there are more sentences than the {len(self._out)} rows that were expected"
             )
         else:
-            self._out[start : self._rows] = ready
+            self._out[start : self.rows] = ready
 
     def result(self) -> NDArray[Any]:
         """Return the array of all vectors."""
-        if self._out is not None and self._rows != len(self._out):
-            raise EncodeValueError(f"there were {self._rows} sentences; expected {len(self._out)}")
+        if self._out is not None and self.rows != len(self._out):
+            raise EncodeValueError(f"there were {self.rows} sentences; expected {len(self._out)}")
         if self._blocks or self._out is None:
             width = self._width
             ready = np.concatenate(self._blocks) if self._blocks else np.empty((0, width), self._dtype)
@@ -179,7 +182,8 @@ class Progress:
 
     def __init__(self, total: int | None, show: bool | None) -> None:
         self._total = total
-        self._wanted = show is not False and (show is True or sys.stderr.isatty())
+        can_show = not getattr(sys.stderr, "closed", True)  # it is None where there is no console
+        self._wanted = can_show and show is not False and (show is True or sys.stderr.isatty())
         self._due = time.monotonic() + (0 if show else PROGRESS_DELAY)
         self._done = 0
         self._bar: Any = None

@@ -7,8 +7,10 @@ and of a large vocabulary's table only the rows that are looked up are ever read
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -74,8 +76,8 @@ def load_tensors(folder: Path, config: TransformerConfig) -> dict[str, Floats]:
     Returns
     -------
     dict of str to numpy.ndarray
-        The arrays by role, such as ``"layers.0.attention.query.weight"``, read-only; float64, float32 or
-        float16 as in the file, and float32 where the file has bfloat16.
+        The arrays by role, such as ``"layers.0.attention.query.weight"``: float64, float32 or float16 as in
+        the file, and float32 where the file has bfloat16. Matrices are read-only.
 
     Raises
     ------
@@ -83,15 +85,14 @@ def load_tensors(folder: Path, config: TransformerConfig) -> dict[str, Floats]:
         If there is no ``model.safetensors``.
     CheckpointError
         If the file is damaged, if tensors are missing, unknown or of the wrong shape (all are named at
-        once), or if a weight is not finite.
+        once), if there are two for one role, or if a weight is not finite in float32.
     """
     path = _weights_file(folder)
-    found = {_plain_name(name, config): (name, array) for name, array in _map_file(path)}
+    entries = _by_plain_name(path, _read_header(path), config)
     expected = {name: (role, shape) for role, name, shape in _expected(config)}
-    _compare(path, expected, {name: array.shape for name, (_, array) in found.items()})
-    for name in expected:
-        _check_finite(path, *found[name])
-    return {role: _widen(found[name][1]) for name, (role, _) in expected.items()}
+    _compare(path, expected, {name: entry.shape for name, entry in entries.items()})
+    with path.open("rb") as file:
+        return {role: _map(file, entries[name]) for name, (role, _) in expected.items()}
 
 
 def _weights_file(folder: Path) -> Path:
@@ -108,8 +109,18 @@ def _weights_file(folder: Path) -> Path:
     raise CheckpointNotFoundError(f"{path}: there is no such file; expected the checkpoint's weights")
 
 
-def _map_file(path: Path) -> Iterator[tuple[str, Floats]]:
-    """Yield the name and a read-only map of each floating-point tensor in a safetensors file."""
+@dataclass(frozen=True)
+class Entry:
+    """A tensor as the file's header describes it; `start` counts from the start of the file."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+
+def _read_header(path: Path) -> Iterator[Entry]:
+    """Yield what a safetensors file says of each tensor in it, but for those that are left alone."""
     try:
         with safe_open(path, framework="numpy"):  # the library proves header, offsets and length sound
             pass
@@ -118,23 +129,26 @@ def _map_file(path: Path) -> Iterator[tuple[str, Floats]]:
             f"{path}: is not a sound safetensors file ({error}); copy the checkpoint again"
         ) from error
     with path.open("rb") as file:
-        header_size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(header_size))
-    data = np.memmap(path, np.uint8, "r", offset=8 + header_size)
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
     for name, entry in header.items():
         if name != "__metadata__" and not _is_ignored(name):
-            if entry["dtype"] not in DTYPES:
-                raise UnsupportedCheckpointError(
-                    f"{path}: the tensor {name!r} has dtype {entry['dtype']}; supported: {', '.join(DTYPES)}"
-                )
-            start, stop = entry["data_offsets"]
-            yield name, data[start:stop].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+            yield Entry(name, entry["dtype"], tuple(entry["shape"]), 8 + size + entry["data_offsets"][0])
 
 
-def _plain_name(name: str, config: TransformerConfig) -> str:
-    """Return the name without the model's prefix, and with today's names of the layer norms."""
-    name = name.removeprefix(f"{config.model_type}.")
-    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+def _by_plain_name(path: Path, entries: Iterable[Entry], config: TransformerConfig) -> dict[str, Entry]:
+    """Sort tensors by their names without the model's prefix, and with today's names of the layer norms."""
+    found: dict[str, Entry] = {}
+    for entry in entries:
+        name = entry.name.removeprefix(f"{config.model_type}.")
+        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if name in found:
+            raise CheckpointError(
+                f"{path}: {found[name].name!r} and {entry.name!r} are two tensors for one role; expected one "
+                "of them, and nothing says which"
+            )
+        found[name] = entry
+    return found
 
 
 def _is_ignored(name: str) -> bool:
@@ -183,14 +197,27 @@ def _shorten(names: list[str]) -> str:
     return ", ".join(names[:10]) + more
 
 
-def _check_finite(path: Path, name: str, array: Floats) -> None:
-    """Refuse NaN and infinity; in pieces, so that the check of a large table takes no memory."""
+def _map(file: BinaryIO, entry: Entry) -> Floats:
+    """Return a read-only map of one tensor, each with its own, so that it goes when nothing refers to it."""
+    if entry.dtype not in DTYPES:
+        raise UnsupportedCheckpointError(
+            f"{file.name}: the tensor {entry.name!r} has dtype {entry.dtype}; supported: {', '.join(DTYPES)}"
+        )
+    tensor = np.asarray(np.memmap(file, DTYPES[entry.dtype], "r", entry.start, entry.shape))
+    _check_finite(file.name, entry.name, tensor)
+    # A map keeps a file descriptor, and a process has few of them: vectors, which are small, are copied.
+    return _widen(np.array(tensor) if tensor.ndim == 1 else tensor)
+
+
+def _check_finite(path: str, name: str, array: Floats) -> None:
+    """Refuse what is not finite in float32; in pieces, so that the check of a large table takes no memory."""
     rows = max(1, (1 << 20) // max(1, array[:1].size))
-    for start in range(0, len(array), rows):
-        if not np.isfinite(_widen(array[start : start + rows])).all():
+    with np.errstate(over="ignore"):  # a float64 out of range becomes infinity, and is found by that
+        pieces = (_widen(array[start : start + rows]) for start in range(0, len(array), rows))
+        if not all(np.isfinite(piece.astype(np.float32, copy=False)).all() for piece in pieces):
             raise CheckpointError(
-                f"{path}: the tensor {name!r} holds NaN or infinity; copy the checkpoint again, or ask "
-                "whoever trained it"
+                f"{path}: the tensor {name!r} holds NaN, infinity or a number beyond float32; copy the "
+                "checkpoint again, or ask whoever trained it"
             )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
+from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 
 __all__ = ["CheckpointConfig", "TransformerConfig", "read_config"]
 
@@ -78,11 +79,10 @@ class JsonFile:
             if default is None:
                 raise CheckpointError(f"{self.path}: the key {key!r} is missing; expected {_kind(kind)}")
             return default
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise CheckpointError(f"{self.path}: {key} is {value!r:.60}; expected {_kind(kind)}")
-        return value
+        kinds: Any = (int, float) if kind is float else kind
+        if not isinstance(value, kinds) or (kind is not bool and isinstance(value, bool)):
+            raise CheckpointError(f"{self.path}: {key} is {shown(value)}; expected {_kind(kind)}")
+        return cast(T, value)
 
     def optional(self, key: str, kind: type[T]) -> T | None:
         """Return the value of a key, or None where it is missing or null."""
@@ -92,17 +92,19 @@ class JsonFile:
         """Return the value of a key, checked to be a positive integer."""
         value = self.get(key, int, default)
         if not 1 <= value <= at_most:
-            raise CheckpointError(f"{self.path}: {key} is {value}; expected an integer from 1 to {at_most}")
+            raise CheckpointError(
+                f"{self.path}: {key} is {shown(value)}; expected an integer from 1 to {at_most}"
+            )
         return value
 
     def refuse_unless(self, allowed: Mapping[str, Iterable[Any]]) -> None:
         """Refuse a setting that changes the result, unless its value is one that is computed here."""
         for key, values in allowed.items():
             if key in self.values and self.values[key] not in (values := (None, *values)):
-                shown = " or ".join(repr(value) for value in values if value is not None)
+                supported = " or ".join(repr(value) for value in values if value is not None)
                 raise UnsupportedCheckpointError(
-                    f"{self.path}: {key} is {self.values[key]!r:.60}, which minisbert does not compute; "
-                    f"supported: {shown or 'leaving it out'}"
+                    f"{self.path}: {key} is {shown(self.values[key])}, which minisbert does not compute; "
+                    f"supported: {supported or 'leaving it out'}"
                 )
 
 
@@ -128,7 +130,7 @@ def read_config(folder: Path) -> CheckpointConfig:
     UnsupportedCheckpointError
         If a setting asks for something that is not computed here.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # unlike the method, it takes any name, even one that no folder can have
         raise CheckpointNotFoundError(
             f"{folder}: there is no such folder; expected a checkpoint folder with a config.json in it"
         )
@@ -159,7 +161,7 @@ class Module:
 def _read_modules(folder: Path) -> tuple[Module, ...]:
     """Read the pipeline: Transformer, Pooling and perhaps Normalize; the first two where no file says."""
     path = folder / "modules.json"
-    if not path.exists():
+    if not _is_there(path):
         return (Module("Transformer", folder), Module("Pooling", folder / "1_Pooling"))
     entries = _parse_json(path)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -171,6 +173,8 @@ def _read_modules(folder: Path) -> tuple[Module, ...]:
             f"{path}: the modules are {' -> '.join(kinds) or 'none'}; "
             "supported: Transformer -> Pooling, and that -> Normalize"
         )
+    if not _is_there(pooling := modules[1].folder / "config.json"):
+        raise CheckpointNotFoundError(f"{pooling}: there is no such file, and {path.name} names it")
     return modules
 
 
@@ -178,20 +182,20 @@ def _read_module(entry: JsonFile) -> Module:
     kind = entry.get("type", str)
     if kind.split(".")[0] != "sentence_transformers":
         raise UnsupportedCheckpointError(
-            f"{entry.path}: the module type {kind!r:.100} is code of the checkpoint's own, which is never run"
+            f"{entry.path}: the module type {shown(kind)} is code of the checkpoint's own, which is never run"
         )
     name = entry.get("path", str, "")
     escapes = {PurePosixPath(name).is_absolute(), PureWindowsPath(name).anchor != "", "\0" in name}
     if True in escapes or ".." in PureWindowsPath(name).parts:
         raise CheckpointError(
-            f"{entry.path}: path is {name!r:.100}, which leads out of the checkpoint folder; "
+            f"{entry.path}: path is {shown(name)}, which leads out of the checkpoint folder; "
             "expected a folder inside it, such as '1_Pooling'"
         )
     return Module(kind.split(".")[-1], entry.path.parent / name)
 
 
 def _read_transformer(path: Path) -> TransformerConfig:
-    if not path.is_file():
+    if not _is_there(path):
         raise CheckpointNotFoundError(
             f"{path}: there is no such file; expected the config.json of a BERT or RoBERTa checkpoint"
         )
@@ -209,11 +213,11 @@ def _read_transformer(path: Path) -> TransformerConfig:
             "pruned_heads": ({},),
         }
     )
-    eps = file.get("layer_norm_eps", float)
+    model_type, eps = file.get("model_type", str), file.get("layer_norm_eps", float)
     if not 0 < eps < 1:
-        raise CheckpointError(f"{path}: layer_norm_eps is {eps}; expected a number between 0 and 1")
+        raise CheckpointError(f"{path}: layer_norm_eps is {shown(eps)}; expected a number between 0 and 1")
     config = TransformerConfig(
-        model_type=file.get("model_type", str),
+        model_type=model_type,
         hidden_size=file.size("hidden_size"),
         num_hidden_layers=file.size("num_hidden_layers", at_most=MAX_LAYERS),
         num_attention_heads=file.size("num_attention_heads"),
@@ -223,7 +227,7 @@ def _read_transformer(path: Path) -> TransformerConfig:
         vocab_size=file.size("vocab_size"),
         max_position_embeddings=file.size("max_position_embeddings"),
         type_vocab_size=file.size("type_vocab_size"),
-        pad_token_id=file.get("pad_token_id", int, 0),
+        pad_token_id=file.get("pad_token_id", int, {"bert": 0, "roberta": 1}[model_type]),
     )
     _check_sizes(path, config)
     return config
@@ -237,7 +241,7 @@ def _check_sizes(path: Path, config: TransformerConfig) -> None:
         )
     if not 0 <= config.pad_token_id < config.vocab_size:
         raise CheckpointError(
-            f"{path}: pad_token_id is {config.pad_token_id}; expected a token id below vocab_size, "
+            f"{path}: pad_token_id is {shown(config.pad_token_id)}; expected a token id below vocab_size, "
             f"{config.vocab_size}"
         )
     if config.max_tokens < 1:
@@ -248,27 +252,22 @@ def _check_sizes(path: Path, config: TransformerConfig) -> None:
 
 
 def _read_pooling_mode(path: Path, hidden_size: int) -> str:
-    """Read the pooling mode from either layout: ``pooling_mode_*`` booleans, or a name or list of names."""
+    """Check that the pooling is the mean, in either layout: ``pooling_mode_*`` booleans, or a name or list."""
+    if not _is_there(path):
+        return "mean"
     file = _read_json(path)
-    width = file.get("embedding_dimension", int, file.get("word_embedding_dimension", int, hidden_size))
+    width = file.get("embedding_dimension", int, file.optional("word_embedding_dimension", int))
     if width != hidden_size:
         raise CheckpointError(
             f"{path}: the pooling is for vectors of width {width}, and the transformer's have {hidden_size}"
         )
-    file.refuse_unless({"include_prompt": (True,)})
-    known = {"embedding_dimension", "word_embedding_dimension", "include_prompt", "pooling_mode"}
-    asked = [key for key, value in file.values.items() if key not in known and value not in (False, None)]
-    named = file.values.get("pooling_mode")
-    modes = {"pooling_mode_mean_tokens": "mean"}
-    chosen = (
-        named if isinstance(named, list) else [named] if named else [modes.get(key, key) for key in asked]
-    )
-    if chosen not in (["mean"], []) or (not chosen and file.values.get("pooling_mode_mean_tokens") is False):
-        raise UnsupportedCheckpointError(
-            f"{path}: the pooling asked for is {chosen or 'none'}, which minisbert does not compute; "
-            "supported: mean"
-        )
+    others: dict[str, tuple[Any, ...]] = {key: (False,) for key in file.values if key not in _WIDTHS}
+    mean = {"pooling_mode": ("mean", ["mean"]), "pooling_mode_mean_tokens": (True,)}
+    file.refuse_unless(others | mean | {"include_prompt": (True,)})
     return "mean"
+
+
+_WIDTHS = ("embedding_dimension", "word_embedding_dimension")
 
 
 def _read_normalize(path: Path) -> bool:
@@ -296,12 +295,14 @@ def _read_text_settings(folder: Path, transformer: TransformerConfig) -> tuple[i
     )
     tokenizer = _read_json(folder / "tokenizer_config.json")
     tokenizer.refuse_unless({"truncation_side": ("right",)})
-    stated = settings.optional("max_seq_length", int)
-    if stated is None:  # 1e30 stands for no limit in tokenizer_config.json, as an integer or a float
-        stated = int(min(tokenizer.get("model_max_length", float, math.inf), transformer.max_tokens))
-    if stated < 1:
-        raise CheckpointError(f"{settings.path}: max_seq_length is {stated}; expected at least 1")
-    return min(stated, transformer.max_tokens), settings.get("do_lower_case", bool, False)
+    file, key = settings, "max_seq_length"
+    limit: float | None = file.optional(key, int)
+    if limit is None:  # 1e30 stands for no limit in tokenizer_config.json, as an integer or a float
+        file, key = tokenizer, "model_max_length"
+        limit = file.get(key, float, math.inf)
+    if not limit >= 1:  # nor NaN
+        raise CheckpointError(f"{file.path}: {key} is {shown(limit)}; expected at least 1")
+    return int(min(limit, transformer.max_tokens)), settings.get("do_lower_case", bool, False)
 
 
 _LOADING = ("model", "tokenizer", "processor", "config")
@@ -314,12 +315,12 @@ def _read_sentence_settings(path: Path, hidden_size: int) -> dict[str, Any]:
     prompts = dict.fromkeys(("query", "document"), "")
     for name, prompt in file.get("prompts", dict, {}).items():
         if not isinstance(prompt, str | None):
-            raise CheckpointError(f"{path}: the prompt {name!r:.60} is {prompt!r:.60}; expected a string")
+            raise CheckpointError(f"{path}: the prompt {shown(name)} is {shown(prompt)}; expected a string")
         prompts[name] = prompt or ""
     default = file.optional("default_prompt_name", str)
     if default is not None and default not in prompts:
         raise CheckpointError(
-            f"{path}: default_prompt_name is {default!r:.60}; expected one of the prompts, {sorted(prompts)}"
+            f"{path}: default_prompt_name is {shown(default)}; expected one of the prompts, {sorted(prompts)}"
         )
     similarity = file.get("similarity_fn_name", str, "cosine")
     file.refuse_unless({"similarity_fn_name": SIMILARITIES})
@@ -334,12 +335,19 @@ def _read_sentence_settings(path: Path, hidden_size: int) -> dict[str, Any]:
 
 def _read_json(path: Path) -> JsonFile:
     """Read a JSON object; a missing file counts as an empty one, as all but config.json are optional."""
-    if not path.is_file():
+    if not _is_there(path):
         return JsonFile(path, {})
     values = _parse_json(path)
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds {_kind(type(values))}; expected an object")
     return JsonFile(path, values)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether there is such a file; a folder, a pipe or a link to nothing does not count as an absent one."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise CheckpointError(f"{path}: is not a regular file, nor a link to one; copy the checkpoint again")
+    return os.path.isfile(path)
 
 
 def _parse_json(path: Path) -> Any:

@@ -333,7 +333,7 @@ class SentenceEncoder:
 
     def _with_prompt(self, names: Sequence[str], arguments: dict[str, Any]) -> dict[str, Any]:
         if arguments.get("prompt_name") is None and arguments.get("prompt") is None:
-            known = [name for name in names if name in self.prompts]
+            known = [name for name in names if name in (self.prompts or {})]
             return {**arguments, "prompt_name": known[0] if known else None}
         return arguments
 
@@ -344,23 +344,24 @@ class SentenceEncoder:
                 return ""
             if not isinstance(name, str):
                 raise EncodeTypeError(f"prompt_name is {shown(name)}; expected a string")
-            if name not in self.prompts:
+            prompts = self.prompts or {}
+            if name not in prompts:
                 raise EncodeValueError(
-                    f"there is no prompt named {shown(name)}; expected one of {sorted(self.prompts)}"
+                    f"there is no prompt named {shown(name)}; expected one of {sorted(prompts)}"
                 )
-            prompt = self.prompts[name]
+            prompt = prompts[name]
         if not isinstance(prompt, str):
             raise EncodeTypeError(f"prompt is {shown(prompt)}; expected a string")
         return prompt
 
-    def _check_finite(self, finite: Iterable[bool | np.bool_], first: int) -> None:
-        """Refuse results that are not all finite; the first of them is of sentence `first`."""
-        for row, is_finite in enumerate(finite, first):
-            if not is_finite:
-                path = self.config.transformer_folder / "model.safetensors"
-                raise CheckpointError(
-                    f"{path}: sentence {row} gives NaN or infinity: in {self.dtype} the weights overflow"
-                )
+    def _check_finite(self, finite: ArrayLike, first: int) -> None:
+        """Refuse results if not all of them are finite; the first of them is of sentence `first`."""
+        finite = np.asarray(finite)
+        if not finite.all():
+            raise CheckpointError(
+                f"{self.config.transformer_folder / 'model.safetensors'}: gives NaN or infinity for sentence "
+                f"{first + finite.argmin()}; the weights are too large for {self.dtype}"
+            )
 
     def _resolve_dimension(self, truncate_dim: int | None) -> int:
         most = self.config.transformer.hidden_size
@@ -368,7 +369,9 @@ class SentenceEncoder:
         if dimension is None:
             return most
         if not 1 <= _index("truncate_dim", dimension) <= most:
-            raise EncodeValueError(f"truncate_dim is {shown(dimension)}; expected 1 to {most} for this checkpoint")
+            raise EncodeValueError(
+                f"truncate_dim is {shown(dimension)}; expected 1 to {most} for this checkpoint"
+            )
         return int(dimension)
 
     def _token_chunks(

@@ -5,6 +5,8 @@ Every message names the file, the key or the tensor, what was found, what was ex
 
 from __future__ import annotations
 
+import reprlib
+
 __all__ = [
     "CheckpointError",
     "CheckpointNotFoundError",
@@ -14,11 +16,34 @@ __all__ = [
     "TruncationError",
     "TruncationWarning",
     "UnsupportedCheckpointError",
+    "shown",
 ]
+
+MAX_MESSAGE = 1400  # characters: names in a damaged file can have any length, and any character
+MAX_VALUE = 100
 
 
 class MinisbertError(Exception):
-    """The root of every exception that minisbert raises on purpose."""
+    """The root of every exception that minisbert raises on purpose: its message is one line, of bounded length."""
+
+    def __init__(self, message: str) -> None:
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        if len(line) > MAX_MESSAGE:  # what was found stands at the start, and what to do at the end
+            line = f"{line[: MAX_MESSAGE // 2]} ... {line[5 - MAX_MESSAGE // 2 :]}"
+        super().__init__(line)
+
+
+_repr = reprlib.Repr()
+_repr.maxlevel = 3
+_repr.maxstring = _repr.maxother = MAX_VALUE
+
+
+def shown(value: object) -> str:
+    """Write a value for a message: briefly, however large, nested or unwilling it is."""
+    try:
+        return _repr.repr(value[:MAX_VALUE] if isinstance(value, bytes | bytearray) else value)[:MAX_VALUE]
+    except Exception:  # its __repr__ is the caller's code, and can raise anything
+        return f"a {type(value).__name__} that can't be shown"
 
 
 class CheckpointError(MinisbertError, ValueError):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
-from minisbert.errors import CheckpointNotFoundError
+from minisbert.errors import CheckpointNotFoundError, EncodeTypeError, shown
 
 __all__ = ["resolve"]
 
@@ -36,12 +37,34 @@ def resolve(name_or_path: str | Path, **options: Any) -> Path:
     ------
     CheckpointNotFoundError
         If there is no such folder, and no such name in the cache nor, where that may be asked, on the hub.
+    EncodeTypeError
+        If an argument has the wrong type.
     """
-    path = Path(name_or_path).expanduser()
-    if path.exists() or not _is_name(name_or_path):
+    _check_types({"name_or_path": name_or_path, **options})
+    try:
+        path = Path(name_or_path).expanduser()
+    except (RuntimeError, ValueError):  # a "~user" who is not known, or can't be
+        path = Path(name_or_path)
+    if os.path.exists(path) or not _is_name(name_or_path):  # unlike the method, it takes any name
         return path
     name = str(name_or_path) if "/" in str(name_or_path) else f"sentence-transformers/{name_or_path}"
     return _download(name, **options)
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "name_or_path": (str, Path),
+    "revision": (str, type(None)),
+    "token": (str, bool, type(None)),
+    "cache_folder": (str, Path, type(None)),
+    "local_files_only": (bool,),
+}
+
+
+def _check_types(arguments: dict[str, Any]) -> None:
+    for name, value in arguments.items():
+        if not isinstance(value, _TYPES[name]):
+            kinds = " or ".join(kind.__name__ for kind in _TYPES[name]).replace("NoneType", "None")
+            raise EncodeTypeError(f"{name} is {shown(value)}; expected {kinds}")
 
 
 def _is_name(name_or_path: str | Path) -> bool:
@@ -59,7 +82,7 @@ def _download(
     local_files_only: bool,
 ) -> Path:
     from huggingface_hub import constants, snapshot_download  # slow to import, and needed for names only
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     def snapshot(local: bool) -> Path:
         return Path(
@@ -82,6 +105,10 @@ def _download(
         pass
     except HFValidationError as error:
         raise CheckpointNotFoundError(f"{name!r} is neither a folder nor a model's name ({error})") from error
+    except (OSError, ValueError) as error:  # a cache_folder or a revision that can't be part of a path
+        raise CheckpointNotFoundError(
+            f"{name!r} can't be looked up in the cache, {cache} ({error})"
+        ) from error
     if local_files_only or constants.HF_HUB_OFFLINE:
         raise CheckpointNotFoundError(
             f"{name!r} is not a folder, and not in the local cache, {cache}; the network may not be asked "
@@ -89,8 +116,9 @@ def _download(
         )
     try:
         return snapshot(local=False)
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except Exception as error:  # of huggingface_hub, of whichever network library it uses, or ValueError
+        reason = str(error).partition("\n")[0]
         raise CheckpointNotFoundError(
-            f"{name!r} is not a folder, not in the local cache, {cache}, and can't be fetched: "
-            f"{str(error).splitlines()[0]}. Check the name and the connection, or give a checkpoint folder"
+            f"{name!r} is not a folder, not in the local cache, {cache}, and can't be fetched: {reason}. "
+            "Check the name and the connection, or give a checkpoint folder"
         ) from error

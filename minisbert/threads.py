@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from minisbert.errors import EncodeTypeError, EncodeValueError
+from minisbert.errors import EncodeTypeError, EncodeValueError, shown
 
 __all__ = ["one_blas_thread", "resolve_num_threads"]
 
@@ -36,14 +36,14 @@ def resolve_num_threads(num_threads: int | None) -> int:
         stated = os.environ.get("MINISBERT_NUM_THREADS", "").strip()
         if not stated:
             return max(1, min(_affinity(), _quota()))
-        if not stated.isdecimal() or int(stated) < 1:
-            raise EncodeValueError(f"MINISBERT_NUM_THREADS is {stated!r}; expected a positive integer")
+        if not stated.isdecimal() or len(stated) > 9 or int(stated) < 1:
+            raise EncodeValueError(f"MINISBERT_NUM_THREADS is {shown(stated)}; expected a positive integer")
         return int(stated)
-    if not isinstance(num_threads, int) or isinstance(num_threads, bool):
-        raise EncodeTypeError(f"num_threads is {num_threads!r}; expected a positive integer or None")
+    if not isinstance(num_threads, int | np.integer) or isinstance(num_threads, bool):
+        raise EncodeTypeError(f"num_threads is {shown(num_threads)}; expected a positive integer or None")
     if num_threads < 1:
-        raise EncodeValueError(f"num_threads is {num_threads}; expected a positive integer or None")
-    return num_threads
+        raise EncodeValueError(f"num_threads is {shown(num_threads)}; expected a positive integer or None")
+    return int(num_threads)
 
 
 def _affinity() -> int:
@@ -105,14 +105,28 @@ def one_blas_thread() -> Iterator[None]:
         return
     get, set_ = blas
     with _lock:
-        _holders += 1
-        if _holders == 1:
+        if _holders == 0:
             _restore = get()
             set_(1)
+        _holders += 1
     try:
         yield
     finally:
         with _lock:
-            _holders -= 1
+            _holders = max(0, _holders - 1)
             if _holders == 0:
                 set_(_restore)
+
+
+def _after_fork() -> None:
+    """Forget the threads of the parent process: a fork copies what they hold, and none of them to let go of it."""
+    global _holders, _lock
+    _lock = threading.Lock()
+    blas = _blas() if _holders else None
+    _holders = 0
+    if blas is not None:
+        blas[1](_restore)
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which has no fork
+    os.register_at_fork(after_in_child=_after_fork)

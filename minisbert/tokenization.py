@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 
@@ -17,6 +19,7 @@ from minisbert.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     EncodeValueError,
+    MinisbertError,
     UnsupportedCheckpointError,
 )
 
@@ -51,19 +54,20 @@ class SentenceTokenizer:
             If the tokenizer fails, or gives an id that the word embeddings have no row for.
         """
         try:
-            encodings = self.library.encode_batch_fast(texts)
-        except Exception as error:  # the library raises bare Exception, and TypeError for lone surrogates
+            with _library_errors(self.path):
+                encodings = self.library.encode_batch_fast(texts)
+        except CheckpointError:  # or is it a text that is to blame?
             for index, text in enumerate(texts, first):
                 _check_unicode(text, index)
-            raise CheckpointError(f"{self.path}: the tokenizers library failed ({error})") from error
-        ids = [np.array(encoding.ids, np.int32) for encoding in encodings]
+            raise
+        ids = [np.array(encoding.ids, np.uint32) for encoding in encodings]  # as the library has them
         highest = max((int(row.max()) for row in ids if row.size), default=0)
         if highest >= self.vocab_size:
             raise CheckpointError(
                 f"{self.path}: gives the token {self.library.id_to_token(highest)!r} the id {highest}, and "
                 f"the word embeddings have {self.vocab_size} rows; do both files belong to one checkpoint?"
             )
-        return ids
+        return [row.view(np.int32) for row in ids]
 
     def truncate(self, ids: TokenIds, max_tokens: int) -> TokenIds:
         """Cut ids to at most `max_tokens` from the right, keeping the special ones at the end."""
@@ -80,48 +84,69 @@ def load_tokenizer(config: CheckpointConfig) -> SentenceTokenizer:
     CheckpointNotFoundError
         If the file is not there.
     CheckpointError
-        If it is damaged.
+        If it is damaged, or contradicts another file.
     UnsupportedCheckpointError
         If one sentence gets more than one token type.
     """
     path = config.transformer_folder / "tokenizer.json"
-    library = _read(path)
-    library.no_truncation()
-    library.no_padding()
-    if config.do_lower_case and not _lower_cases(library):
-        steps = [Lowercase()] if library.normalizer is None else [Lowercase(), library.normalizer]
-        library.normalizer = NormalizerSequence(steps)
-    suffix, token_type = _probe(path, library)
+    _check_there(path)
+    with _library_errors(path):
+        library = _read(path, config.do_lower_case)
+        suffix, token_type = _probe(path, library)
+        num_special = library.num_special_tokens_to_add(False)
     if config.transformer.type_vocab_size <= token_type:
         raise CheckpointError(
             f"{path}: gives sentences the token type {token_type}, and config.json says type_vocab_size is "
             f"{config.transformer.type_vocab_size}"
         )
+    if config.max_seq_length < num_special:
+        raise CheckpointError(
+            f"{path}: adds {num_special} special tokens to each sentence, and max_seq_length, from "
+            f"sentence_bert_config.json or tokenizer_config.json, is {config.max_seq_length}"
+        )
     return SentenceTokenizer(
         path=path,
         library=library,
-        num_special=library.num_special_tokens_to_add(False),
+        num_special=num_special,
         suffix=suffix,
         token_type=token_type,
         vocab_size=config.transformer.vocab_size,
     )
 
 
-def _read(path: Path) -> Tokenizer:
+@contextmanager
+def _library_errors(path: Path) -> Iterator[None]:
+    """Turn what the library raises into our exception: bare Exception, and panics that are not even that."""
+    try:
+        yield
+    except (MinisbertError, KeyboardInterrupt, SystemExit, MemoryError):
+        raise
+    except BaseException as error:
+        raise CheckpointError(
+            f"{path}: the tokenizers library failed with it ({error}); copy the checkpoint again"
+        ) from error
+
+
+def _check_there(path: Path) -> None:
     if not path.is_file():
         raise CheckpointNotFoundError(
             f"{path}: there is no such file. Where transformers is installed, this makes it: python -c "
             f"\"from transformers import AutoTokenizer as A; A.from_pretrained(r'{path.parent}')"
             f".save_pretrained(r'{path.parent}')\""
         )
-    try:
-        return Tokenizer.from_file(str(path))
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # the library raises bare Exception, and panics that are not even that
-        raise CheckpointError(
-            f"{path}: the tokenizers library can't read it ({error}); copy the checkpoint again"
-        ) from error
+
+
+def _read(path: Path, lower_case: bool) -> Tokenizer:
+    """Read the file, and overrule what it says of truncation, padding and dropout."""
+    library = Tokenizer.from_buffer(path.read_bytes())  # not from_file: it takes no name that is not UTF-8
+    library.no_truncation()
+    library.no_padding()
+    if isinstance(library.model, BPE):  # merges left out at random, for training: as RobertaTokenizer, none
+        library.model.dropout = None
+    if lower_case and not _lower_cases(library):
+        steps = [Lowercase()] if library.normalizer is None else [Lowercase(), library.normalizer]
+        library.normalizer = NormalizerSequence(steps)
+    return library
 
 
 def _lower_cases(library: Tokenizer) -> bool:

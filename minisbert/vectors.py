@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minisbert.config import SIMILARITIES
-from minisbert.errors import EncodeValueError
+from minisbert.errors import EncodeValueError, shown
 from minisbert.kernels import Floats
 
 __all__ = ["PRECISIONS", "output_width", "quantize", "similarity", "similarity_pairwise"]
@@ -105,13 +105,15 @@ def _unit(x: Floats) -> Floats:
 
 def _floats(a: ArrayLike, b: ArrayLike, name: str) -> tuple[Floats, Floats]:
     """Return both sides as float arrays, checked to hold vectors of one width."""
-    if name not in SIMILARITIES:
-        raise EncodeValueError(f"the similarity {name!r} is not known; expected one of {SIMILARITIES}")
+    if not isinstance(name, str) or name not in SIMILARITIES:
+        raise EncodeValueError(f"the similarity {shown(name)} is not known; expected one of {SIMILARITIES}")
     try:
         x, y = np.asarray(a), np.asarray(b)
+        if not {x.dtype.kind, y.dtype.kind} <= set("buifO"):
+            raise TypeError(f"{x.dtype} and {y.dtype}")
         dtype = np.float64 if np.float64 in (x.dtype, y.dtype) else np.float32
         x, y = x.astype(dtype, copy=False), y.astype(dtype, copy=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise EncodeValueError(f"not an array of numbers ({error}); expected what encode returned") from error
     if not {x.ndim, y.ndim} <= {1, 2} or x.shape[-1] != y.shape[-1]:
         raise EncodeValueError(f"found shapes {x.shape} and {y.shape}; expected (A, D) and (B, D)")

@@ -46,20 +46,30 @@ def vector(folder: Path) -> Any:
     return minisbert.load(folder).encode(SENTENCE)
 
 
-def test_tensors_are_maps_of_the_file(folder: Path) -> None:
+def map_of(array: Any) -> Any:
+    """The map that an array looks at, or None."""
+    while array is not None and not isinstance(array, np.memmap):
+        array = array.base
+    return array
+
+
+def test_each_matrix_is_a_map_of_its_own(folder: Path) -> None:
+    """So that the word table, which stays in the file, does not keep all the others mapped."""
     tensors = load_tensors(folder, read_config(folder).transformer)
     assert len(tensors) == 5 + 16 * 3
-    for name, tensor in tensors.items():
-        assert not tensor.flags.writeable, name
-        assert not tensor.flags.owndata, name
+    matrices = [tensor for tensor in tensors.values() if tensor.ndim == 2]
+    assert len(matrices) == 3 + 6 * 3
+    assert len({id(map_of(tensor)._mmap) for tensor in matrices}) == len(matrices)
+    assert not any(tensor.flags.writeable for tensor in matrices)
+
+
+def test_vectors_keep_no_file_open(folder: Path) -> None:
+    tensors = load_tensors(folder, read_config(folder).transformer)
+    assert not any(map_of(tensor) is not None for tensor in tensors.values() if tensor.ndim == 1)
 
 
 def test_the_word_table_is_not_copied(folder: Path) -> None:
-    word = minisbert.load(folder)._weights.embeddings.word
-    base: Any = word
-    while base.base is not None and not isinstance(base, np.memmap):
-        base = base.base
-    assert isinstance(base, np.memmap)
+    assert map_of(minisbert.load(folder)._weights.embeddings.word) is not None
 
 
 def test_missing_file(folder: Path) -> None:
@@ -172,7 +182,36 @@ def test_weights_that_are_not_finite(folder: Path, name: str, value: float) -> N
         tensors[name].flat[-1] = value
 
     rewrite(folder, change)
-    refused(folder, minisbert.CheckpointError, repr(name), "NaN or infinity")
+    refused(folder, minisbert.CheckpointError, repr(name), "NaN, infinity")
+
+
+@pytest.mark.parametrize("value", [1e300, -3.5e38])
+def test_weights_that_are_beyond_float32(folder: Path, value: float) -> None:
+    name = "encoder.layer.1.attention.self.query.weight"
+
+    def change(tensors: Tensors) -> None:
+        tensors[name] = tensors[name].astype(np.float64)
+        tensors[name][3, 4] = value
+
+    rewrite(folder, change)
+    refused(folder, minisbert.CheckpointError, repr(name), "beyond float32")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("embeddings.LayerNorm.weight", "embeddings.LayerNorm.gamma"),
+        ("embeddings.LayerNorm.bias", "bert.embeddings.LayerNorm.beta"),
+        ("embeddings.word_embeddings.weight", "bert.embeddings.word_embeddings.weight"),
+    ],
+)
+def test_two_tensors_for_one_role(folder: Path, one: str, other: str) -> None:
+    def change(tensors: Tensors) -> None:
+        tensors[other] = tensors[one] * 0
+
+    rewrite(folder, change)
+    for name in (one, other):
+        refused(folder, minisbert.CheckpointError, repr(name), "two tensors for one role")
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int8, np.bool_, np.complex64])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,8 @@ def test_what_is_no_json_object(folder: Path, name: str, content: bytes) -> None
         ("layer_norm_eps", float("nan"), "between 0 and 1"),
         ("layer_norm_eps", float("inf"), "between 0 and 1"),
         ("layer_norm_eps", "1e-5", "expected a number"),
+        ("layer_norm_eps", 10**400, "between 0 and 1"),
+        ("layer_norm_eps", True, "expected a number"),
         ("pad_token_id", -1, "below vocab_size"),
         ("pad_token_id", 640, "below vocab_size"),
         ("max_position_embeddings", 2, "no position"),
@@ -86,6 +89,13 @@ def test_what_is_no_json_object(folder: Path, name: str, content: bytes) -> None
 def test_impossible_numbers(folder: Path, key: str, value: Any, message: str) -> None:
     edit_json(folder / "config.json", **{key: value})
     refused(folder, minisbert.CheckpointError, "config.json", key, message)
+
+
+@pytest.mark.parametrize(("name", "default"), [("tiny-bert", 0), ("tiny-roberta", 1)])
+def test_the_padding_that_is_meant_where_none_is_given(copy_of: Copy, name: str, default: int) -> None:
+    folder = copy_of(name)
+    edit_json(folder / "config.json", pad_token_id=...)
+    assert read_config(folder).transformer.pad_token_id == default
 
 
 @pytest.mark.parametrize(
@@ -192,6 +202,11 @@ def test_without_modules_it_is_mean_pooling_and_no_normalize(folder: Path) -> No
     assert (config.pooling_mode, config.normalize) == ("mean", False)
 
 
+def write_pooling(folder: Path, values: dict[str, Any], width: str = "word_embedding_dimension") -> None:
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({width: 69, **values}))
+
+
+@pytest.mark.parametrize("width", ["embedding_dimension", "word_embedding_dimension"])
 @pytest.mark.parametrize(
     "values",
     [
@@ -199,12 +214,21 @@ def test_without_modules_it_is_mean_pooling_and_no_normalize(folder: Path) -> No
         {"pooling_mode": "mean"},
         {"pooling_mode": ["mean"]},
         {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False},
-        {"embedding_dimension": 69, "pooling_mode": "mean", "include_prompt": True},
-        {"word_embedding_dimension": 69, "pooling_mode_mean_tokens": True},
+        {"pooling_mode_cls_token": False},
+        {"pooling_mode": "mean", "include_prompt": True},
     ],
 )
-def test_both_layouts_of_the_pooling(folder: Path, values: dict[str, Any]) -> None:
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(values))
+def test_both_layouts_of_the_pooling(folder: Path, values: dict[str, Any], width: str) -> None:
+    write_pooling(folder, values, width)
+    assert read_config(folder).pooling_mode == "mean"
+
+
+def test_a_pooling_that_is_named_and_missing_is_no_mean(folder: Path) -> None:
+    (folder / "1_Pooling" / "config.json").write_text("{}")
+    refused(folder, minisbert.CheckpointError, "1_Pooling", "'embedding_dimension' is missing")
+    (folder / "1_Pooling" / "config.json").unlink()
+    refused(folder, minisbert.CheckpointNotFoundError, "1_Pooling", "no such file, and modules.json names it")
+    (folder / "modules.json").unlink()
     assert read_config(folder).pooling_mode == "mean"
 
 
@@ -216,15 +240,71 @@ def test_both_layouts_of_the_pooling(folder: Path, values: dict[str, Any]) -> No
         ({"pooling_mode": ["mean", "mean"]}, "mean"),
         ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "pooling_mode_cls_token"),
         ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, "pooling_mode_max_tokens"),
-        ({"pooling_mode_mean_tokens": False}, "none"),
+        ({"pooling_mode_mean_tokens": False}, "pooling_mode_mean_tokens is False"),
         ({"pooling_mode_mean_tokens": True, "pooling_mode_new_tokens": True}, "pooling_mode_new_tokens"),
         ({"pooling_mode": 3}, "3"),
+        ({"pooling_mode": ""}, "pooling_mode is ''"),
+        ({"pooling_mode": []}, "pooling_mode is []"),
+        ({"pooling_mode": 0}, "pooling_mode is 0"),
+        ({"pooling_mode": "mean", "pooling_mode_cls_token": True}, "pooling_mode_cls_token is True"),
+        ({"pooling_mode": "mean", "pooling_mode_mean_tokens": False}, "pooling_mode_mean_tokens is False"),
         ({"include_prompt": False}, "include_prompt"),
     ],
 )
 def test_other_poolings_are_refused(folder: Path, values: dict[str, Any], message: str) -> None:
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps(values))
+    write_pooling(folder, values)
     refused(folder, minisbert.UnsupportedCheckpointError, "1_Pooling", message)
+
+
+FILES = (
+    "config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    "tokenizer_config.json",
+    "1_Pooling/config.json",
+)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_there_and_no_file_is_not_absent(folder: Path, name: str, tmp_path: Path) -> None:
+    path = folder / name
+    expected = read_config(folder)
+    path.rename(tmp_path / "blob")
+    try:
+        path.symlink_to(tmp_path / "blob")  # as in the cache of huggingface_hub
+    except OSError:
+        pytest.skip("this system lets only an administrator make links")
+    assert read_config(folder) == expected
+    (tmp_path / "blob").unlink()
+    refused(folder, minisbert.CheckpointError, name, "is not a regular file, nor a link to one")
+    path.unlink()
+    path.mkdir()
+    refused(folder, minisbert.CheckpointError, name, "is not a regular file, nor a link to one")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_nothing_waits_for_a_pipe(folder: Path) -> None:
+    (folder / "sentence_bert_config.json").unlink()
+    os.mkfifo(folder / "sentence_bert_config.json")
+    refused(folder, minisbert.CheckpointError, "sentence_bert_config.json", "is not a regular file")
+
+
+@pytest.mark.parametrize("path", ["a" * 5000, "a/" * 3000, "\ud800"])
+def test_a_module_path_that_no_file_can_have(folder: Path, path: str) -> None:
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[1]["path"] = path
+    (folder / "modules.json").write_text(json.dumps(modules))
+    refused(folder, minisbert.CheckpointNotFoundError, "modules.json names it")
+
+
+@pytest.mark.parametrize("kind", ["a\nb", "x" * 100_000])
+def test_a_message_is_one_line_of_bounded_length(folder: Path, kind: str) -> None:
+    (folder / "modules.json").write_text(modules_of(f"sentence_transformers.{kind}"))
+    with pytest.raises(minisbert.UnsupportedCheckpointError, match=r"modules\.json.*supported") as info:
+        read_config(folder)
+    assert str(info.value).isprintable()
+    assert len(str(info.value)) <= 1500
 
 
 def test_pooling_for_another_width(folder: Path) -> None:
@@ -246,13 +326,23 @@ def test_a_normalize_of_something_else_is_refused(folder: Path) -> None:
         (None, 1e30, 32),
         (None, int(1e30), 32),
         (None, ..., 32),
+        (None, 10**400, 32),
+        (None, float("inf"), 32),
         (512, 24, 32),  # more than there are positions for
+        (10**400, 24, 32),
     ],
 )
 def test_where_the_limit_comes_from(folder: Path, stated: Any, tokenizer: Any, expected: int) -> None:
     edit_json(folder / "sentence_bert_config.json", max_seq_length=stated)
     edit_json(folder / "tokenizer_config.json", model_max_length=tokenizer)
     assert read_config(folder).max_seq_length == expected
+
+
+@pytest.mark.parametrize("value", [0, -5, float("nan"), -float("inf"), -(10**400)])
+def test_a_limit_that_makes_no_sense_is_named_with_its_file(folder: Path, value: float) -> None:
+    edit_json(folder / "sentence_bert_config.json", max_seq_length=...)
+    edit_json(folder / "tokenizer_config.json", model_max_length=value)
+    refused(folder, minisbert.CheckpointError, "tokenizer_config.json", "model_max_length is", "at least 1")
 
 
 def test_bert_has_a_position_for_every_token(copy_of: Copy) -> None:

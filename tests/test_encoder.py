@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import io
 import pickle
 import re
 import threading
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.numpy import load_file, save_file
 
 import minisbert
 from conftest import DATA, edit_json, largest
@@ -373,6 +375,7 @@ def test_max_seq_length_can_be_set() -> None:
         ({"batch_size": 0}, "batch_size is 0"),
         ({"batch_size": -1}, "batch_size is -1"),
         ({"precision": "float16"}, "precision is 'float16'; expected one of float32, int8"),
+        ({"precision": np.zeros(2)}, "precision is array"),
         ({"output_value": None}, "output_value is None"),
         ({"output_value": "tokens"}, "output_value is 'tokens'"),
         ({"truncation": True}, "truncation is True"),
@@ -393,11 +396,85 @@ def test_impossible_arguments(bert: Encoder, arguments: dict[str, Any], message:
         ({"batch_size": 1.0}, "batch_size is 1.0"),
         ({"batch_size": True}, "batch_size is True"),
         ({"truncate_dim": "3"}, "truncate_dim is '3'"),
+        ({"prompt_name": ["query"]}, "prompt_name is ['query']"),
+        ({"prompt_name": 5}, "prompt_name is 5"),
+        ({"prompt": b"query"}, "prompt is b'query'"),
     ],
 )
 def test_arguments_of_the_wrong_type(bert: Encoder, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(minisbert.EncodeTypeError, match=re.escape(message)):
         bert.encode("text", **arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind", "message"),
+    [
+        ("num_threads", 0, minisbert.EncodeValueError, "num_threads is 0"),
+        ("num_threads", "x", minisbert.EncodeTypeError, "num_threads is 'x'"),
+        ("truncate_dim", -3, minisbert.EncodeValueError, "truncate_dim is -3"),
+        ("truncate_dim", "x", minisbert.EncodeTypeError, "truncate_dim is 'x'"),
+        ("default_prompt_name", 5, minisbert.EncodeTypeError, "prompt_name is 5"),
+        ("default_prompt_name", "no", minisbert.EncodeValueError, "no prompt named 'no'"),
+        ("prompts", {"query": 5}, minisbert.EncodeTypeError, "prompt is 5"),
+        ("prompts", None, minisbert.EncodeValueError, "no prompt named 'query'"),
+        ("similarity_fn_name", ["dot"], minisbert.EncodeValueError, "similarity .* is not known"),
+    ],
+)
+def test_impossible_attributes(name: str, value: Any, kind: type[Exception], message: str) -> None:
+    encoder = minisbert.load(DATA / "tiny-bert")
+    setattr(encoder, name, value)
+    with pytest.raises(kind, match=message):
+        encoder.similarity(encoder.encode("a"), encoder.encode("a", prompt_name="query"))
+    if name == "truncate_dim":
+        with pytest.raises(kind):
+            encoder.get_embedding_dimension()
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no")
+
+
+def nested(depth: int) -> list[Any]:
+    items: list[Any] = []
+    for _ in range(depth):
+        items = [items]
+    return items
+
+
+@pytest.mark.parametrize(
+    "item", [Unshowable(), nested(100_000), b"x" * 10_000_000, list(range(10**6)), 10**5000], ids=type
+)
+def test_a_message_shows_little_of_what_was_found(bert: Encoder, item: Any) -> None:
+    for value in ([item], item):
+        with pytest.raises(minisbert.EncodeTypeError) as info:
+            bert.encode(value)
+        assert str(info.value).isprintable()
+        assert len(str(info.value)) < 300
+    with pytest.raises(minisbert.MinisbertError):
+        bert.encode("text", truncate_dim=item)
+
+
+def test_the_first_item_is_looked_at_before_memory_is_taken(bert: Encoder) -> None:
+    with pytest.raises(minisbert.EncodeTypeError, match="sentence 0 is int 0"):
+        bert.encode(range(10**13))
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, about the overflow
+@pytest.mark.parametrize("backend", minisbert.kernels.BACKENDS)
+def test_weights_that_overflow_give_no_vectors(copy_of: Callable[[str], Path], backend: str) -> None:
+    folder = copy_of("tiny-bert")
+    tensors = load_file(folder / "model.safetensors")
+    (word,) = minisbert.load(folder).tokenize("x")["input_ids"]
+    tensors["embeddings.word_embeddings.weight"][word[1]] = 3e38
+    save_file(tensors, folder / "model.safetensors")
+    try:
+        encoder = minisbert.load(folder, backend=backend)
+    except minisbert.EncodeValueError:
+        pytest.skip("numba is not installed")
+    for output_value in ("sentence_embedding", "token_embeddings"):
+        with pytest.raises(minisbert.CheckpointError, match=r"model\.safetensors: .* for sentence 1;"):
+            encoder.encode(["a", "b x", "x"], output_value=output_value)
 
 
 # --- Loading ---------------------------------------------------------------------------------------------
@@ -406,9 +483,15 @@ def test_arguments_of_the_wrong_type(bert: Encoder, arguments: dict[str, Any], m
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"backend": "cuda"}, minisbert.EncodeValueError, "backend='cuda'"),
+        ({"backend": "cuda"}, minisbert.EncodeValueError, "backend is 'cuda'"),
         ({"dtype": "float16"}, minisbert.EncodeValueError, "dtype is float16"),
+        ({"backend": np.zeros(2)}, minisbert.EncodeValueError, "backend is array"),
         ({"dtype": "real"}, minisbert.EncodeTypeError, "dtype is 'real'"),
+        ({"dtype": None}, minisbert.EncodeTypeError, "dtype is None"),
+        ({"dtype": ","}, minisbert.EncodeTypeError, "dtype is ','"),
+        ({"dtype": "("}, minisbert.EncodeTypeError, "dtype is"),
+        ({"dtype": "\ud800"}, minisbert.EncodeTypeError, "dtype is"),
+        ({"dtype": {"names": 5}}, minisbert.EncodeTypeError, "dtype is"),
         ({"num_threads": 0}, minisbert.EncodeValueError, "num_threads is 0"),
     ],
 )
@@ -419,7 +502,7 @@ def test_impossible_load_arguments(arguments: dict[str, Any], kind: type[Excepti
 
 @pytest.mark.parametrize("value", [None, 3, b"tiny-bert"])
 def test_a_name_that_is_no_path(value: Any) -> None:
-    with pytest.raises(minisbert.EncodeTypeError, match="expected a folder or a model's name"):
+    with pytest.raises(minisbert.EncodeTypeError, match=r"name_or_path is .*; expected str or Path"):
         minisbert.load(value)
 
 
@@ -506,7 +589,7 @@ def test_any_number_of_threads(num_threads: int, bert: Encoder) -> None:
     texts = TEXTS * 20
     found = minisbert.load(DATA / "tiny-bert", num_threads=num_threads).encode(texts, batch_size=4)
     assert largest(found - bert.encode(texts)) <= BATCH_TOLERANCE
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert_")]
 
 
 def test_an_error_in_the_middle_leaves_no_thread(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -519,7 +602,7 @@ def test_an_error_in_the_middle_leaves_no_thread(bert: Encoder, monkeypatch: pyt
 
     with pytest.raises(RuntimeError, match="the source broke"):
         bert.encode(texts(), batch_size=2)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert")]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert_")]
 
 
 def test_a_progress_bar_shows_when_it_is_asked_for(bert: Encoder, capsys: pytest.CaptureFixture[str]) -> None:
@@ -530,6 +613,15 @@ def test_a_progress_bar_shows_when_it_is_asked_for(bert: Encoder, capsys: pytest
     bert.encode(TEXTS, show_progress_bar=False)
     bert.encode(TEXTS)  # not a terminal
     assert capsys.readouterr().err == ""
+
+
+def test_without_a_standard_error_there_is_no_bar(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    for stream in (None, closed):
+        monkeypatch.setattr("sys.stderr", stream)
+        assert bert.encode(TEXTS, show_progress_bar=True).shape == (6, 75)
+        assert bert.encode(TEXTS).shape == (6, 75)
 
 
 def test_a_progress_bar_appears_on_a_terminal_after_a_while(

@@ -76,6 +76,36 @@ def test_a_name_that_is_not_in_the_cache_when_offline(cache: Path, monkeypatch: 
         minisbert.load("org/other", cache_folder=cache)
 
 
+@pytest.mark.parametrize(
+    "path", ["a" * 5000, "/" + "a" * 300, "~nobody-of-this-name", "~\ud800", "/a\0b", "\udcff"]
+)
+def test_a_name_that_no_file_can_have(path: str, cache: Path) -> None:
+    with pytest.raises(minisbert.CheckpointNotFoundError):
+        minisbert.load(path, cache_folder=cache, local_files_only=True)
+    with pytest.raises(minisbert.CheckpointNotFoundError):
+        minisbert.load(Path(path))
+
+
+@pytest.mark.parametrize("arguments", [{"revision": "\0"}, {"revision": "r" * 300}, {"cache_folder": "\0"}])
+def test_what_can_t_be_part_of_a_path(cache: Path, arguments: dict[str, Any]) -> None:
+    with pytest.raises(minisbert.CheckpointNotFoundError):
+        minisbert.load("org/model", **{"cache_folder": cache, "local_files_only": True, **arguments})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kinds"),
+    [
+        ("revision", 5, "str or None"),
+        ("token", 5, "str or bool or None"),
+        ("cache_folder", 5, "Path or None"),
+        ("local_files_only", "yes", "bool"),
+    ],
+)
+def test_arguments_of_the_wrong_type(name: str, value: Any, kinds: str) -> None:
+    with pytest.raises(minisbert.EncodeTypeError, match=rf"{name} is {value!r}; expected .*{kinds}"):
+        minisbert.load("org/model", **{name: value})
+
+
 def test_half_a_download_does_not_count(cache: Path) -> None:
     (cache / "models--org--model" / "snapshots" / REVISION / "model.safetensors").unlink()
     with pytest.raises(minisbert.CheckpointNotFoundError, match="not in the local cache"):
@@ -88,13 +118,18 @@ def test_a_name_that_can_be_nothing(cache: Path, name: str) -> None:
         minisbert.load(name, cache_folder=cache)
 
 
-def test_a_hub_that_does_not_answer(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class NetworkError(Exception):
+    """The network library's own, which depends on the version of huggingface_hub."""
+
+
+@pytest.mark.parametrize("kind", [OSError, ValueError, NetworkError])
+def test_a_hub_that_does_not_answer(
+    cache: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
     def snapshot_download(*arguments: Any, local_files_only: bool, **options: Any) -> str:
         from huggingface_hub.errors import LocalEntryNotFoundError
 
-        raise (
-            LocalEntryNotFoundError("not here") if local_files_only else OSError("the line is cut\nand more")
-        )
+        raise (LocalEntryNotFoundError("not here") if local_files_only else kind("the line is cut\nand more"))
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     with pytest.raises(

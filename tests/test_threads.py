@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import minisbert
@@ -57,16 +62,28 @@ def test_no_threads_is_refused(value: int) -> None:
         threads.resolve_num_threads(value)
 
 
-@pytest.mark.parametrize("value", [1.0, "2", True])
+@pytest.mark.parametrize("value", [np.int64(3), np.uint8(3)])
+def test_numpy_s_integers_are_integers(value: Any) -> None:
+    assert type(threads.resolve_num_threads(value)) is int
+    assert threads.resolve_num_threads(value) == 3
+
+
+@pytest.mark.parametrize("value", [1.0, "2", True, np.float64(2)])
 def test_what_is_no_integer_is_refused(value: object) -> None:
     with pytest.raises(minisbert.EncodeTypeError, match="expected a positive integer"):
         threads.resolve_num_threads(value)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", ["0", "-2", "two", "1.5"])
+@pytest.mark.parametrize("value", ["0", "-2", "two", "1.5", "9" * 20])
 def test_a_bad_environment_variable_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINISBERT_NUM_THREADS", value)
     with pytest.raises(minisbert.EncodeValueError, match=f"MINISBERT_NUM_THREADS is '{value}'"):
+        threads.resolve_num_threads(None)
+
+
+def test_a_very_long_environment_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINISBERT_NUM_THREADS", "9" * 5000)
+    with pytest.raises(minisbert.EncodeValueError, match="MINISBERT_NUM_THREADS is '99"):
         threads.resolve_num_threads(None)
 
 
@@ -85,3 +102,43 @@ def test_blas_has_one_thread_while_anyone_asks_for_it() -> None:
         assert get() == 2
     finally:
         set_(before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_fork_while_another_thread_works() -> None:
+    """The thread that would let go of the count, and maybe of the lock, is not there in the child."""
+    script = textwrap.dedent(
+        """
+        import os, threading
+        from minisbert import threads
+
+        blas = threads._blas()
+        before = blas[0]() if blas else 1
+        holds, done = threading.Event(), threading.Event()
+
+        def work():
+            with threads.one_blas_thread(), threads._lock:
+                holds.set()
+                done.wait()
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        holds.wait()
+        child = os.fork()
+        if child == 0:
+            assert threads._holders == 0
+            assert blas is None or blas[0]() == before
+            with threads.one_blas_thread():
+                assert blas is None or blas[0]() == 1
+            os._exit(0)
+        done.set()
+        worker.join()
+        assert os.waitpid(child, 0)[1] == 0
+        """
+    )
+    subprocess.run(
+        [sys.executable, "-c", script],
+        check=True,
+        timeout=60,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "2"},
+    )

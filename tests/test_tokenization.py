@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -95,7 +97,7 @@ def test_missing_file(copy_of: Copy) -> None:
 def test_damaged_file(copy_of: Copy, content: bytes) -> None:
     folder = copy_of("tiny-bert")
     (folder / "tokenizer.json").write_bytes(content)
-    with pytest.raises(minisbert.CheckpointError, match=r"tokenizer\.json.*can't read it"):
+    with pytest.raises(minisbert.CheckpointError, match=r"tokenizer\.json.*failed with it"):
         minisbert.load(folder)
 
 
@@ -120,6 +122,100 @@ def test_a_tokenizer_that_fails_on_a_text(copy_of: Copy) -> None:
     edit_tokenizer(folder, lambda values: values["model"].update(unk_token="[GONE]"))
     with pytest.raises(minisbert.CheckpointError, match=r"tokenizer\.json.*failed.*"):
         minisbert.load(folder).encode("\U0001f600")
+
+
+@pytest.mark.parametrize("index", [2**31, 2**32 - 1])
+@pytest.mark.parametrize("where", ["vocabulary", "special tokens"])
+def test_an_id_beyond_int32_is_refused(copy_of: Copy, index: int, where: str) -> None:
+    folder = copy_of("tiny-bert")
+
+    def change(values: dict[str, Any]) -> None:
+        if where == "vocabulary":
+            values["model"]["vocab"]["a"] = index
+        else:
+            values["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [index]
+
+    edit_tokenizer(folder, change)
+    with pytest.raises(minisbert.CheckpointError, match=rf"tokenizer\.json.*the id {index}"):
+        minisbert.load(folder).encode("a")
+
+
+# What the library does about these files: an Exception where no unknown token is known, else a panic, which
+# is a BaseException alone. The search goes wrong for some texts only, the others for any, so that `load` sees it.
+UNUSABLE: dict[str, dict[str, Any]] = {
+    "no unknown token": {"model": {"type": "WordLevel", "vocab": {"q": 0}, "unk_token": "[UNK]"}},
+    "chunks of nothing": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
+    "endless search": {
+        "pre_tokenizer": {
+            "type": "Split",
+            "pattern": {"Regex": "(z+)+$"},
+            "behavior": "Isolated",
+            "invert": False,
+        }
+    },
+    "no such special token": {
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [{"Sequence": {"id": "B", "type_id": 0}}],
+            "pair": [],
+            "special_tokens": {},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("changes", UNUSABLE.values(), ids=UNUSABLE)
+def test_whatever_the_library_raises_is_ours(copy_of: Copy, changes: dict[str, Any]) -> None:
+    folder = copy_of("tiny-bert")
+    edit_tokenizer(folder, lambda values: values.update(changes))
+    with pytest.raises(minisbert.CheckpointError, match=r"tokenizer\.json.*failed with it"):
+        minisbert.load(folder).encode("z" * 60 + "!")
+
+
+def test_an_interrupt_is_no_error_of_the_checkpoint(copy_of: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(path: Path, lower_case: bool) -> Tokenizer:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("minisbert.tokenization._read", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_tokenizer(read_config(copy_of("tiny-bert")))
+
+
+def test_dropout_is_for_training(copy_of: Copy) -> None:
+    """The reference, whose RobertaTokenizer ignores it, gives the same vectors as without."""
+    folder = copy_of("tiny-roberta")
+    expected = minisbert.load(folder).tokenize("hello world")["input_ids"]
+    edit_tokenizer(folder, lambda values: values["model"].update(dropout=0.9))
+    np.testing.assert_array_equal(minisbert.load(folder).tokenize("hello world")["input_ids"], expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [("sentence_bert_config.json", "max_seq_length"), ("tokenizer_config.json", "model_max_length")],
+)
+def test_a_limit_below_the_special_tokens(copy_of: Copy, settings: str, key: str) -> None:
+    folder = copy_of("tiny-bert")
+    edit_json(folder / "sentence_bert_config.json", max_seq_length=...)
+    edit_json(folder / settings, **{key: 1})
+    with pytest.raises(
+        minisbert.CheckpointError, match=rf"tokenizer\.json.*2 special.*{settings}.* is 1"
+    ) as info:
+        minisbert.load(folder)
+    assert type(info.value) is minisbert.CheckpointError
+
+
+def test_a_folder_whose_name_is_not_utf8(copy_of: Copy) -> None:
+    folder = copy_of("tiny-bert")
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"\xff"))
+    try:
+        shutil.move(folder, odd)
+    except OSError:
+        pytest.skip("this file system takes no name that is not UTF-8")
+    assert minisbert.load(odd).encode("text").shape == (75,)
+    (odd / "tokenizer.json").unlink()
+    with pytest.raises(minisbert.CheckpointNotFoundError, match=r"\\udcff") as info:
+        minisbert.load(odd)
+    assert str(info.value).isprintable()
 
 
 def template(type_ids: tuple[int, int]) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -71,6 +73,9 @@ def test_integers_and_lists_are_compared_as_floats() -> None:
         (np.float64(1), np.ones((2, 1)), r"\(\)"),
         (["text"], ["text"], "not an array of numbers"),
         ([[1.0], [1.0, 2.0]], [[1.0]], "not an array of numbers"),
+        ([[10**400]], [[1]], "not an array of numbers"),
+        ([[1j]], [[1]], "not an array of numbers .*complex128"),
+        ([["1"]], [["1"]], "not an array of numbers"),
     ],
 )
 def test_what_is_no_matrix_is_refused(a: object, b: object, message: str) -> None:
@@ -84,6 +89,7 @@ def test_pairs_need_equal_numbers() -> None:
         vectors.similarity_pairwise(np.ones((2, 3)), np.ones((4, 3)), "dot")
 
 
-def test_an_unknown_similarity_is_refused() -> None:
-    with pytest.raises(minisbert.EncodeValueError, match=r"'maxsim'.*cosine"):
-        vectors.similarity(np.ones(2), np.ones(2), "maxsim")
+@pytest.mark.parametrize("name", ["maxsim", None, ["cosine"], np.zeros(2)])
+def test_an_unknown_similarity_is_refused(name: Any) -> None:
+    with pytest.raises(minisbert.EncodeValueError, match=r"is not known.*cosine"):
+        vectors.similarity(np.ones(2), np.ones(2), name)
