@@ -442,7 +442,8 @@ class SentenceEncoder:
         offsets: Ints = np.cumsum([0, *map(len, rows)])  # (S + 1,)
         types: Ints = np.full(len(ids), self._tokenizer.token_type, np.int32)
         config, kernels = self.config, self._kernels
-        with kernels.threads(threads):
+        # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
+        with kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
             states = model.token_states(ids, types, offsets, self._weights, config.transformer, kernels)
             if tokens:
                 return np.split(states, offsets[1:-1])

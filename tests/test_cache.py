@@ -85,7 +85,7 @@ def test_nowhere_to_write(tmp_path: Path) -> None:
     """A file stands where every folder would be made, as on a read-only system."""
     nowhere = tmp_path / "file"
     nowhere.write_text("")
-    code = "import minisbert.kernels.cache as c; c._candidates = lambda: iter([c.Path({!r})]);".format(str(nowhere))
+    code = f"import minisbert.kernels.cache as c; c._candidates = lambda: iter([c.Path({str(nowhere)!r})]);"
     done = subprocess.run([sys.executable, "-c", code + CODE], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "None"

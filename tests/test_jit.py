@@ -13,7 +13,9 @@ from minisbert.kernels import reference
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no compiled kernels to test")
 
-from minisbert.kernels import attend, gemm, jit, simd  # noqa: E402
+import itertools
+
+from minisbert.kernels import attend, gemm, jit, simd
 
 EPS = 2.0**-23
 ROW_COUNTS = sorted({1, 2, 3, simd.ROWS - 1, simd.ROWS, simd.ROWS + 1, 2 * simd.ROWS + 5, 100})
@@ -160,7 +162,13 @@ def test_what_is_not_finite_stays_so() -> None:
 @pytest.mark.parametrize(("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, simd.COLUMNS + 3)])
 @pytest.mark.parametrize(
     "lengths",
-    [[1], [5, 0, 1], [simd.COLUMNS, simd.COLUMNS + 1, 3], [attend.QUERIES - 1, attend.QUERIES + 1], [300, 2, 512]],
+    [
+        [1],
+        [5, 0, 1],
+        [simd.COLUMNS, simd.COLUMNS + 1, 3],
+        [attend.QUERIES - 1, attend.QUERIES + 1],
+        [300, 2, 512],
+    ],
 )
 def test_attention(heads: int, width: int, lengths: list[int]) -> None:
     offsets = np.cumsum([0, *lengths])
@@ -175,7 +183,7 @@ def test_a_sentence_s_attention_does_not_depend_on_the_others() -> None:
     offsets = np.cumsum([0, *lengths])
     qkv = random(int(offsets[-1]), 3 * 4 * 20)
     together = jit.attention(qkv, offsets, 4)
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, stop in itertools.pairwise(offsets):
         alone = jit.attention(qkv[start:stop], np.array([0, stop - start]), 4)
         np.testing.assert_array_equal(alone, together[start:stop])
 

@@ -59,8 +59,10 @@ def test_vectors_are_as_close_to_float64_as_torch_s(
     golden, sentences, encoder = real
     error = np.abs(encoder.encode(sentences, truncation="silent") - golden["vectors"])
     torch_max, torch_mean = float(golden["fp32_max_error"]), float(golden["fp32_mean_error"])
-    print(f"\n{encoder.path.name}, {encoder.backend}, {len(sentences)} texts: largest error against float64 {error.max():.2e} "
-          f"(torch fp32 {torch_max:.2e}), mean {error.mean():.2e} (torch fp32 {torch_mean:.2e})")  # fmt: skip
+    print(
+        f"\n{encoder.path.name}, {encoder.backend}, {len(sentences)} texts: error against float64 at most "
+        f"{error.max():.2e} (torch fp32 {torch_max:.2e}), mean {error.mean():.2e} (torch fp32 {torch_mean:.2e})"
+    )
     assert error.max() <= FP32_MARGIN * torch_max
     assert error.mean() <= FP32_MARGIN * torch_mean
 

@@ -135,6 +135,9 @@ thread.join()
 print(codes)
 """
     done = subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code], capture_output=True, text=True, timeout=120
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert done.stdout.strip() == str([0] * 10), done.stderr

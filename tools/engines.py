@@ -37,7 +37,9 @@ def onnxruntime_engine(folder: Path, threads: int, scratch: Path) -> Encode:
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = onnxruntime.InferenceSession(export(folder, scratch), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        export(folder, scratch), options, providers=["CPUExecutionProvider"]
+    )
     names = [given.name for given in session.get_inputs()]
     tokenize = tokenizer(folder)
 
@@ -103,7 +105,9 @@ def tokenizer(folder: Path) -> Callable[[list[str]], dict[str, Any]]:
     )
 
 
-def batches(texts: list[str], tokenize: Callable[[list[str]], dict[str, Any]]) -> Iterator[tuple[list[int], Any]]:
+def batches(
+    texts: list[str], tokenize: Callable[[list[str]], dict[str, Any]]
+) -> Iterator[tuple[list[int], Any]]:
     """Yield rows and padded arrays, longest texts first."""
     order = sorted(range(len(texts)), key=lambda row: -len(texts[row]))
     for start in range(0, len(order), BATCH):
@@ -120,7 +124,9 @@ def export(folder: Path, scratch: Path) -> str:
     if path.exists():
         return str(path)
     transformer = SentenceTransformer(str(folder), device="cpu")[0].auto_model.eval()
-    names = ["input_ids", "attention_mask", "token_type_ids"][: 3 if transformer.config.type_vocab_size > 1 else 2]
+    names = ["input_ids", "attention_mask", "token_type_ids"][
+        : 3 if transformer.config.type_vocab_size > 1 else 2
+    ]
 
     class Graph(torch.nn.Module):  # type: ignore[misc, name-defined]
         def forward(self, *arrays: Any) -> Any:

@@ -50,8 +50,14 @@ def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
         raise EncodeValueError(f"backend={backend!r} is not known: choose 'auto' or one of {BACKENDS}")
     compiled = dtype == np.float32 and find_spec("numba") is not None
     if backend == "numba" and not compiled:
-        why = "numba is not installed" if dtype == np.float32 else f"it computes in float32, and dtype is {dtype}"
-        raise EncodeValueError(f"backend='numba' is not to be had: {why}. Leave it out, or choose 'reference'")
+        why = (
+            "numba is not installed"
+            if dtype == np.float32
+            else f"it computes in float32, and dtype is {dtype}"
+        )
+        raise EncodeValueError(
+            f"backend='numba' is not to be had: {why}. Leave it out, or choose 'reference'"
+        )
     if backend == "reference" or not compiled:
         from minisbert.kernels import reference
 

@@ -66,7 +66,9 @@ def pack_head(qkv: Any, start: int, stop: int, left: int, K: int, D: int, keys: 
 
 
 @part
-def multiply_panels(tile: int, a: int, a_step: int, count: int, panels: Any, steps: int, zeros: int, c: Any) -> None:
+def multiply_panels(
+    tile: int, a: int, a_step: int, count: int, panels: Any, steps: int, zeros: int, c: Any
+) -> None:
     """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all panels."""
     tiles = (count + ROWS - 1) // ROWS
     b_step, c_step = COLUMNS * 4, c.shape[1] * 4
@@ -76,5 +78,7 @@ def multiply_panels(tile: int, a: int, a_step: int, count: int, panels: Any, ste
         for t in range(tiles):
             height = (count - row) // (tiles - t)
             to = c.ctypes.data + row * c_step + p * b_step
-            call_tile(tile, height, a + row * a_step, a_step, b, b_step, steps, to, c_step, zeros, zeros, 0, zeros)
+            call_tile(
+                tile, height, a + row * a_step, a_step, b, b_step, steps, to, c_step, zeros, zeros, 0, zeros
+            )
             row += height

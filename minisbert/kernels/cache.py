@@ -51,7 +51,7 @@ def c_function(signature: str) -> Callable[[Callable[..., Any]], int]:
     """Compile a function that kernels call by its address, so that its code is not compiled into each of them."""
 
     def compile_(function: Callable[..., Any]) -> int:
-        compiled = CFunc(function, normalize_signature(signature), locals={}, options={})
+        compiled: Any = CFunc(function, normalize_signature(signature), locals={}, options={})
         compiled._cache = _KernelCache(function)
         compiled.compile()
         return int(compiled.address)

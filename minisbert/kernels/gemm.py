@@ -27,7 +27,19 @@ import numpy as np
 
 from minisbert.kernels import Floats
 from minisbert.kernels.cache import c_function, part
-from minisbert.kernels.simd import COLUMNS, LANES, ROWS, VECTORS, call_tile, gelu, gelu_tanh, make_tile, relu, silu, tanh
+from minisbert.kernels.simd import (
+    COLUMNS,
+    LANES,
+    ROWS,
+    VECTORS,
+    call_tile,
+    gelu,
+    gelu_tanh,
+    make_tile,
+    relu,
+    silu,
+    tanh,
+)
 
 # The order is the code's that `multiply` is given; 0 stands for none.
 ACTIVATIONS = {
@@ -107,7 +119,9 @@ def _tile_of_any_height() -> Any:
     """Make ``C = A B + bias + residual`` for a tile of any height: a chain of ifs, as Numba can't index functions."""
     call = "tile_{0}(A, a_step, B, b_step, part, c, c_step, d, d_step, e, e_step)"
     heights = range(ROWS, 0, -1)
-    chain = " ".join(f"\n        {'if' if h == ROWS else 'elif'} height == {h}: {call.format(h)}" for h in heights)
+    chain = " ".join(
+        f"\n        {'if' if h == ROWS else 'elif'} height == {h}: {call.format(h)}" for h in heights
+    )
     scope = {f"tile_{h}": make_tile(h) for h in heights} | {"PART": PART, "__name__": __name__}
     exec(_TILE.format(chain=chain.strip()), scope)
     return scope["tile"]
@@ -145,7 +159,15 @@ def copy(a: Any, row: int, left: int, b: Any, to_row: int, to_left: int, height:
 
 @part
 def multiply_panel(
-    tile: int, p: int, x: Any, panels: Any, bias: Any, residual: Any, has_residual: bool, activation: int, y: Any
+    tile: int,
+    p: int,
+    x: Any,
+    panels: Any,
+    bias: Any,
+    residual: Any,
+    has_residual: bool,
+    activation: int,
+    y: Any,
 ) -> None:
     """``y = activation(x @ weight.T + bias + residual)`` for the columns of one panel: (N, K) -> (N, COLUMNS).
 

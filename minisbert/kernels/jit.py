@@ -44,7 +44,9 @@ def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Fl
     return y
 
 
-def embed(ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats) -> Floats:
+def embed(
+    ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats
+) -> Floats:
     """Twin of `reference.embed`, and as simple: it only moves rows."""
     x = word[ids].astype(np.float32, copy=False)  # (N, D)
     x += token_type[types]

@@ -68,40 +68,37 @@ _FLOAT = ir.FloatType()
 _INT = ir.IntType(32)
 _LONG = ir.IntType(64)
 _VECTOR = ir.VectorType(_FLOAT, LANES)
+_INTEGERS = ir.VectorType(_INT, LANES)
 
 
-# --- Arithmetic: each works on one float, and on a vector of them -----------------------------------------
+# --- Arithmetic on vectors --------------------------------------------------------------------------------
 
 
-def _constant(like: Value, number: float) -> Value:
-    kind = like.type if hasattr(like, "type") else like
-    if isinstance(kind, ir.VectorType):
-        return ir.Constant(kind, [number] * kind.count)
-    return ir.Constant(kind, number)
-
-
-def _integers(like: Value) -> Value:
-    """Return the type of 32-bit integers with as many lanes."""
-    return ir.VectorType(_INT, like.type.count) if isinstance(like.type, ir.VectorType) else _INT
+def _constant(number: float) -> Value:
+    return ir.Constant(_VECTOR, [number] * LANES)
 
 
 def _fma(b: Any, x: Value, y: Value, z: Value) -> Value:
     """``x * y + z``, rounded once where the processor can do that."""
-    name = f"v{x.type.count}f32" if isinstance(x.type, ir.VectorType) else "f32"
-    kind = ir.FunctionType(x.type, [x.type] * 3)
-    return b.call(cgutils.get_or_insert_function(b.module, kind, f"llvm.fmuladd.{name}"), [x, y, z])
+    return _call(b, f"llvm.fmuladd.v{LANES}f32", _VECTOR, x, y, z)
+
+
+def _call(b: Any, name: str, result: Any, *arguments: Value) -> Value:
+    """Call a function that LLVM knows."""
+    kind = ir.FunctionType(result, [argument.type for argument in arguments])
+    return b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
 
 
 def _polynomial(b: Any, coefficients: tuple[float, ...], x: Value) -> Value:
-    y = _constant(x, coefficients[-1])
+    y = _constant(coefficients[-1])
     for c in coefficients[-2::-1]:
-        y = _fma(b, y, x, _constant(x, c))
+        y = _fma(b, y, x, _constant(c))
     return y
 
 
 def _at_most(b: Any, x: Value, limit: float) -> Value:
     """The smaller of the two; NaN stays NaN."""
-    bound = _constant(x, limit)
+    bound = _constant(limit)
     return b.select(b.fcmp_ordered(">", x, bound), bound, x)
 
 
@@ -117,15 +114,14 @@ def _exp(b: Any, x: Value) -> Value:
     Shifted to where a float keeps its exponent and added to the bits of exp(r), these multiply it by 2**n.
     log(2) is subtracted in two parts, the first of which has so few bits that ``n * part`` is exact.
     """
-    lowest = _constant(x, -87.0)  # exp(-87) is 1.6e-38: as good as 0, and not yet subnormal
+    lowest = _constant(-87.0)  # exp(-87) is 1.6e-38: as good as 0, and not yet subnormal
     x = b.select(b.fcmp_ordered("<", x, lowest), lowest, x)
-    shifted = _fma(b, x, _constant(x, 1.4426950408889634), _constant(x, _ROUNDER))
-    n = b.fsub(shifted, _constant(x, _ROUNDER))
-    r = _fma(b, n, _constant(x, -0.693359375), x)
-    r = _fma(b, n, _constant(x, 2.12194440e-4), r)
-    whole = _integers(x)
-    power = b.shl(b.bitcast(shifted, whole), ir.Constant(whole, [23] * whole.count if isinstance(whole, ir.VectorType) else 23))
-    result = b.bitcast(b.add(b.bitcast(_polynomial(b, _EXP, r), whole), power), x.type)
+    shifted = _fma(b, x, _constant(1.4426950408889634), _constant(_ROUNDER))
+    n = b.fsub(shifted, _constant(_ROUNDER))
+    r = _fma(b, n, _constant(-0.693359375), x)
+    r = _fma(b, n, _constant(2.12194440e-4), r)
+    power = b.shl(b.bitcast(shifted, _INTEGERS), ir.Constant(_INTEGERS, [23] * LANES))
+    result = b.bitcast(b.add(b.bitcast(_polynomial(b, _EXP, r), _INTEGERS), power), _VECTOR)
     return b.select(b.fcmp_unordered("uno", x, x), x, result)  # NaN: its bits are no place for sums
 
 
@@ -148,16 +144,16 @@ def _gelu(b: Any, x: Value) -> Value:
 
     Q(t) = exp(-t p(t)) / 2 with a polynomial p. From t = 6.5 on ``t Q(t)`` is below 3e-10, and stays there.
     """
-    zero = _constant(x, 0.0)
+    zero = _constant(0.0)
     negative = b.fcmp_ordered("<", x, zero)
     t = _at_most(b, b.select(negative, b.fneg(x), x), 6.5)
     tail = _exp(b, b.fneg(b.fmul(t, _polynomial(b, _LOG_TAIL, t))))
-    return _fma(b, b.fmul(t, _constant(x, -0.5)), tail, b.select(negative, zero, x))
+    return _fma(b, b.fmul(t, _constant(-0.5)), tail, b.select(negative, zero, x))
 
 
 def _sigmoid(b: Any, x: Value) -> Value:
     """``1 / (1 + exp(-x))``."""
-    one = _constant(x, 1.0)
+    one = _constant(1.0)
     return b.fdiv(one, b.fadd(one, _exp(b, _at_most(b, b.fneg(x), 88.0))))
 
 
@@ -167,12 +163,12 @@ def _silu(b: Any, x: Value) -> Value:
 
 def _gelu_tanh(b: Any, x: Value) -> Value:
     """``x / 2 * (1 + tanh(u))`` is ``x * sigmoid(2 u)``."""
-    inner = _fma(b, b.fmul(x, x), _constant(x, 0.044715 * 1.5957691216057308), _constant(x, 1.5957691216057308))
+    inner = _fma(b, b.fmul(x, x), _constant(0.044715 * 1.5957691216057308), _constant(1.5957691216057308))
     return b.fmul(x, _sigmoid(b, b.fmul(x, inner)))
 
 
 def _relu(b: Any, x: Value) -> Value:
-    zero = _constant(x, 0.0)
+    zero = _constant(0.0)
     return b.select(b.fcmp_ordered("<", x, zero), zero, x)
 
 
@@ -183,14 +179,14 @@ _TANH = (-1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075, 
 def _tanh(b: Any, x: Value) -> Value:
     square = b.fmul(x, x)
     small = _fma(b, b.fmul(x, square), _polynomial(b, _TANH, square), x)
-    large = _fma(b, _sigmoid(b, b.fmul(x, _constant(x, 2.0))), _constant(x, 2.0), _constant(x, -1.0))
-    return b.select(b.fcmp_ordered("<", square, _constant(x, 0.625**2)), small, large)
+    large = _fma(b, _sigmoid(b, b.fmul(x, _constant(2.0))), _constant(2.0), _constant(-1.0))
+    return b.select(b.fcmp_ordered("<", square, _constant(0.625**2)), small, large)
 
 
 def _in_place(emit: Callable[[Any, Value], Value]) -> Any:
     """Make a function of an address that replaces the vector of floats there by its values."""
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def function(_typing: Any, address: Any) -> Any:
         def emit_in_place(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
             pointer = b.inttoptr(arguments[0], _VECTOR.as_pointer())
@@ -205,7 +201,7 @@ def _in_place(emit: Callable[[Any, Value], Value]) -> Any:
 gelu, gelu_tanh, silu, relu, tanh = map(_in_place, (_gelu, _gelu_tanh, _silu, _relu, _tanh))
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def softmax(_typing: Any, address: Any, count: Any, scale: Any) -> Any:
     """``exp(scale * (x - max(x)))`` in place, for a row of `count` numbers; returns 1 / its sum.
 
@@ -215,14 +211,18 @@ def softmax(_typing: Any, address: Any, count: Any, scale: Any) -> Any:
 
     def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
         address, count, scale = arguments
-        least = _constant(_VECTOR, float("-inf"))
+        least = _constant(float("-inf"))
 
         def each(start: Value, update: Callable[[Value, Value, Value], Value]) -> Value:
             """Go through the row, with a vector that is updated and a mask of the lanes that count."""
             kept = cgutils.alloca_once_value(b, start)
-            with cgutils.for_range(b, b.sdiv(b.add(count, ir.Constant(_LONG, LANES - 1)), ir.Constant(_LONG, LANES))) as loop:
+            with cgutils.for_range(
+                b, b.sdiv(b.add(count, ir.Constant(_LONG, LANES - 1)), ir.Constant(_LONG, LANES))
+            ) as loop:
                 first = b.mul(loop.index, ir.Constant(_LONG, LANES))
-                pointer = b.inttoptr(b.add(address, b.mul(first, ir.Constant(_LONG, 4))), _VECTOR.as_pointer())
+                pointer = b.inttoptr(
+                    b.add(address, b.mul(first, ir.Constant(_LONG, 4))), _VECTOR.as_pointer()
+                )
                 left = _splat(b, b.trunc(b.sub(count, first), _INT))
                 mask = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
                 b.store(update(pointer, mask, b.load(kept)), kept)
@@ -238,9 +238,9 @@ def softmax(_typing: Any, address: Any, count: Any, scale: Any) -> Any:
         def add(pointer: Value, mask: Value, total: Value) -> Value:
             y = _exp(b, b.fmul(b.fsub(b.load(pointer, align=4), most), factor))
             b.store(y, pointer, align=4)
-            return b.fadd(total, b.select(mask, y, _constant(_VECTOR, 0.0)))
+            return b.fadd(total, b.select(mask, y, _constant(0.0)))
 
-        total = _across(b, each(_constant(_VECTOR, 0.0), add), b.fadd)
+        total = _across(b, each(_constant(0.0), add), b.fadd)
         return b.fdiv(ir.Constant(_FLOAT, 1.0), b.extract_element(total, ir.Constant(_INT, 0)))
 
     return types.float32(types.intp, types.intp, types.float32), emit
@@ -251,7 +251,7 @@ def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
     step = LANES // 2
     while step:
         lanes = [(i + step) % LANES for i in range(LANES)]
-        x = join(x, b.shuffle_vector(x, x, ir.Constant(ir.VectorType(_INT, LANES), lanes)))
+        x = join(x, b.shuffle_vector(x, x, ir.Constant(_INTEGERS, lanes)))
         step //= 2
     return x
 
@@ -267,7 +267,7 @@ def make_tile(rows: int) -> Any:
     repeats a row. D and E may be C itself.
     """
 
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def tile(_typing: Any, a: Any, a_step: Any, b: Any, b_step: Any, steps: Any, c: Any, c_step: Any,
              d: Any, d_step: Any, e: Any, e_step: Any) -> Any:  # fmt: skip
         def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
@@ -279,7 +279,7 @@ def make_tile(rows: int) -> Any:
     return tile
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def call_tile(_typing: Any, address: Any, height: Any, a: Any, a_step: Any, b: Any, b_step: Any, steps: Any,
               c: Any, c_step: Any, bias: Any, residual: Any, residual_step: Any, zeros: Any) -> Any:  # fmt: skip
     """Call `minisbert.kernels.gemm.tile` at its address."""
@@ -321,7 +321,7 @@ def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, b_step:
     k.add_incoming(ir.Constant(_LONG, 0), before)
     k.add_incoming(following, loop)
     for place in tile:
-        sums[place].add_incoming(_constant(_VECTOR, 0.0), before)
+        sums[place].add_incoming(_constant(0.0), before)
         sums[place].add_incoming(news[place], loop)
     b.cbranch(b.icmp_signed("<", following, steps), loop, after)
 
@@ -333,15 +333,13 @@ def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, b_step:
 
 
 def _prefetch(b: Any, pointer: Value) -> None:
-    """Ask for a cache line that will be read soon."""
+    """Ask for a cache line that will be read soon: to read it, into all levels, as data."""
     byte = b.bitcast(pointer, ir.IntType(8).as_pointer())
-    kind = ir.FunctionType(ir.VoidType(), [byte.type, _INT, _INT, _INT])
-    function = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-    b.call(function, [byte, *(ir.Constant(_INT, n) for n in (0, 3, 1))])  # to read, into all levels, data
+    _call(b, "llvm.prefetch.p0", ir.VoidType(), byte, *(ir.Constant(_INT, n) for n in (0, 3, 1)))
 
 
 def _splat(b: Any, number: Value) -> Value:
     """Copy one number into all lanes."""
     empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
     lane = b.insert_element(empty, number, ir.Constant(_INT, 0))
-    return b.shuffle_vector(lane, empty, ir.Constant(ir.VectorType(_INT, LANES), [0] * LANES))
+    return b.shuffle_vector(lane, empty, ir.Constant(_INTEGERS, [0] * LANES))

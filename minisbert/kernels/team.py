@@ -43,7 +43,7 @@ GROUPS = 4
 # --- Memory that several threads look at ------------------------------------------------------------------
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def read(_typing: Any, address: Any) -> Any:
     """Read a number as another thread last wrote it, and everything that it wrote before."""
 
@@ -53,7 +53,7 @@ def read(_typing: Any, address: Any) -> Any:
     return types.int64(types.intp), emit
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def write(_typing: Any, address: Any, value: Any) -> Any:
     """Write a number after everything else that this thread has written."""
 
@@ -64,7 +64,7 @@ def write(_typing: Any, address: Any, value: Any) -> Any:
     return types.void(types.intp, types.int64), emit
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def add_one(_typing: Any, address: Any) -> Any:
     """Raise a number by one, whoever else does."""
 
@@ -76,7 +76,7 @@ def add_one(_typing: Any, address: Any) -> Any:
     return types.void(types.intp), emit
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def swap(_typing: Any, address: Any, expected: Any, value: Any) -> Any:
     """Replace a number if it is the expected one; return whether it was."""
 
@@ -89,7 +89,7 @@ def swap(_typing: Any, address: Any, expected: Any, value: Any) -> Any:
 
 
 def _pointer_to(kind: Any) -> Any:
-    @intrinsic  # type: ignore[misc]
+    @intrinsic
     def pointer(_typing: Any, address: Any) -> Any:
         result = types.CPointer(kind)
 
@@ -148,7 +148,7 @@ def _work(tile: int, address: int, job: int) -> None:
 _WORK = c_function("void(i8, i8, i8)")(_work)
 
 
-@intrinsic  # type: ignore[misc]
+@intrinsic
 def call_work(_typing: Any, work: Any, tile: Any, board: Any, job: Any) -> Any:
     """Call `_work` at its address."""
 
