@@ -13,6 +13,7 @@ import os
 import platform
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -114,7 +115,20 @@ def info(arguments: argparse.Namespace) -> None:
         print(heading + f"\n{'':<{width}}".join(_shown(value) or ["none"]))
 
 
-COMMANDS = {"encode": encode, "similarity": similarity, "search": search, "info": info}
+def warmup(arguments: argparse.Namespace) -> None:
+    """Compile the kernels, so that no later process has to."""
+    if find_spec("numba") is None:
+        raise minisbert.EncodeValueError(
+            "numba is not installed, so there is nothing to compile: pip install numba"
+        )
+    start = time.perf_counter()
+    from minisbert.kernels import jit  # noqa: F401  (compiles at import)
+
+    where = _kernel_folder() or "nowhere: no folder can be written to, so every process compiles anew"
+    print(f"{time.perf_counter() - start:.1f} s; compiled kernels are kept in {where}")
+
+
+COMMANDS = {"encode": encode, "similarity": similarity, "search": search, "info": info, "warmup": warmup}
 
 
 def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
@@ -143,8 +157,15 @@ def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
         "threads": encoder.num_threads,
         "dtype": str(encoder.dtype),
         "cache": HF_HUB_CACHE,  # where checkpoints that are fetched by name are kept
+        "kernels": _kernel_folder() if encoder.backend == "numba" else None,
         "versions": _versions(),
     }
+
+
+def _kernel_folder() -> str | None:
+    from minisbert.kernels import cache
+
+    return None if cache.folder() is None else str(cache.folder())
 
 
 def _versions() -> dict[str, str]:

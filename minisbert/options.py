@@ -47,6 +47,12 @@ INFO_EXAMPLES = """\
 examples:
   minisbert info
   minisbert info --model ./my-model --json"""
+WARMUP_EXAMPLES = """\
+examples:
+  minisbert warmup
+  NUMBA_CACHE_DIR=/app/kernels minisbert warmup
+
+Run it where the image is built, on the kind of processor that it will run on."""
 
 
 class UsageError(MinisbertError, ValueError):
@@ -79,7 +85,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(
         title="commands", prog="minisbert", dest="command", metavar="COMMAND", required=True
     )
-    for add in (_add_encode, _add_similarity, _add_search, _add_info):
+    for add in (_add_encode, _add_similarity, _add_search, _add_info, _add_warmup):
         add(commands)
     return parser
 
@@ -125,8 +131,14 @@ def _add_info(commands: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _add_command(commands: Any, name: str, operands: str, what: str, examples: str) -> Any:
-    """Add a command with what every command has."""
+def _add_warmup(commands: Any) -> None:
+    _add_parser(
+        commands, "warmup", "", "compile the kernels ahead of time, for a container image", WARMUP_EXAMPLES
+    )
+
+
+def _add_parser(commands: Any, name: str, operands: str, what: str, examples: str) -> Any:
+    """Add a command that needs no model."""
     usage = " ".join(f"minisbert {name} {operands} [options]".split())
     parser = commands.add_parser(
         name, usage=usage, help=what, description=f"{what.capitalize()}.", epilog=examples
@@ -134,6 +146,12 @@ def _add_command(commands: Any, name: str, operands: str, what: str, examples: s
     # Suppressed, because a default here would undo a --debug that stands before the command.
     debug = "show the traceback of an error"
     parser.add_argument("--debug", action="store_true", default=argparse.SUPPRESS, help=debug)
+    return parser
+
+
+def _add_command(commands: Any, name: str, operands: str, what: str, examples: str) -> Any:
+    """Add a command that loads a model."""
+    parser = _add_parser(commands, name, operands, what, examples)
     group = parser.add_argument_group("model")
     model = os.environ.get("MINISBERT_MODEL") or DEFAULT_MODEL
     which = "folder or Hugging Face name (default: $MINISBERT_MODEL, else all-MiniLM-L6-v2)"

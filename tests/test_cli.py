@@ -612,3 +612,17 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.findall(r"\d+%", terminal.getvalue()) == ["0%", "50%", "100%"]
     # The bar has been cleared away.
     assert re.search(r" \r+\x1b\[Kminisbert: out.npy: 4 x 75 float32\n$", terminal.getvalue())
+
+
+def test_warmup_says_where_the_kernels_are(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("numba", reason="numba is not installed, so there is nothing to compile")
+    assert main(["warmup"]) == 0
+    from minisbert.kernels import cache
+
+    assert str(cache.folder()) in capsys.readouterr().out
+
+
+def test_warmup_without_numba(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("minisbert.cli.find_spec", lambda name: None)
+    assert main(["warmup"]) == 2
+    assert "pip install numba" in capsys.readouterr().err

