@@ -567,7 +567,7 @@ def test_help_fits_and_its_examples_are_right(capsys: pytest.CaptureFixture[str]
     out, err = capsys.readouterr()
     assert err == ""
     assert max(map(len, out.splitlines())) <= 80
-    example = re.compile(r"^  (?:cat .* \| )?minisbert (.*?)(?: \|.*)?$", re.MULTILINE)
+    example = re.compile(r"^  (?:cat .* \| |[A-Z_]+=\S+ )?minisbert (.*?)(?: \|.*)?$", re.MULTILINE)
     shown = example.findall(out.split("examples:\n")[1])
     assert len(shown) >= 2
     for line in shown:
@@ -614,15 +614,17 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     assert re.search(r" \r+\x1b\[Kminisbert: out.npy: 4 x 75 float32\n$", terminal.getvalue())
 
 
-def test_warmup_says_where_the_kernels_are(capsys: pytest.CaptureFixture[str]) -> None:
+def test_warmup_says_where_the_kernels_are(run: Run) -> None:
     pytest.importorskip("numba", reason="numba is not installed, so there is nothing to compile")
-    assert main(["warmup"]) == 0
     from minisbert.kernels import cache
 
-    assert str(cache.folder()) in capsys.readouterr().out
+    done = run("warmup")
+    assert done.status == 0
+    assert str(cache.folder()) in done.out
 
 
-def test_warmup_without_numba(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_warmup_without_numba(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("minisbert.cli.find_spec", lambda name: None)
-    assert main(["warmup"]) == 2
-    assert "pip install numba" in capsys.readouterr().err
+    done = run("warmup")
+    assert done.status == 2
+    assert "pip install numba" in done.err
