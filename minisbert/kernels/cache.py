@@ -23,6 +23,7 @@ import numba
 from numba.core.ccallback import CFunc
 from numba.core.compiler import CompileResult
 from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
 from numba.core.serialize import dumps
 from numba.core.sigutils import normalize_signature
 
@@ -66,7 +67,8 @@ class _KernelCache:
         self._name = f"{function.__module__}.{function.__qualname__}.bin".replace("<", "").replace(">", "")
 
     def load_overload(self, _signature: Any, target_context: Any) -> Any:
-        target_context.refresh()
+        # Allocation is all that compiled kernels need of Numba; what compiling needs takes longer to set up.
+        rtsys.initialize(target_context)
         place = folder()
         if place is None:
             return None
