@@ -122,8 +122,9 @@ def warmup(arguments: argparse.Namespace) -> None:
             "numba is not installed, so there is nothing to compile: pip install numba"
         )
     start = time.perf_counter()
-    from minisbert.kernels import jit  # noqa: F401  (compiles at import)
+    from minisbert.kernels import jit
 
+    jit.prepare()
     where = _kernel_folder() or "nowhere: no folder can be written to, so every process compiles anew"
     print(f"{time.perf_counter() - start:.1f} s; compiled kernels are kept in {where}")
 

@@ -128,13 +128,18 @@ class SentenceEncoder:
     ) -> None:
         self.dtype = _check_dtype(dtype)
         _check_choice("backend", backend, ("auto", *BACKENDS))
-        self._kernels: Kernels = select(backend, self.dtype)
         self.num_threads = resolve_num_threads(num_threads)
-        self.config: CheckpointConfig = read_config(Path(folder))
-        tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
+        self._kernels: Kernels = select(backend, self.dtype)
+        with ThreadPoolExecutor(
+            1, "minisbert"
+        ) as pool:  # the first time, this takes longer than reading the files
+            ready = pool.submit(self._kernels.prepare)
+            self.config: CheckpointConfig = read_config(Path(folder))
+            tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
+            self._weights = model.build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
+            self._tokenizer: SentenceTokenizer = load_tokenizer(self.config)
+        ready.result()
         self.num_parameters = sum(tensor.size for tensor in tensors.values())
-        self._weights = model.build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
-        self._tokenizer: SentenceTokenizer = load_tokenizer(self.config)
         self.max_seq_length = self.config.max_seq_length
         self.prompts = dict(self.config.prompts)
         self.default_prompt_name = self.config.default_prompt_name

@@ -15,17 +15,17 @@ pytest.importorskip("numba", reason="numba is not installed, so there are no com
 
 import itertools
 
-from minisbert.kernels import attend, gemm, jit, simd
+from minisbert.kernels import gemm, jit, shape, simd
 
 EPS = 2.0**-23
-ROW_COUNTS = sorted({1, 2, 3, simd.ROWS - 1, simd.ROWS, simd.ROWS + 1, 2 * simd.ROWS + 5, 100})
+ROW_COUNTS = sorted({1, 2, 3, shape.ROWS - 1, shape.ROWS, shape.ROWS + 1, 2 * shape.ROWS + 5, 100})
 SHAPES = [
     (384, 96),
     (75, 31),
     (33, 300),
     (1, 1),
-    (simd.COLUMNS, gemm.PART),
-    (simd.COLUMNS + 1, gemm.PART + 1),
+    (shape.COLUMNS, gemm.PART),
+    (shape.COLUMNS + 1, gemm.PART + 1),
 ]
 
 
@@ -41,11 +41,11 @@ def loop(emit: Any) -> Any:
 
     @numba.njit
     def apply(y: Any) -> None:
-        for i in range(0, len(y), simd.LANES):
+        for i in range(0, len(y), shape.LANES):
             in_place(y.ctypes.data + 4 * i)
 
     def padded(x: Any) -> Any:
-        y = np.zeros(-(-len(x) // simd.LANES) * simd.LANES, np.float32)
+        y = np.zeros(-(-len(x) // shape.LANES) * shape.LANES, np.float32)
         y[: len(x)] = x
         apply(y)
         return y[: len(x)]
@@ -131,7 +131,7 @@ def test_a_row_of_linear_does_not_depend_on_the_others(width: int, depth: int) -
     x, residual = random(61, depth, seed=1), random(61, width, seed=2)
     together = jit.linear(x, packed, "gelu"), jit.linear(x, packed, residual=residual)
     for first in range(61):
-        for count in (1, 2, simd.ROWS):
+        for count in (1, 2, shape.ROWS):
             rows = slice(first, first + count)
             alone = jit.linear(x[rows], packed, "gelu"), jit.linear(x[rows], packed, residual=residual[rows])
             for one, all_ in zip(alone, together, strict=True):
@@ -159,14 +159,14 @@ def test_what_is_not_finite_stays_so() -> None:
     assert np.isnan(jit.layer_norm(x, x[1], x[1], 1e-5)).all()
 
 
-@pytest.mark.parametrize(("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, simd.COLUMNS + 3)])
+@pytest.mark.parametrize(("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, shape.COLUMNS + 3)])
 @pytest.mark.parametrize(
     "lengths",
     [
         [1],
         [5, 0, 1],
-        [simd.COLUMNS, simd.COLUMNS + 1, 3],
-        [attend.QUERIES - 1, attend.QUERIES + 1],
+        [shape.COLUMNS, shape.COLUMNS + 1, 3],
+        [shape.QUERIES - 1, shape.QUERIES + 1],
         [300, 2, 512],
     ],
 )

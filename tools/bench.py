@@ -231,7 +231,7 @@ def report(times: Times, tasks: dict[str, list[str]], work: dict[str, float]) ->
 
 
 def versions() -> dict[str, str]:
-    from minisbert.kernels.simd import LANES
+    from minisbert.kernels.shape import LANES
 
     found = {
         "python": platform.python_version(),

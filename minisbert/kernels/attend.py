@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 
 from minisbert.kernels.cache import part
-from minisbert.kernels.simd import COLUMNS, ROWS, call_tile, softmax
-
-# So many rows of attention scores are in work at once.
-QUERIES = 4 * ROWS
+from minisbert.kernels.shape import COLUMNS, QUERIES, ROWS
+from minisbert.kernels.simd import call_tile, softmax
 
 
 @part

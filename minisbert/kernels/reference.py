@@ -46,6 +46,10 @@ NORMAL_TAIL = {
 _ELEMENTS_IN_CACHE = 1 << 16
 
 
+def prepare() -> None:
+    """Get ready: NumPy is."""
+
+
 def threads(count: int) -> AbstractContextManager[None]:
     """Let each operation of the calling thread use so many threads: one is enforced, more are the BLAS's affair."""
     return one_blas_thread() if count == 1 else nullcontext()

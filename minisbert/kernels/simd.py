@@ -34,35 +34,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import config, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minisbert.kernels.shape import AHEAD, LANES, VECTORS
+
 Value = Any  # an LLVM value: llvmlite has no types for mypy
-
-# Processors that Numba can be told to compile for (NUMBA_CPU_NAME) whose widest vectors are AVX2's.
-_AVX2_NAMES = {"haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "alderlake", "x86-64-v3"}
-
-
-def vector_shape() -> tuple[int, int]:
-    """Return how many float32 a vector register holds, and how many such registers there are."""
-    features = {name for name, there in llvm.get_host_cpu_features().items() if there}
-    if config.CPU_FEATURES is not None:
-        features = {feature[1:] for feature in config.CPU_FEATURES.split(",") if feature.startswith("+")}
-    if "avx512f" in features and config.CPU_NAME not in _AVX2_NAMES:
-        return 16, 32
-    if "avx2" in features:
-        return 8, 16
-    return 4, 32 if "neon" in features else 16
-
-
-LANES, REGISTERS = vector_shape()
-VECTORS = 2
-COLUMNS = LANES * VECTORS
-ROWS = (REGISTERS - VECTORS - 1) // VECTORS  # 14 with 32 registers, 6 with 16
-AHEAD = 16  # steps ahead of which B is asked for: 2 kB with AVX-512, about 200 cycles' work
 
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(32)

@@ -30,7 +30,7 @@ from numba.extending import intrinsic
 from minisbert.kernels.attend import attend
 from minisbert.kernels.cache import c_function, kernel, part
 from minisbert.kernels.gemm import TILE, multiply_panel
-from minisbert.kernels.simd import COLUMNS
+from minisbert.kernels.shape import COLUMNS
 
 # Places on the board. Ticket, count of finished units and stop sign are written by several threads: each has a cache
 # line, eight numbers, of its own.

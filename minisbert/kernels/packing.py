@@ -1,0 +1,67 @@
+"""Weights in the order in which the matrix multiply of `minisbert.kernels.gemm` reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from minisbert.kernels import Floats
+from minisbert.kernels.shape import COLUMNS
+
+__all__ = ["ACTIVATIONS", "Packed", "pack"]
+
+# The numbers that `gemm.activate` is given; 0 stands for none.
+ACTIVATIONS = {
+    None: 0,
+    "gelu": 1,
+    "gelu_new": 2,
+    "gelu_pytorch_tanh": 2,
+    "relu": 3,
+    "silu": 4,
+    "swish": 4,
+    "tanh": 5,
+}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The weights of ``y = x @ weight.T + bias`` as `gemm.multiply_panel` reads them.
+
+    panels (P, K, COLUMNS), contiguous, zeros after the last column; bias (P * COLUMNS,) likewise; and the number
+    of columns that count.
+    """
+
+    panels: Floats
+    bias: Floats
+    width: int
+
+
+_BLOCK = 16 << 20  # floats: 64 MB
+_block = np.empty(0, np.float32)
+
+
+def _allocate(size: int) -> Floats:
+    """Return zeros out of a large block, which Linux backs with pages of 2 MB instead of 4 kB.
+
+    All weights are read once for every single sentence, and fewer pages are fewer addresses to look up. Memory of the
+    block that is not handed out is never touched, and so never taken from the system.
+    """
+    global _block
+    if len(_block) < size:
+        _block = np.zeros(max(size, _BLOCK), np.float32)
+    taken, _block = _block[:size], _block[size:]
+    return taken
+
+
+def pack(weight: Floats, bias: Floats) -> Packed:
+    """Pack a weight (O, K) and its bias (O,) of any float dtype into float32 panels."""
+    width, K = weight.shape
+    P = -(-width // COLUMNS)
+    panels = _allocate(P * K * COLUMNS).reshape(P, K, COLUMNS)
+    for p in range(P):
+        rows = weight[p * COLUMNS : (p + 1) * COLUMNS]
+        panels[p, :, : len(rows)] = rows.T
+    padded = np.zeros(P * COLUMNS, np.float32)
+    padded[:width] = bias
+    return Packed(panels, padded, width)
