@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import islice
@@ -14,13 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minisbert import hub, model, vectors
-from minisbert.batching import Collector, OverlongTexts, Progress, as_texts, check_texts, micro_batches
+from minisbert.arguments import check_choice, check_dtype, check_integer
+from minisbert.batching import Collector, OverlongTexts, Progress, as_texts, check_texts
 from minisbert.checkpoint import load_tensors
 from minisbert.config import CheckpointConfig, read_config
 from minisbert.errors import CheckpointError, EncodeTypeError, EncodeValueError, shown
 from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, select
 from minisbert.threads import resolve_num_threads
 from minisbert.tokenization import SentenceTokenizer, TokenIds, load_tokenizer
+from minisbert.workers import run
 
 __all__ = ["SentenceEncoder", "load"]
 
@@ -126,8 +127,8 @@ class SentenceEncoder:
         dtype: DTypeLike = np.float32,
         num_threads: int | None = None,
     ) -> None:
-        self.dtype = _check_dtype(dtype)
-        _check_choice("backend", backend, ("auto", *BACKENDS))
+        self.dtype = check_dtype(dtype)
+        check_choice("backend", backend, ("auto", *BACKENDS))
         self.num_threads = resolve_num_threads(num_threads)
         self._kernels: Kernels = select(backend, self.dtype)
         with ThreadPoolExecutor(
@@ -171,7 +172,7 @@ class SentenceEncoder:
     def max_seq_length(self, value: int) -> None:
         most = self.config.transformer.max_tokens
         least = max(1, self._tokenizer.num_special)
-        if not least <= _index("max_seq_length", value) <= most:
+        if not least <= check_integer("max_seq_length", value) <= most:
             raise EncodeValueError(
                 f"max_seq_length is {shown(value)}; expected {least} to {most} for this checkpoint"
             )
@@ -263,10 +264,10 @@ class SentenceEncoder:
         TruncationError
             If a text is too long and `truncation` is "error".
         """
-        _check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
-        _check_choice("precision", precision, tuple(vectors.PRECISIONS))
-        _check_choice("truncation", truncation, ("warn", "silent", "error"))
-        if _index("batch_size", batch_size) < 1:
+        check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
+        check_choice("precision", precision, tuple(vectors.PRECISIONS))
+        check_choice("truncation", truncation, ("warn", "silent", "error"))
+        if check_integer("batch_size", batch_size) < 1:
             raise EncodeValueError(f"batch_size is {shown(batch_size)}; expected at least 1")
         self.num_threads = resolve_num_threads(self.num_threads)  # it may have been set to anything
         texts, count = as_texts(sentences)
@@ -282,7 +283,7 @@ class SentenceEncoder:
                 self._check_finite([np.isfinite(state).all() for state in states], len(result))
                 result.extend(states)
 
-            self._run(chunks, batch_size, True, progress, extend)
+            run(chunks, partial(self._compute, True), batch_size, self.num_threads, progress, extend)
         else:
             dimension = self._resolve_dimension(truncate_dim)
             collector = Collector(out, count, dimension, precision, self.dtype)
@@ -292,7 +293,7 @@ class SentenceEncoder:
                 self._check_finite(np.isfinite(block).all(axis=1), collector.rows)
                 collector.add(self._kernels.normalize(block) if normalize_embeddings else block)
 
-            self._run(chunks, batch_size, False, progress, finish)
+            run(chunks, partial(self._compute, False), batch_size, self.num_threads, progress, finish)
             result = collector.result()
         overlong.report(len(result))
         return result[0] if isinstance(sentences, str) else result
@@ -373,7 +374,7 @@ class SentenceEncoder:
         dimension = self.truncate_dim if truncate_dim is None else truncate_dim
         if dimension is None:
             return most
-        if not 1 <= _index("truncate_dim", dimension) <= most:
+        if not 1 <= check_integer("truncate_dim", dimension) <= most:
             raise EncodeValueError(
                 f"truncate_dim is {shown(dimension)}; expected 1 to {most} for this checkpoint"
             )
@@ -390,58 +391,7 @@ class SentenceEncoder:
             yield [self._tokenizer.truncate(ids, self.max_seq_length) for ids in full]
             first += len(chunk)
 
-    def _run(
-        self,
-        chunks: Iterator[list[TokenIds]],
-        batch_size: int,
-        tokens: bool,
-        progress: Progress,
-        consume: Callable[[list[Floats]], None],
-    ) -> None:
-        """Compute the chunks on all workers and hand on their results in order.
-
-        While the workers compute one chunk, this thread tokenises the next.
-        """
-        pending: deque[list[tuple[list[int], Callable[[], Sequence[Floats]]]]] = deque()
-
-        def finish() -> None:
-            batches = pending.popleft()
-            results: list[Floats] = [np.empty(0)] * sum(len(rows) for rows, _ in batches)
-            for rows, wait in batches:
-                for row, result in zip(rows, wait(), strict=True):
-                    results[row] = result
-                progress.update(len(rows))
-            consume(results)
-
-        pool = ThreadPoolExecutor(self.num_threads, "minisbert")  # starts its threads as they are needed
-        try:
-            for chunk in chunks:
-                pending.append(self._submit(pool, chunk, batch_size, tokens))
-                if len(pending) > 1:
-                    finish()
-            while pending:
-                finish()
-        finally:
-            pool.shutdown(cancel_futures=True)
-            progress.close()
-
-    def _submit(
-        self, pool: ThreadPoolExecutor, chunk: list[TokenIds], batch_size: int, tokens: bool
-    ) -> list[tuple[list[int], Callable[[], Sequence[Floats]]]]:
-        """Start computing a chunk: for each micro-batch, its rows and a function that waits for their results."""
-        batches = micro_batches([len(ids) for ids in chunk], batch_size)
-        threads = self.num_threads if len(batches) == 1 else 1
-        jobs = [
-            (rows, partial(self._compute, [chunk[row] for row in rows], tokens, threads)) for rows in batches
-        ]
-        if len(jobs) == 1:  # computed where it is waited for, by all threads together
-            return list(jobs)
-        try:
-            return [(rows, pool.submit(job).result) for rows, job in jobs]
-        except RuntimeError:  # the interpreter is shutting down, and starts no more threads
-            return list(jobs)
-
-    def _compute(self, rows: list[TokenIds], tokens: bool, threads: int) -> Sequence[Floats]:
+    def _compute(self, tokens: bool, rows: list[TokenIds], threads: int) -> Sequence[Floats]:
         """Encode one micro-batch on so many threads: the ids of S sentences to S vectors (D,), or arrays (T, D)."""
         ids: Ints = np.concatenate(rows)  # (N,)
         offsets: Ints = np.cumsum([0, *map(len, rows)])  # (S + 1,)
@@ -453,27 +403,3 @@ class SentenceEncoder:
             if tokens:
                 return np.split(states, offsets[1:-1])
             return list(model.sentence_vectors(states, offsets, config.normalize, kernels))
-
-
-def _check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    try:
-        if dtype is None:  # float64 to NumPy
-            raise TypeError
-        found = np.dtype(dtype)
-    except Exception as error:  # TypeError, ValueError, SyntaxError, KeyError, ...
-        raise EncodeTypeError(f"dtype is {shown(dtype)}; expected 'float32' or 'float64'") from error
-    if found not in (np.float32, np.float64):
-        raise EncodeValueError(f"dtype is {found}; expected 'float32' or 'float64'")
-    return found
-
-
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if not isinstance(value, str) or value not in choices:
-        raise EncodeValueError(f"{name} is {shown(value)}; expected one of {', '.join(choices)}")
-
-
-def _index(name: str, value: object) -> int:
-    """Return an integer, Python's or NumPy's; True and 1.0 are not among them."""
-    if isinstance(value, int | np.integer) and not isinstance(value, bool):
-        return int(value)
-    raise EncodeTypeError(f"{name} is {shown(value)}; expected an integer")

@@ -1,0 +1,73 @@
+"""Worker threads over micro-batches: chunks of token ids in, results in order out."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+
+from minisbert.batching import Progress, micro_batches
+from minisbert.kernels import Floats
+from minisbert.tokenization import TokenIds
+
+__all__ = ["run"]
+
+# The token ids of S sentences, and on how many threads, to S results.
+Compute: TypeAlias = Callable[[list[TokenIds], int], Sequence[Floats]]
+# The rows of a micro-batch, and a function that waits for their results.
+Job: TypeAlias = tuple[list[int], Callable[[], Sequence[Floats]]]
+
+
+def run(
+    chunks: Iterable[list[TokenIds]],
+    compute: Compute,
+    batch_size: int,
+    num_threads: int,
+    progress: Progress,
+    consume: Callable[[list[Floats]], None],
+) -> None:
+    """Compute chunks of sentences on all workers, and hand on the results of each chunk in order.
+
+    While the workers compute one chunk, this thread makes the next: `chunks` tokenises as it goes.
+    """
+    pending: deque[list[Job]] = deque()
+
+    def finish() -> None:
+        jobs = pending.popleft()
+        results: list[Floats] = [np.empty(0)] * sum(len(rows) for rows, _ in jobs)
+        for rows, wait in jobs:
+            for row, result in zip(rows, wait(), strict=True):
+                results[row] = result
+            progress.update(len(rows))
+        consume(results)
+
+    pool = ThreadPoolExecutor(num_threads, "minisbert")  # starts its threads as they are needed
+    try:
+        for chunk in chunks:
+            pending.append(_submit(pool, chunk, compute, batch_size, num_threads))
+            if len(pending) > 1:
+                finish()
+        while pending:
+            finish()
+    finally:
+        pool.shutdown(cancel_futures=True)
+        progress.close()
+
+
+def _submit(
+    pool: ThreadPoolExecutor, chunk: list[TokenIds], compute: Compute, batch_size: int, num_threads: int
+) -> list[Job]:
+    """Start computing the micro-batches of a chunk; one that is alone is computed where it is waited for."""
+    batches = micro_batches([len(ids) for ids in chunk], batch_size)
+    threads = num_threads if len(batches) == 1 else 1
+    jobs: list[Job] = [(rows, partial(compute, [chunk[row] for row in rows], threads)) for rows in batches]
+    if len(jobs) == 1:
+        return jobs
+    try:
+        return [(rows, pool.submit(job).result) for rows, job in jobs]
+    except RuntimeError:  # the interpreter is shutting down, and starts no more threads
+        return jobs
