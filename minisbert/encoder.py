@@ -131,9 +131,8 @@ class SentenceEncoder:
         check_choice("backend", backend, ("auto", *BACKENDS))
         self.num_threads = resolve_num_threads(num_threads)
         self._kernels: Kernels = select(backend, self.dtype)
-        with ThreadPoolExecutor(
-            1, "minisbert"
-        ) as pool:  # the first time, this takes longer than reading the files
+        # The first time, getting the kernels takes longer than reading the files.
+        with ThreadPoolExecutor(1, "minisbert") as pool:
             ready = pool.submit(self._kernels.prepare)
             self.config: CheckpointConfig = read_config(Path(folder))
             tensors = load_tensors(self.config.transformer_folder, self.config.transformer)

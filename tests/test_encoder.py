@@ -6,6 +6,8 @@ import copy
 import io
 import pickle
 import re
+import subprocess
+import sys
 import threading
 import warnings
 from collections import UserList
@@ -633,3 +635,14 @@ def test_a_progress_bar_appears_on_a_terminal_after_a_while(
     monkeypatch.setattr(batching, "PROGRESS_DELAY", 0)
     bert.encode(TEXTS)
     assert "6/6" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("texts", [["one"], TEXTS * 40])
+def test_encode_while_the_interpreter_shuts_down(texts: list[str]) -> None:
+    """Threads can't be started any more then; the vectors come all the same."""
+    code = (
+        f"import atexit, minisbert; e = minisbert.load({str(DATA / 'tiny-bert')!r}, num_threads=2); "
+        f"atexit.register(lambda: print(e.encode({texts!r}).shape))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == f"({len(texts)}, 75)", done.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import subprocess
@@ -17,6 +18,8 @@ import minisbert
 from conftest import DATA
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no helper threads to test")
+
+import numba
 
 from minisbert.kernels import jit, team
 
@@ -141,3 +144,57 @@ print(codes)
         timeout=120,
     )
     assert done.stdout.strip() == str([0] * 10), done.stderr
+
+
+def test_a_helper_that_comes_late_takes_nothing_of_the_next_job() -> None:
+    """Its owner is writing the arguments of a large job when a helper turns up for the small one before."""
+    board = team._new_board()
+    address = board.ctypes.data
+    late = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(team._WORK)
+    close = numba.njit(team.close.py_func)
+    for unit in (0, 1):  # the old job has a unit left, or none
+        job = 7
+        board[team.TICKET] = job << 32 | unit
+        board[team.UNITS] = 1
+        close(board)
+        board[team.UNITS] = 100  # with arguments of 0: taking a unit would read from address 0
+        late(team.TILE, address, job)
+        late(team.TILE, address, int(board[team.TICKET]) >> 32)  # or for the closed one
+        assert board[team.FINISHED] == 0
+        assert int(board[team.TICKET]) & 0xFFFFFFFF == team.CLOSED
+
+
+def test_short_and_long_jobs_by_turns() -> None:
+    rng = np.random.default_rng(1)
+    jobs = []
+    for width, rows in ((8, 1), (1300, 3), (40, 2), (700, 1)):
+        packed = jit.pack(rng.standard_normal((width, 20)), rng.standard_normal(width), np.float32)
+        x = rng.standard_normal((rows, 20)).astype(np.float32)
+        jobs.append((x, packed, jit.linear(x, packed)))
+    with team.helpers(2):
+        for x, packed, expected in jobs * 2000:
+            np.testing.assert_array_equal(jit.linear(x, packed), expected)
+
+
+def test_models_that_are_loaded_at_once_have_weights_of_their_own() -> None:
+    from minisbert.kernels import packing
+
+    taken: list[Any] = []
+    barrier = threading.Barrier(8)
+
+    def work() -> None:
+        barrier.wait()
+        for _ in range(2000):
+            taken.append(packing._allocate(3))
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+    finally:
+        sys.setswitchinterval(interval)
+    assert len({part.ctypes.data for part in taken}) == 16_000

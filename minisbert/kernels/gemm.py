@@ -10,8 +10,8 @@ The loop nest, outermost first::
 Why so: a panel (49 kB for K = 384) is used for every row of the micro-batch before the next one is touched. So the
 weights come through memory once for each micro-batch, the panel stays in the second-level cache and often in the
 first, and A, at most a few hundred rows, stays in the second. The tile needs 128 bytes of B for 28 FMAs, 14 cycles:
-a seventh of what that cache delivers. Splitting K into blocks as well, as BLAS libraries do for matrices of any size,
-gained nothing here and would store and reload the sums.
+a seventh of what that cache delivers. So K need not be split into blocks for speed, as BLAS libraries do for matrices
+of any size; it is split into parts of 128 within the tile, for the sake of the sums' accuracy.
 
 Rows that do not fill a tile: 15 rows are done as 8 + 7, not as 14 + 1. Any height from 8 on keeps both FMA units
 busy, a height of 1 does not; and there is a tile for every height, so no row is computed in vain. Columns that

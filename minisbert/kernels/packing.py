@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +41,9 @@ class Packed:
 
 _BLOCK = 16 << 20  # floats: 64 MB
 _block = np.empty(0, np.float32)
+_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thread that did not come along
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
 
 
 def _allocate(size: int) -> Floats:
@@ -48,10 +53,11 @@ def _allocate(size: int) -> Floats:
     block that is not handed out is never touched, and so never taken from the system.
     """
     global _block
-    if len(_block) < size:
-        _block = np.zeros(max(size, _BLOCK), np.float32)
-    taken, _block = _block[:size], _block[size:]
-    return taken
+    with _lock:  # models may be loaded by several threads at once
+        if len(_block) < size:
+            _block = np.zeros(max(size, _BLOCK), np.float32)
+        taken, _block = _block[:size], _block[size:]
+        return taken
 
 
 def pack(weight: Floats, bias: Floats) -> Packed:

@@ -4,10 +4,12 @@ A large input keeps all processors busy without this: each worker has micro-batc
 a chain of some forty operations of 20 to 100 microseconds each. Handing parts of these to a thread pool would take
 longer than they do. So a helper thread watches, without the interpreter lock, a *board* in memory:
 
-- Whoever runs an operation writes its arguments on the board, and then a ticket: the number of the job, and next to
-  it the number of the next unit of work, 0 (a unit is one panel, or a few heads of one sentence).
+- Whoever runs an operation first writes a *closed* ticket, with a new job number and no units to take. Then come its
+  arguments, and at last the open ticket: another job number, and next to it the number of the next unit of work, 0
+  (a unit is one panel, or a few heads of one sentence).
 - Owner and helper take units by raising the unit number with an atomic compare-and-swap. It fails if the ticket is no
-  longer that of the job whose arguments were read, so a helper that comes late takes nothing.
+  longer that of the job that was seen, so a helper that comes late takes nothing: while arguments are being written,
+  no ticket that anybody has seen open is there any more.
 - The owner goes on when as many units are finished as there are. If the helper sleeps, the owner has done them all.
 
 Without a helper the owner does the same on a board that nobody else looks at: there is one way to run an operation.
@@ -35,6 +37,7 @@ from minisbert.kernels.shape import COLUMNS
 # Places on the board. Ticket, count of finished units and stop sign are written by several threads: each has a cache
 # line, eight numbers, of its own.
 TICKET, FINISHED, STOP, UNITS, KIND, ARGUMENTS, SIZE = 0, 8, 16, 24, 25, 26, 40
+CLOSED = 0xFFFFFFFF  # the number of a unit that no job has
 MULTIPLY, ATTEND = 0, 1
 # So many parts the heads of a sentence are shared out in: enough for a few threads, few enough to set up quickly.
 GROUPS = 4
@@ -55,10 +58,11 @@ def read(_typing: Any, address: Any) -> Any:
 
 @intrinsic
 def write(_typing: Any, address: Any, value: Any) -> Any:
-    """Write a number after everything else that this thread has written."""
+    """Write a number after all that this thread wrote before, and before all that it writes later."""
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        b.store_atomic(arguments[1], b.inttoptr(arguments[0], ir.IntType(64).as_pointer()), "seq_cst", 8)
+        pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        b.atomic_rmw("xchg", pointer, arguments[1], "seq_cst")  # a store alone would not hold back later ones
         return context.get_dummy_value()
 
     return types.void(types.intp, types.int64), emit
@@ -131,14 +135,14 @@ def do_attend(tile: int, unit: int, a: Any) -> None:
 def _work(tile: int, address: int, job: int) -> None:
     """Take units of a job until there are none left, or until the ticket is that of another job."""
     board = carray(longs_at(address), (SIZE,))
-    units, kind, arguments = board[UNITS], board[KIND], board[ARGUMENTS:].copy()
+    units, arguments = board[UNITS], board[ARGUMENTS:]
     while True:
         ticket = read(address + 8 * TICKET)
         unit = ticket & 0xFFFFFFFF
         if ticket >> 32 != job or unit >= units:
             return
         if swap(address + 8 * TICKET, ticket, ticket + 1):
-            if kind == MULTIPLY:
+            if board[KIND] == MULTIPLY:  # and the arguments: all stays as it is while a unit is taken
                 do_multiply(tile, unit, arguments)
             else:
                 do_attend(tile, unit, arguments)
@@ -161,12 +165,26 @@ def call_work(_typing: Any, work: Any, tile: Any, board: Any, job: Any) -> Any:
 
 
 @part
+def next_job(address: int) -> int:
+    """Return a number that the last few million tickets did not have."""
+    return ((read(address + 8 * TICKET) >> 32) + 1) & 0x3FFFFFFF
+
+
+@part
+def close(board: Any) -> Any:
+    """Let nobody take a unit any more, and return the place for the arguments of the next job."""
+    address = board.ctypes.data
+    write(address + 8 * TICKET, next_job(address) << 32 | CLOSED)
+    return board[ARGUMENTS:]
+
+
+@part
 def run(work: int, tile: int, board: Any, kind: int, units: int) -> None:
     """Publish the job whose arguments are on the board, work on it, and wait until all of it is done."""
     address = board.ctypes.data
     board[UNITS], board[KIND] = units, kind
     write(address + 8 * FINISHED, 0)
-    job = ((read(address + 8 * TICKET) >> 32) + 1) & 0x3FFFFFFF
+    job = next_job(address)
     write(address + 8 * TICKET, job << 32)
     call_work(work, tile, address, job)
     while read(address + 8 * FINISHED) < units:
@@ -178,7 +196,7 @@ def post_linear(
     work: int, tile: int, board: Any, x: Any, panels: Any, bias: Any, residual: Any, activation: int, y: Any
 ) -> None:
     """Run `gemm.multiply_panel` for all panels; a residual of no rows stands for none."""
-    a = board[ARGUMENTS:]
+    a = close(board)
     a[0], a[1], a[2], a[3] = x.shape[0], x.shape[1], y.shape[1], panels.shape[0]
     a[4], a[5], a[6], a[7] = x.ctypes.data, y.ctypes.data, panels.ctypes.data, bias.ctypes.data
     a[8], a[9] = residual.ctypes.data if len(residual) else 0, activation
@@ -190,7 +208,7 @@ def post_attention(
     work: int, tile: int, board: Any, qkv: Any, offsets: Any, num_heads: int, context: Any
 ) -> None:
     """Run `attend.attend` for all groups of heads of all sentences."""
-    a, sentences = board[ARGUMENTS:], len(offsets) - 1
+    a, sentences = close(board), len(offsets) - 1
     a[0], a[1], a[2], a[3] = context.shape[0], context.shape[1], num_heads, sentences
     a[4], a[5], a[6] = qkv.ctypes.data, context.ctypes.data, offsets.ctypes.data
     run(work, tile, board, ATTEND, sentences * GROUPS)
@@ -238,7 +256,12 @@ class _Helpers:
         self.board[STOP] = 0
         while len(self._wake) < count:
             wake = threading.Semaphore(0)
-            threading.Thread(target=self._live, args=(wake,), name="minisbert-helper", daemon=True).start()
+            try:
+                threading.Thread(
+                    target=self._live, args=(wake,), name="minisbert-helper", daemon=True
+                ).start()
+            except RuntimeError:  # no more threads, or the interpreter is shutting down: it goes without them
+                break
             self._wake.append(wake)
         for wake in self._wake[:count]:
             wake.release()
