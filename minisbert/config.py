@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, TypeVar, cast
+from pathlib import Path
+from typing import Any
 
-from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
+from minisbert.errors import CheckpointError, CheckpointNotFoundError, shown
+from minisbert.jsonfile import is_there, read_json
+from minisbert.modules import read_modules, read_normalize, read_pooling_mode
 
 __all__ = ["CheckpointConfig", "TransformerConfig", "read_config"]
-
-T = TypeVar("T")
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
@@ -65,49 +64,6 @@ class CheckpointConfig:
     truncate_dim: int | None = None
 
 
-@dataclass(frozen=True)
-class JsonFile:
-    """A JSON object and the file it came from, so that every complaint can name both."""
-
-    path: Path
-    values: Mapping[str, Any]
-
-    def get(self, key: str, kind: type[T], default: T | None = None) -> T:
-        """Return the value of a key, checked to be of one type; a None or missing one gives the default."""
-        value = self.values.get(key)
-        if value is None:
-            if default is None:
-                raise CheckpointError(f"{self.path}: the key {key!r} is missing; expected {_kind(kind)}")
-            return default
-        kinds: Any = (int, float) if kind is float else kind
-        if not isinstance(value, kinds) or (kind is not bool and isinstance(value, bool)):
-            raise CheckpointError(f"{self.path}: {key} is {shown(value)}; expected {_kind(kind)}")
-        return cast(T, value)
-
-    def optional(self, key: str, kind: type[T]) -> T | None:
-        """Return the value of a key, or None where it is missing or null."""
-        return None if self.values.get(key) is None else self.get(key, kind)
-
-    def size(self, key: str, at_most: int = 2**31 - 1, default: int | None = None) -> int:
-        """Return the value of a key, checked to be a positive integer."""
-        value = self.get(key, int, default)
-        if not 1 <= value <= at_most:
-            raise CheckpointError(
-                f"{self.path}: {key} is {shown(value)}; expected an integer from 1 to {at_most}"
-            )
-        return value
-
-    def refuse_unless(self, allowed: Mapping[str, Iterable[Any]]) -> None:
-        """Refuse a setting that changes the result, unless its value is one that is computed here."""
-        for key, values in allowed.items():
-            if key in self.values and self.values[key] not in (values := (None, *values)):
-                supported = " or ".join(repr(value) for value in values if value is not None)
-                raise UnsupportedCheckpointError(
-                    f"{self.path}: {key} is {shown(self.values[key])}, which minisbert does not compute; "
-                    f"supported: {supported or 'leaving it out'}"
-                )
-
-
 def read_config(folder: Path) -> CheckpointConfig:
     """Read the JSON files of a checkpoint folder.
 
@@ -134,7 +90,7 @@ def read_config(folder: Path) -> CheckpointConfig:
         raise CheckpointNotFoundError(
             f"{folder}: there is no such folder; expected a checkpoint folder with a config.json in it"
         )
-    modules = _read_modules(folder)
+    modules = read_modules(folder)
     transformer_folder = modules[0].folder
     transformer = _read_transformer(transformer_folder / "config.json")
     max_seq_length, do_lower_case = _read_text_settings(transformer_folder, transformer)
@@ -142,64 +98,20 @@ def read_config(folder: Path) -> CheckpointConfig:
         folder=folder,
         transformer_folder=transformer_folder,
         transformer=transformer,
-        pooling_mode=_read_pooling_mode(modules[1].folder / "config.json", transformer.hidden_size),
-        normalize=len(modules) == 3 and _read_normalize(modules[2].folder / "config.json"),
+        pooling_mode=read_pooling_mode(modules[1].folder / "config.json", transformer.hidden_size),
+        normalize=len(modules) == 3 and read_normalize(modules[2].folder / "config.json"),
         max_seq_length=max_seq_length,
         do_lower_case=do_lower_case,
         **_read_sentence_settings(folder / "config_sentence_transformers.json", transformer.hidden_size),
     )
 
 
-@dataclass(frozen=True)
-class Module:
-    """One step of the pipeline: the last part of its type's dotted name, and its folder."""
-
-    kind: str
-    folder: Path
-
-
-def _read_modules(folder: Path) -> tuple[Module, ...]:
-    """Read the pipeline: Transformer, Pooling and perhaps Normalize; the first two where no file says."""
-    path = folder / "modules.json"
-    if not _is_there(path):
-        return (Module("Transformer", folder), Module("Pooling", folder / "1_Pooling"))
-    entries = _parse_json(path)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise CheckpointError(f"{path}: expected a list of objects, one a module")
-    modules = tuple(_read_module(JsonFile(path, entry)) for entry in entries)
-    kinds = tuple(module.kind for module in modules)
-    if kinds not in {("Transformer", "Pooling"), ("Transformer", "Pooling", "Normalize")}:
-        raise UnsupportedCheckpointError(
-            f"{path}: the modules are {' -> '.join(kinds) or 'none'}; "
-            "supported: Transformer -> Pooling, and that -> Normalize"
-        )
-    if not _is_there(pooling := modules[1].folder / "config.json"):
-        raise CheckpointNotFoundError(f"{pooling}: there is no such file, and {path.name} names it")
-    return modules
-
-
-def _read_module(entry: JsonFile) -> Module:
-    kind = entry.get("type", str)
-    if kind.split(".")[0] != "sentence_transformers":
-        raise UnsupportedCheckpointError(
-            f"{entry.path}: the module type {shown(kind)} is code of the checkpoint's own, which is never run"
-        )
-    name = entry.get("path", str, "")
-    escapes = {PurePosixPath(name).is_absolute(), PureWindowsPath(name).anchor != "", "\0" in name}
-    if True in escapes or ".." in PureWindowsPath(name).parts:
-        raise CheckpointError(
-            f"{entry.path}: path is {shown(name)}, which leads out of the checkpoint folder; "
-            "expected a folder inside it, such as '1_Pooling'"
-        )
-    return Module(kind.split(".")[-1], entry.path.parent / name)
-
-
 def _read_transformer(path: Path) -> TransformerConfig:
-    if not _is_there(path):
+    if not is_there(path):
         raise CheckpointNotFoundError(
             f"{path}: there is no such file; expected the config.json of a BERT or RoBERTa checkpoint"
         )
-    file = _read_json(path)
+    file = read_json(path)
     file.refuse_unless(
         {
             "model_type": ("bert", "roberta"),
@@ -251,35 +163,9 @@ def _check_sizes(path: Path, config: TransformerConfig) -> None:
         )
 
 
-def _read_pooling_mode(path: Path, hidden_size: int) -> str:
-    """Check that the pooling is the mean, in either layout: ``pooling_mode_*`` booleans, or a name or list."""
-    if not _is_there(path):
-        return "mean"
-    file = _read_json(path)
-    width = file.get("embedding_dimension", int, file.optional("word_embedding_dimension", int))
-    if width != hidden_size:
-        raise CheckpointError(
-            f"{path}: the pooling is for vectors of width {width}, and the transformer's have {hidden_size}"
-        )
-    others: dict[str, tuple[Any, ...]] = {key: (False,) for key in file.values if key not in _WIDTHS}
-    mean = {"pooling_mode": ("mean", ["mean"]), "pooling_mode_mean_tokens": (True,)}
-    file.refuse_unless(others | mean | {"include_prompt": (True,)})
-    return "mean"
-
-
-_WIDTHS = ("embedding_dimension", "word_embedding_dimension")
-
-
-def _read_normalize(path: Path) -> bool:
-    """Check the settings of a Normalize module, which often has no file, and never needs one."""
-    names = ("sentence_embedding",)
-    _read_json(path).refuse_unless({"module_input_name": names, "module_output_name": names})
-    return True
-
-
 def _read_text_settings(folder: Path, transformer: TransformerConfig) -> tuple[int, bool]:
     """Return how many tokens of a text are read, and whether it is lower-cased first."""
-    settings = _read_json(folder / "sentence_bert_config.json")
+    settings = read_json(folder / "sentence_bert_config.json")
     settings.refuse_unless(
         {
             "transformer_task": ("feature-extraction",),
@@ -293,7 +179,7 @@ def _read_text_settings(folder: Path, transformer: TransformerConfig) -> tuple[i
         }
         | {f"{name}_{kind}": ({},) for name in _LOADING for kind in ("args", "kwargs")}
     )
-    tokenizer = _read_json(folder / "tokenizer_config.json")
+    tokenizer = read_json(folder / "tokenizer_config.json")
     tokenizer.refuse_unless({"truncation_side": ("right",)})
     file, key = settings, "max_seq_length"
     limit: float | None = file.optional(key, int)
@@ -310,7 +196,7 @@ _LOADING = ("model", "tokenizer", "processor", "config")
 
 def _read_sentence_settings(path: Path, hidden_size: int) -> dict[str, Any]:
     """Read the prompts, the similarity function and the length that vectors are cut to."""
-    file = _read_json(path)
+    file = read_json(path)
     file.refuse_unless({"model_type": ("SentenceTransformer",)})
     prompts = dict.fromkeys(("query", "document"), "")
     for name, prompt in file.get("prompts", dict, {}).items():
@@ -331,35 +217,3 @@ def _read_sentence_settings(path: Path, hidden_size: int) -> dict[str, Any]:
         "similarity_fn_name": similarity,
         "truncate_dim": cut,
     }
-
-
-def _read_json(path: Path) -> JsonFile:
-    """Read a JSON object; a missing file counts as an empty one, as all but config.json are optional."""
-    if not _is_there(path):
-        return JsonFile(path, {})
-    values = _parse_json(path)
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: holds {_kind(type(values))}; expected an object")
-    return JsonFile(path, values)
-
-
-def _is_there(path: Path) -> bool:
-    """Whether there is such a file; a folder, a pipe or a link to nothing does not count as an absent one."""
-    if os.path.lexists(path) and not os.path.isfile(path):
-        raise CheckpointError(f"{path}: is not a regular file, nor a link to one; copy the checkpoint again")
-    return os.path.isfile(path)
-
-
-def _parse_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:  # malformed, not UTF-8, or nested without end
-        raise CheckpointError(f"{path}: is not valid JSON ({error}); copy the checkpoint again") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read ({error.strerror})") from error
-
-
-def _kind(kind: type) -> str:
-    """Name a Python type as a reader of JSON would."""
-    names = {str: "a string", int: "an integer", float: "a number", bool: "true or false", dict: "an object"}
-    return names.get(kind, "a list" if kind is list else "nothing")

@@ -1,0 +1,92 @@
+"""JSON files, read such that every complaint names the file, the key, what was found and what was expected."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from minisbert.errors import CheckpointError, UnsupportedCheckpointError, shown
+
+__all__ = ["JsonFile", "is_there", "parse_json", "read_json"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class JsonFile:
+    """A JSON object and the file it came from, so that every complaint can name both."""
+
+    path: Path
+    values: Mapping[str, Any]
+
+    def get(self, key: str, kind: type[T], default: T | None = None) -> T:
+        """Return the value of a key, checked to be of one type; a None or missing one gives the default."""
+        value = self.values.get(key)
+        if value is None:
+            if default is None:
+                raise CheckpointError(f"{self.path}: the key {key!r} is missing; expected {kind_of(kind)}")
+            return default
+        kinds: Any = (int, float) if kind is float else kind
+        if not isinstance(value, kinds) or (kind is not bool and isinstance(value, bool)):
+            raise CheckpointError(f"{self.path}: {key} is {shown(value)}; expected {kind_of(kind)}")
+        return cast(T, value)
+
+    def optional(self, key: str, kind: type[T]) -> T | None:
+        """Return the value of a key, or None where it is missing or null."""
+        return None if self.values.get(key) is None else self.get(key, kind)
+
+    def size(self, key: str, at_most: int = 2**31 - 1, default: int | None = None) -> int:
+        """Return the value of a key, checked to be a positive integer."""
+        value = self.get(key, int, default)
+        if not 1 <= value <= at_most:
+            raise CheckpointError(
+                f"{self.path}: {key} is {shown(value)}; expected an integer from 1 to {at_most}"
+            )
+        return value
+
+    def refuse_unless(self, allowed: Mapping[str, Iterable[Any]]) -> None:
+        """Refuse a setting that changes the result, unless its value is one that is computed here."""
+        for key, values in allowed.items():
+            if key in self.values and self.values[key] not in (values := (None, *values)):
+                supported = " or ".join(repr(value) for value in values if value is not None)
+                raise UnsupportedCheckpointError(
+                    f"{self.path}: {key} is {shown(self.values[key])}, which minisbert does not compute; "
+                    f"supported: {supported or 'leaving it out'}"
+                )
+
+
+def read_json(path: Path) -> JsonFile:
+    """Read a JSON object; a missing file counts as an empty one, as all but config.json are optional."""
+    if not is_there(path):
+        return JsonFile(path, {})
+    values = parse_json(path)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: holds {kind_of(type(values))}; expected an object")
+    return JsonFile(path, values)
+
+
+def is_there(path: Path) -> bool:
+    """Whether there is such a file; a folder, a pipe or a link to nothing does not count as an absent one."""
+    if os.path.lexists(path) and not os.path.isfile(path):
+        raise CheckpointError(f"{path}: is not a regular file, nor a link to one; copy the checkpoint again")
+    return os.path.isfile(path)
+
+
+def parse_json(path: Path) -> Any:
+    """Read whatever JSON a file holds."""
+    try:
+        return json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # malformed, not UTF-8, or nested without end
+        raise CheckpointError(f"{path}: is not valid JSON ({error}); copy the checkpoint again") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror})") from error
+
+
+def kind_of(kind: type) -> str:
+    """Name a Python type as a reader of JSON would."""
+    names = {str: "a string", int: "an integer", float: "a number", bool: "true or false", dict: "an object"}
+    return names.get(kind, "a list" if kind is list else "nothing")
