@@ -150,7 +150,7 @@ def test_a_helper_that_comes_late_takes_nothing_of_the_next_job() -> None:
     """Its owner is writing the arguments of a large job when a helper turns up for the small one before."""
     board = team._new_board()
     address = board.ctypes.data
-    late = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 3)(team._WORK)
+    late = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 2)(team._WORK)
     close = numba.njit(team.close.py_func)
     for unit in (0, 1):  # the old job has a unit left, or none
         job = 7
@@ -158,8 +158,8 @@ def test_a_helper_that_comes_late_takes_nothing_of_the_next_job() -> None:
         board[team.UNITS] = 1
         close(board)
         board[team.UNITS] = 100  # with arguments of 0: taking a unit would read from address 0
-        late(team.TILE, address, job)
-        late(team.TILE, address, int(board[team.TICKET]) >> 32)  # or for the closed one
+        late(address, job)
+        late(address, int(board[team.TICKET]) >> 32)  # or for the closed one
         assert board[team.FINISHED] == 0
         assert int(board[team.TICKET]) & 0xFFFFFFFF == team.CLOSED
 

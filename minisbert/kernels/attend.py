@@ -14,7 +14,7 @@ import numpy as np
 
 from minisbert.kernels.cache import part
 from minisbert.kernels.shape import COLUMNS, QUERIES, ROWS
-from minisbert.kernels.simd import call_tile, softmax
+from minisbert.kernels.simd import call, softmax
 
 
 @part
@@ -76,7 +76,6 @@ def multiply_panels(
         for t in range(tiles):
             height = (count - row) // (tiles - t)
             to = c.ctypes.data + row * c_step + p * b_step
-            call_tile(
-                tile, height, a + row * a_step, a_step, b, b_step, steps, to, c_step, zeros, zeros, 0, zeros
-            )
+            rows = a + row * a_step
+            call(tile, (height, rows, a_step, b, b_step, steps, to, c_step, zeros, zeros, 0, zeros))
             row += height

@@ -26,7 +26,7 @@ import numpy as np
 
 from minisbert.kernels.cache import c_function, part
 from minisbert.kernels.shape import COLUMNS, LANES, ROWS, VECTORS
-from minisbert.kernels.simd import call_tile, gelu, gelu_tanh, make_tile, relu, silu, tanh
+from minisbert.kernels.simd import call, gelu, gelu_tanh, make_tile, relu, silu, tanh
 
 # A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
 # after the other, loses twice the digits; smaller parts would be stored and loaded too often.
@@ -127,7 +127,7 @@ def multiply_panel(
         elif has_residual:
             copy(residual, row, left, beside, 0, 0, height, right - left)
             r, r_step = beside.ctypes.data, b_step
-        call_tile(tile, height, a, K * 4, b, b_step, K, c, c_step, d, r, r_step, z)
+        call(tile, (height, a, K * 4, b, b_step, K, c, c_step, d, r, r_step, z))
         if activation:
             activate(c, c_step, height, activation)
         if not full:

@@ -259,17 +259,15 @@ def make_tile(rows: int) -> Any:
 
 
 @intrinsic
-def call_tile(_typing: Any, address: Any, height: Any, a: Any, a_step: Any, b: Any, b_step: Any, steps: Any,
-              c: Any, c_step: Any, bias: Any, residual: Any, residual_step: Any, zeros: Any) -> Any:  # fmt: skip
-    """Call `minisbert.kernels.gemm.tile` at its address."""
+def call(_typing: Any, address: Any, arguments: Any) -> Any:
+    """Call the function at an address, such as that of `minisbert.kernels.gemm.tile`, with a tuple of integers."""
 
-    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        kind = ir.FunctionType(ir.VoidType(), [_LONG] * 12)
-        pointer = b.inttoptr(arguments[0], kind.as_pointer())
-        b.call(pointer, arguments[1:])
+    def emit(context: Any, b: Any, _signature: Any, values: Any) -> Value:
+        kind = ir.FunctionType(ir.VoidType(), [_LONG] * len(arguments))
+        b.call(b.inttoptr(values[0], kind.as_pointer()), cgutils.unpack_tuple(b, values[1]))
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 13), emit
+    return types.void(types.intp, types.UniTuple(types.intp, len(arguments))), emit
 
 
 def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, b_step: Value, steps: Value, c: Value,

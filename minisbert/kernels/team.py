@@ -10,6 +10,8 @@ longer than they do. So a helper thread watches, without the interpreter lock, a
 - Owner and helper take units by raising the unit number with an atomic compare-and-swap. It fails if the ticket is no
   longer that of the job that was seen, so a helper that comes late takes nothing: while arguments are being written,
   no ticket that anybody has seen open is there any more.
+- They take a quarter of what is left, and at the end one unit: neighbouring panels are neighbours in memory, and what
+  a thread asks memory for ahead of time should be its own. The quarters shrink, so all are done at about the same time.
 - The owner goes on when as many units are finished as there are. If the helper sleeps, the owner has done them all.
 
 Without a helper the owner does the same on a board that nobody else looks at: there is one way to run an operation.
@@ -18,6 +20,7 @@ Which thread computes a unit makes no difference to its bits.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from collections.abc import Iterator
@@ -33,10 +36,25 @@ from minisbert.kernels.attend import attend
 from minisbert.kernels.cache import c_function, kernel, part
 from minisbert.kernels.gemm import TILE, multiply_panel
 from minisbert.kernels.shape import COLUMNS
+from minisbert.kernels.simd import call
 
 # Places on the board. Ticket, count of finished units and stop sign are written by several threads: each has a cache
-# line, eight numbers, of its own.
-TICKET, FINISHED, STOP, UNITS, KIND, ARGUMENTS, SIZE = 0, 8, 16, 24, 25, 26, 40
+# line, eight numbers, of its own. The addresses of functions are those in this process.
+TICKET, FINISHED, STOP, UNITS, KIND, ARGUMENTS, TILE_AT, WORK_AT, REST_AT, SIZE = (
+    0,
+    8,
+    16,
+    24,
+    25,
+    26,
+    40,
+    41,
+    42,
+    48,
+)
+PATIENCE = (
+    20_000  # so many looks, some 20 microseconds, before a waiting thread lets others have its processor
+)
 CLOSED = 0xFFFFFFFF  # the number of a unit that no job has
 MULTIPLY, ATTEND = 0, 1
 # So many parts the heads of a sentence are shared out in: enough for a few threads, few enough to set up quickly.
@@ -69,15 +87,15 @@ def write(_typing: Any, address: Any, value: Any) -> Any:
 
 
 @intrinsic
-def add_one(_typing: Any, address: Any) -> Any:
-    """Raise a number by one, whoever else does."""
+def add(_typing: Any, address: Any, value: Any) -> Any:
+    """Raise a number, whoever else does."""
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
         pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        b.atomic_rmw("add", pointer, ir.Constant(ir.IntType(64), 1), "seq_cst")
+        b.atomic_rmw("add", pointer, arguments[1], "seq_cst")
         return context.get_dummy_value()
 
-    return types.void(types.intp), emit
+    return types.void(types.intp, types.int64), emit
 
 
 @intrinsic
@@ -132,36 +150,26 @@ def do_attend(tile: int, unit: int, a: Any) -> None:
     attend(tile, qkv, offsets, s, heads, num_heads, context)
 
 
-def _work(tile: int, address: int, job: int) -> None:
+def _work(address: int, job: int) -> None:
     """Take units of a job until there are none left, or until the ticket is that of another job."""
     board = carray(longs_at(address), (SIZE,))
-    units, arguments = board[UNITS], board[ARGUMENTS:]
+    units, arguments, tile = board[UNITS], board[ARGUMENTS:], board[TILE_AT]
     while True:
         ticket = read(address + 8 * TICKET)
         unit = ticket & 0xFFFFFFFF
         if ticket >> 32 != job or unit >= units:
             return
-        if swap(address + 8 * TICKET, ticket, ticket + 1):
-            if board[KIND] == MULTIPLY:  # and the arguments: all stays as it is while a unit is taken
-                do_multiply(tile, unit, arguments)
-            else:
-                do_attend(tile, unit, arguments)
-            add_one(address + 8 * FINISHED)
+        count = max(1, (units - unit) // 4)
+        if swap(address + 8 * TICKET, ticket, ticket + count):
+            for taken in range(unit, unit + count):
+                if board[KIND] == MULTIPLY:  # and the arguments: all stays as it is while units are taken
+                    do_multiply(tile, taken, arguments)
+                else:
+                    do_attend(tile, taken, arguments)
+            add(address + 8 * FINISHED, count)
 
 
-_WORK = c_function("void(i8, i8, i8)")(_work)
-
-
-@intrinsic
-def call_work(_typing: Any, work: Any, tile: Any, board: Any, job: Any) -> Any:
-    """Call `_work` at its address."""
-
-    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 3)
-        b.call(b.inttoptr(arguments[0], kind.as_pointer()), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 4), emit
+_WORK = c_function("void(i8, i8)")(_work)
 
 
 @part
@@ -179,68 +187,87 @@ def close(board: Any) -> Any:
 
 
 @part
-def run(work: int, tile: int, board: Any, kind: int, units: int) -> None:
+def rest(board: Any, looks: int) -> int:
+    """Count a look in vain, and let others have the processor now and then: the one waited for may need it."""
+    if looks < PATIENCE:
+        return looks + 1
+    call(board[REST_AT], ())
+    return 0
+
+
+@part
+def run(board: Any, kind: int, units: int) -> None:
     """Publish the job whose arguments are on the board, work on it, and wait until all of it is done."""
     address = board.ctypes.data
     board[UNITS], board[KIND] = units, kind
     write(address + 8 * FINISHED, 0)
     job = next_job(address)
     write(address + 8 * TICKET, job << 32)
-    call_work(work, tile, address, job)
+    call(board[WORK_AT], (address, job))
+    looks = 0
     while read(address + 8 * FINISHED) < units:
-        pass
+        looks = rest(board, looks)
 
 
-@kernel("void(i8, i8, i8[::1], f4[:,::1], f4[:,:,::1], f4[::1], f4[:,::1], i8, f4[:,::1])")
-def post_linear(
-    work: int, tile: int, board: Any, x: Any, panels: Any, bias: Any, residual: Any, activation: int, y: Any
-) -> None:
+@kernel("void(i8[::1], f4[:,::1], f4[:,:,::1], f4[::1], f4[:,::1], i8, f4[:,::1])")
+def post_linear(board: Any, x: Any, panels: Any, bias: Any, residual: Any, activation: int, y: Any) -> None:
     """Run `gemm.multiply_panel` for all panels; a residual of no rows stands for none."""
     a = close(board)
     a[0], a[1], a[2], a[3] = x.shape[0], x.shape[1], y.shape[1], panels.shape[0]
     a[4], a[5], a[6], a[7] = x.ctypes.data, y.ctypes.data, panels.ctypes.data, bias.ctypes.data
     a[8], a[9] = residual.ctypes.data if len(residual) else 0, activation
-    run(work, tile, board, MULTIPLY, panels.shape[0])
+    run(board, MULTIPLY, panels.shape[0])
 
 
-@kernel("void(i8, i8, i8[::1], f4[:,::1], i8[::1], i8, f4[:,::1])")
-def post_attention(
-    work: int, tile: int, board: Any, qkv: Any, offsets: Any, num_heads: int, context: Any
-) -> None:
+@kernel("void(i8[::1], f4[:,::1], i8[::1], i8, f4[:,::1])")
+def post_attention(board: Any, qkv: Any, offsets: Any, num_heads: int, context: Any) -> None:
     """Run `attend.attend` for all groups of heads of all sentences."""
     a, sentences = close(board), len(offsets) - 1
     a[0], a[1], a[2], a[3] = context.shape[0], context.shape[1], num_heads, sentences
     a[4], a[5], a[6] = qkv.ctypes.data, context.ctypes.data, offsets.ctypes.data
-    run(work, tile, board, ATTEND, sentences * GROUPS)
+    run(board, ATTEND, sentences * GROUPS)
 
 
-@kernel("void(i8, i8, i8[::1])")
-def watch(work: int, tile: int, board: Any) -> None:
+@kernel("void(i8[::1])")
+def watch(board: Any) -> None:
     """Work on every job that appears on the board, until the stop sign does."""
     address = board.ctypes.data
-    seen = -1
+    seen, looks = -1, 0
     while read(address + 8 * STOP) == 0:
         job = read(address + 8 * TICKET) >> 32
         if job != seen:
-            call_work(work, tile, address, job)
-            seen = job
+            call(board[WORK_AT], (address, job))
+            seen, looks = job, 0
+        looks = rest(board, looks)
 
 
 def linear(x: Any, panels: Any, bias: Any, residual: Any, activation: int, y: Any) -> None:
     """Run `post_linear` on this thread's board."""
-    post_linear(_WORK, TILE, _board(), x, panels, bias, residual, activation, y)
+    post_linear(_board(), x, panels, bias, residual, activation, y)
 
 
 def attention(qkv: Any, offsets: Any, num_heads: int, context: Any) -> None:
     """Run `post_attention` on this thread's board."""
-    post_attention(_WORK, TILE, _board(), qkv, offsets, num_heads, context)
+    post_attention(_board(), qkv, offsets, num_heads, context)
 
 
 # --- Helpers ----------------------------------------------------------------------------------------------
 
 
+def _yield_address() -> int:
+    """Return the address of the system's function that lets other threads have the processor."""
+    windows = os.name == "nt"
+    function = ctypes.CDLL("kernel32").SwitchToThread if windows else ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+_YIELD = _yield_address()
+
+
 def _new_board() -> Any:
-    return np.zeros(SIZE, np.int64)
+    board = np.zeros(SIZE, np.int64)
+    board[[TILE_AT, WORK_AT, REST_AT]] = TILE, _WORK, _YIELD
+    return board
 
 
 class _Helpers:
@@ -269,7 +296,7 @@ class _Helpers:
     def _live(self, wake: threading.Semaphore) -> None:
         while True:
             wake.acquire()
-            watch(_WORK, TILE, self.board)
+            watch(self.board)
 
     def rest(self) -> None:
         """Let them sleep again."""
