@@ -18,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from minisbert.config import TransformerConfig
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
 from minisbert.kernels import Floats
+from minisbert.links import refuse_link_out
 
-__all__ = ["load_tensors"]
+__all__ = ["load_tensors", "pickle_refusal"]
 
 # Role, name in the file, and shape, in the order of the file. D, F, V, P as in `minisbert.model`; Y is the
 # number of token types. Layers have a prefix: "layers.{i}." for the role, "encoder.layer.{i}." in the file.
@@ -97,16 +98,21 @@ def load_tensors(folder: Path, config: TransformerConfig) -> dict[str, Floats]:
 
 def _weights_file(folder: Path) -> Path:
     path = folder / "model.safetensors"
+    refuse_link_out(path, folder)
     if path.is_file():
         return path
-    if (folder / "pytorch_model.bin").exists():
-        raise UnsupportedCheckpointError(
-            f"{folder / 'pytorch_model.bin'}: the weights are in Python's pickle format, which can run code "
-            f"and is never opened; expected {path.name}. Convert it where torch is installed: python -c "
-            '"from transformers import AutoModel as A; '
-            f"A.from_pretrained(r'{folder}').save_pretrained(r'{folder}')\""
-        )
+    if (pickle := folder / "pytorch_model.bin").exists():
+        raise pickle_refusal(str(pickle), str(folder), str(folder))
     raise CheckpointNotFoundError(f"{path}: there is no such file; expected the checkpoint's weights")
+
+
+def pickle_refusal(pickle: str, source: str, folder: str) -> UnsupportedCheckpointError:
+    """Say that weights are pickles only, and how to convert `source`, a name or a folder, into `folder`."""
+    return UnsupportedCheckpointError(
+        f"{pickle}: the weights are in Python's pickle format, which can run code and is never opened; expected "
+        'model.safetensors. Convert it where torch is installed: python -c "from transformers import AutoModel '
+        f"as A; A.from_pretrained(r'{source}').save_pretrained(r'{folder}')\""
+    )
 
 
 @dataclass(frozen=True)

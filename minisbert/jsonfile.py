@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from minisbert.errors import CheckpointError, UnsupportedCheckpointError, shown
+from minisbert.links import refuse_link_out
 
 __all__ = ["JsonFile", "is_there", "parse_json", "read_json"]
 
@@ -71,6 +72,7 @@ def read_json(path: Path) -> JsonFile:
 
 def is_there(path: Path) -> bool:
     """Whether there is such a file; a folder, a pipe or a link to nothing does not count as an absent one."""
+    refuse_link_out(path, path.parent)
     if os.path.lexists(path) and not os.path.isfile(path):
         raise CheckpointError(f"{path}: is not a regular file, nor a link to one; copy the checkpoint again")
     return os.path.isfile(path)

@@ -8,6 +8,7 @@ from typing import Any
 
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 from minisbert.jsonfile import JsonFile, is_there, parse_json, read_json
+from minisbert.links import refuse_link_out
 
 __all__ = ["Module", "read_modules", "read_normalize", "read_pooling_mode"]
 
@@ -24,7 +25,8 @@ def read_modules(folder: Path) -> tuple[Module, ...]:
     """Read the pipeline: Transformer, Pooling and perhaps Normalize; the first two where no file says."""
     path = folder / "modules.json"
     if not is_there(path):
-        return (Module("Transformer", folder), Module("Pooling", folder / "1_Pooling"))
+        refuse_link_out(pooling := folder / "1_Pooling", folder)
+        return (Module("Transformer", folder), Module("Pooling", pooling))
     entries = parse_json(path)
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise CheckpointError(f"{path}: expected a list of objects, one a module")
@@ -53,6 +55,7 @@ def _read_module(entry: JsonFile) -> Module:
             f"{entry.path}: path is {shown(name)}, which leads out of the checkpoint folder; "
             "expected a folder inside it, such as '1_Pooling'"
         )
+    refuse_link_out(entry.path.parent / name, entry.path.parent)
     return Module(kind.split(".")[-1], entry.path.parent / name)
 
 

@@ -22,6 +22,7 @@ from minisbert.errors import (
     MinisbertError,
     UnsupportedCheckpointError,
 )
+from minisbert.links import refuse_link_out
 
 __all__ = ["SentenceTokenizer", "TokenIds", "load_tokenizer"]
 
@@ -128,6 +129,7 @@ def _library_errors(path: Path) -> Iterator[None]:
 
 
 def _check_there(path: Path) -> None:
+    refuse_link_out(path, path.parent)
     if not path.is_file():
         raise CheckpointNotFoundError(
             f"{path}: there is no such file. Where transformers is installed, this makes it: python -c "
