@@ -147,7 +147,7 @@ def _snapshot(
 def _look_up(name: str, revision: str, cache: Path) -> tuple[Path | None, str]:
     """Return the cached snapshot, if there is one, and the name of a file that it lacks, if it does."""
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import HFValidationError
 
     try:
         modules, config = (
@@ -211,7 +211,7 @@ def _modules(path: Path) -> Iterator[tuple[str, str]]:
 def _fetch(name: str, revision: str, token: str | bool | None, cache: Path) -> Path:
     """Complete the snapshot of what the hub has under a revision now; return its folder."""
     from huggingface_hub import HfApi, constants, hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError
+    from huggingface_hub.utils import EntryNotFoundError
 
     info = HfApi(token=token).model_info(
         name, revision=revision, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT
@@ -288,7 +288,7 @@ def _verify(path: Path, file: Any) -> None:
 
 def _explain(error: Exception, revision: str) -> str:
     """Say why something can't be fetched, and what to do."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.utils import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     access = "log in with `hf auth login`, set HF_TOKEN or pass token="
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -305,5 +305,5 @@ def _explain(error: Exception, revision: str) -> str:
             f"the cache can't be written to ({error.strerror}). Free some space there, or choose another place "
             "with cache_folder= or HF_HOME"
         )
-    reason = str(error).partition("\n")[0] or type(error).__name__
+    reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
     return f"{reason}. Check the connection and HF_ENDPOINT and try again, or give a checkpoint folder"
