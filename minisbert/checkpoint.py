@@ -7,7 +7,7 @@ and of a large vocabulary's table only the rows that are looked up are ever read
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -64,7 +64,11 @@ IGNORED = (
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 
-def load_tensors(folder: Path, config: TransformerConfig) -> dict[str, Floats]:
+# Rows of a table: role, name in the file, and shape, as letters or as numbers.
+Rows = Iterable[tuple[str, str, str | tuple[int, ...]]]
+
+
+def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> dict[str, Floats]:
     """Map the weights of a checkpoint, checked against its configuration.
 
     Parameters
@@ -73,6 +77,9 @@ def load_tensors(folder: Path, config: TransformerConfig) -> dict[str, Floats]:
         The folder with ``model.safetensors``.
     config : TransformerConfig
         What the shapes have to agree with.
+    head : iterable of (str, str, str or tuple of int)
+        Role, name and shape of tensors that are wanted beside the encoder's, and would be ignored otherwise:
+        a pooler's or a classifier's. The shape is in letters, such as ``"DD"``, or in numbers.
 
     Returns
     -------
@@ -89,8 +96,8 @@ def load_tensors(folder: Path, config: TransformerConfig) -> dict[str, Floats]:
         once), if there are two for one role, or if a weight is not finite in float32.
     """
     path = _weights_file(folder)
-    entries = _by_plain_name(path, _read_header(path), config)
-    expected = {name: (role, shape) for role, name, shape in _expected(config)}
+    expected = {name: (role, shape) for role, name, shape in _expected(config, head)}
+    entries = _by_plain_name(path, _read_header(path), config, expected)
     _compare(path, expected, {name: entry.shape for name, entry in entries.items()})
     with path.open("rb") as file:
         return {role: _map(file, entries[name]) for name, (role, _) in expected.items()}
@@ -126,7 +133,7 @@ class Entry:
 
 
 def _read_header(path: Path) -> Iterator[Entry]:
-    """Yield what a safetensors file says of each tensor in it, but for those that are left alone."""
+    """Yield what a safetensors file says of each tensor in it."""
     try:
         with safe_open(path, framework="numpy"):  # the library proves header, offsets and length sound
             pass
@@ -138,16 +145,23 @@ def _read_header(path: Path) -> Iterator[Entry]:
         size = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(size))
     for name, entry in header.items():
-        if name != "__metadata__" and not _is_ignored(name):
+        if name != "__metadata__":
             yield Entry(name, entry["dtype"], tuple(entry["shape"]), 8 + size + entry["data_offsets"][0])
 
 
-def _by_plain_name(path: Path, entries: Iterable[Entry], config: TransformerConfig) -> dict[str, Entry]:
-    """Sort tensors by their names without the model's prefix, and with today's names of the layer norms."""
+def _by_plain_name(
+    path: Path, entries: Iterable[Entry], config: TransformerConfig, expected: Container[str]
+) -> dict[str, Entry]:
+    """Sort tensors by their names without the model's prefix, and with today's names of the layer norms.
+
+    Those that are neither expected nor of any use are left out.
+    """
     found: dict[str, Entry] = {}
     for entry in entries:
         name = entry.name.removeprefix(f"{config.model_type}.")
         name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+        if name not in expected and name.startswith(IGNORED):
+            continue
         if name in found:
             raise CheckpointError(
                 f"{path}: {found[name].name!r} and {entry.name!r} are two tensors for one role; expected one "
@@ -157,12 +171,7 @@ def _by_plain_name(path: Path, entries: Iterable[Entry], config: TransformerConf
     return found
 
 
-def _is_ignored(name: str) -> bool:
-    plain = name.removeprefix("bert.").removeprefix("roberta.")
-    return plain.startswith(IGNORED)
-
-
-def _expected(config: TransformerConfig) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def _expected(config: TransformerConfig, head: Rows) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Yield role, name and shape of every tensor that a checkpoint of this configuration has."""
     sizes = {
         "V": config.vocab_size,
@@ -171,8 +180,8 @@ def _expected(config: TransformerConfig) -> Iterator[tuple[str, str, tuple[int, 
         "D": config.hidden_size,
         "F": config.intermediate_size,
     }
-    for role, name, dimensions in EMBEDDING_TENSORS:
-        yield role, name, tuple(sizes[d] for d in dimensions)
+    for role, name, dimensions in (*EMBEDDING_TENSORS, *head):
+        yield role, name, tuple(sizes[d] if isinstance(d, str) else d for d in dimensions)
     for i in range(config.num_hidden_layers):
         for role, name, dimensions in LAYER_TENSORS:
             yield f"layers.{i}.{role}", f"encoder.layer.{i}.{name}", tuple(sizes[d] for d in dimensions)

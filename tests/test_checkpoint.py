@@ -275,6 +275,19 @@ def test_prefixes_old_names_and_ignored_tensors(folder: Path) -> None:
     np.testing.assert_array_equal(vector(folder), expected)
 
 
+def test_a_head_s_tensors_are_read_where_they_are_asked_for(folder: Path) -> None:
+    classifier = np.arange(225, dtype=np.float32).reshape(3, 75)
+    rewrite(folder, lambda tensors: {**tensors, "classifier.weight": classifier})
+    config = read_config(folder).transformer
+    head = (("pooler.weight", "pooler.dense.weight", "DD"), ("classifier", "classifier.weight", (3, 75)))
+    found = load_tensors(folder, config, head)
+    assert found["pooler.weight"].shape == (75, 75)
+    np.testing.assert_array_equal(found["classifier"], classifier)
+    assert "classifier" not in load_tensors(folder, config)
+    with pytest.raises(minisbert.CheckpointError, match=r"missing: classifier\.bias"):
+        load_tensors(folder, config, [("bias", "classifier.bias", (3,))])
+
+
 def test_nothing_is_left_open(folder: Path) -> None:
     """A checkpoint can be replaced while an encoder is in use: the old weights stay."""
     encoder = minisbert.load(folder)
