@@ -1,14 +1,16 @@
-"""The weights of a checkpoint: from a safetensors file to arrays named by role, every shape checked.
+"""The weights of a checkpoint: from safetensors files to arrays named by role, every shape checked.
 
-The arrays are maps of the file, not copies: pages come in as they are used, several processes share them,
+The arrays are maps of the files, not copies: pages come in as they are used, several processes share them,
 and of a large vocabulary's table only the rows that are looked up are ever read into a computation.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,52 +18,22 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from minisbert.config import TransformerConfig
-from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError
+from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
+from minisbert.families import BUCKETS, Family
+from minisbert.jsonfile import is_there, read_json
 from minisbert.kernels import Floats
-from minisbert.links import refuse_link_out
 
 __all__ = ["load_tensors", "pickle_refusal"]
 
-# Role, name in the file, and shape, in the order of the file. D, F, V, P as in `minisbert.model`; Y is the
-# number of token types. Layers have a prefix: "layers.{i}." for the role, "encoder.layer.{i}." in the file.
-EMBEDDING_TENSORS = (
-    ("embeddings.word", "embeddings.word_embeddings.weight", "VD"),
-    ("embeddings.position", "embeddings.position_embeddings.weight", "PD"),
-    ("embeddings.token_type", "embeddings.token_type_embeddings.weight", "YD"),
-    ("embeddings.norm.weight", "embeddings.LayerNorm.weight", "D"),
-    ("embeddings.norm.bias", "embeddings.LayerNorm.bias", "D"),
-)
-LAYER_TENSORS = (
-    ("attention.query.weight", "attention.self.query.weight", "DD"),
-    ("attention.query.bias", "attention.self.query.bias", "D"),
-    ("attention.key.weight", "attention.self.key.weight", "DD"),
-    ("attention.key.bias", "attention.self.key.bias", "D"),
-    ("attention.value.weight", "attention.self.value.weight", "DD"),
-    ("attention.value.bias", "attention.self.value.bias", "D"),
-    ("attention.output.weight", "attention.output.dense.weight", "DD"),
-    ("attention.output.bias", "attention.output.dense.bias", "D"),
-    ("attention.norm.weight", "attention.output.LayerNorm.weight", "D"),
-    ("attention.norm.bias", "attention.output.LayerNorm.bias", "D"),
-    ("feed_forward.intermediate.weight", "intermediate.dense.weight", "FD"),
-    ("feed_forward.intermediate.bias", "intermediate.dense.bias", "F"),
-    ("feed_forward.output.weight", "output.dense.weight", "DF"),
-    ("feed_forward.output.bias", "output.dense.bias", "D"),
-    ("feed_forward.norm.weight", "output.LayerNorm.weight", "D"),
-    ("feed_forward.norm.bias", "output.LayerNorm.bias", "D"),
-)
-
-# Left alone: buffers that can be computed, and heads that sentence vectors do not pass through.
-IGNORED = (
-    "embeddings.position_ids",
-    "embeddings.token_type_ids",
-    "pooler.",
-    "cls.",
-    "lm_head.",
-    "classifier.",
-)
+# What a checkpoint's names begin with where a model was saved inside of others: a parallel or compiled one, the first
+# module of sentence-transformers before 5.4 and since, and whatever calls its encoder a model.
+WRAPPERS = ("module.", "_orig_mod.", "0.", "auto_model.", "model.")
 
 # BF16 has no NumPy type: its bits are the upper half of a float32's.
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+SHARD = re.compile(r"[^/\\\0:]+\.safetensors")  # a plain name, which leads to no other folder
+PIECE = 1 << 20  # bytes that are looked at at once
 
 
 # Rows of a table: role, name in the file, and shape, as letters or as numbers.
@@ -74,7 +46,8 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> di
     Parameters
     ----------
     folder : pathlib.Path
-        The folder with ``model.safetensors``.
+        The folder with ``model.safetensors``, or with ``model.safetensors.index.json`` and the files that it
+        names.
     config : TransformerConfig
         What the shapes have to agree with.
     head : iterable of (str, str, str or tuple of int)
@@ -90,26 +63,35 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> di
     Raises
     ------
     CheckpointNotFoundError
-        If there is no ``model.safetensors``.
+        If there is no ``model.safetensors``, or a file that the index names is missing.
     CheckpointError
-        If the file is damaged, if tensors are missing, unknown or of the wrong shape (all are named at
-        once), if there are two for one role, or if a weight is not finite in float32.
+        If a file is damaged, if tensors are not where the index says, if they are missing, unknown or of the
+        wrong shape (all are named at once), if there are two different ones for one role, or if a weight is
+        not finite in float32.
     """
-    path = _weights_file(folder)
+    path, shards = _weights_files(folder)
     expected = {name: (role, shape) for role, name, shape in _expected(config, head)}
-    entries = _by_plain_name(path, _read_header(path), config, expected)
+    entries = _by_plain_name(path, chain.from_iterable(map(_read_header, shards)), config, expected)
     _compare(path, expected, {name: entry.shape for name, entry in entries.items()})
-    with path.open("rb") as file:
-        return {role: _map(file, entries[name]) for name, (role, _) in expected.items()}
+    tensors: dict[str, Floats] = {}
+    for shard in shards:
+        with shard.open("rb") as file:
+            wanted = ((role, entries[name]) for name, (role, _) in expected.items())
+            tensors.update((role, _map(file, entry)) for role, entry in wanted if entry.path == shard)
+    return tensors
 
 
-def _weights_file(folder: Path) -> Path:
+def _weights_files(folder: Path) -> tuple[Path, list[Path]]:
+    """Return the file that says which tensors there are, and those that they are in."""
     path = folder / "model.safetensors"
-    refuse_link_out(path, folder)
-    if path.is_file():
-        return path
-    if (pickle := folder / "pytorch_model.bin").exists():
-        raise pickle_refusal(str(pickle), str(folder), str(folder))
+    if is_there(path):
+        return path, [path]
+    index = folder / "model.safetensors.index.json"
+    if is_there(index):
+        return index, _read_index(index)
+    for pickle in (folder / "pytorch_model.bin", folder / "pytorch_model.bin.index.json"):
+        if pickle.exists():
+            raise pickle_refusal(str(pickle), str(folder), str(folder))
     raise CheckpointNotFoundError(f"{path}: there is no such file; expected the checkpoint's weights")
 
 
@@ -122,14 +104,38 @@ def pickle_refusal(pickle: str, source: str, folder: str) -> UnsupportedCheckpoi
     )
 
 
+def _read_index(path: Path) -> list[Path]:
+    """Return the files of a checkpoint in several, each checked to hold the tensors that the index puts there."""
+    listed = read_json(path).get("weight_map", dict)
+    for name, shard in listed.items():
+        if not isinstance(shard, str) or not SHARD.fullmatch(shard):
+            raise CheckpointError(
+                f"{path}: the tensor {shown(name)} is in {shown(shard)}; expected the name of a safetensors "
+                "file beside the index"
+            )
+    shards = [path.parent / shard for shard in sorted(set(listed.values()))]
+    for shard in shards:
+        if not is_there(shard):
+            raise CheckpointNotFoundError(f"{shard}: there is no such file, and {path.name} names it")
+    found = {(entry.name, entry.path.name) for shard in shards for entry in _read_header(shard)}
+    for name, shard in sorted(found ^ set(listed.items()))[:1]:
+        raise CheckpointError(
+            f"{path}: the tensor {shown(name)} is in {shard} according to either this index or that file, and not "
+            "to both; copy all files of the checkpoint again"
+        )
+    return shards
+
+
 @dataclass(frozen=True)
 class Entry:
-    """A tensor as the file's header describes it; `start` counts from the start of the file."""
+    """A tensor as the header of its file describes it; `start` counts from the start of the file."""
 
+    path: Path
     name: str
     dtype: str
     shape: tuple[int, ...]
     start: int
+    stop: int
 
 
 def _read_header(path: Path) -> Iterator[Entry]:
@@ -146,7 +152,8 @@ def _read_header(path: Path) -> Iterator[Entry]:
         header = json.loads(file.read(size))
     for name, entry in header.items():
         if name != "__metadata__":
-            yield Entry(name, entry["dtype"], tuple(entry["shape"]), 8 + size + entry["data_offsets"][0])
+            start, stop = (8 + size + offset for offset in entry["data_offsets"])
+            yield Entry(path, name, entry["dtype"], tuple(entry["shape"]), start, stop)
 
 
 def _by_plain_name(
@@ -154,37 +161,63 @@ def _by_plain_name(
 ) -> dict[str, Entry]:
     """Sort tensors by their names without the model's prefix, and with today's names of the layer norms.
 
-    Those that are neither expected nor of any use are left out.
+    Those that are neither expected nor of any use are left out, as are copies.
     """
     found: dict[str, Entry] = {}
     for entry in entries:
-        name = entry.name.removeprefix(f"{config.model_type}.")
-        name = name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
-        if name not in expected and name.startswith(IGNORED):
+        name = _plain_name(entry.name, config.family)
+        if name not in expected and name.startswith(config.family.ignored):
             continue
-        if name in found:
+        if name not in found:
+            found[name] = entry
+        elif not _same(found[name], entry):
             raise CheckpointError(
                 f"{path}: {found[name].name!r} and {entry.name!r} are two tensors for one role; expected one "
                 "of them, and nothing says which"
             )
-        found[name] = entry
     return found
+
+
+def _plain_name(name: str, family: Family) -> str:
+    for prefix in (*WRAPPERS, family.prefix):
+        name = name.removeprefix(prefix)
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """Whether two tensors are one and the same, saved twice."""
+    return (one.dtype, one.shape) == (other.dtype, other.shape) and all(
+        a == b for a, b in zip(_pieces(one), _pieces(other), strict=True)
+    )
+
+
+def _pieces(entry: Entry) -> Iterator[bytes]:
+    with entry.path.open("rb") as file:
+        file.seek(entry.start)
+        for start in range(entry.start, entry.stop, PIECE):
+            yield file.read(min(PIECE, entry.stop - start))
 
 
 def _expected(config: TransformerConfig, head: Rows) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Yield role, name and shape of every tensor that a checkpoint of this configuration has."""
+    family = config.family
     sizes = {
         "V": config.vocab_size,
         "P": config.max_position_embeddings,
         "Y": config.type_vocab_size,
+        "E": config.embedding_size,
         "D": config.hidden_size,
         "F": config.intermediate_size,
+        "H": config.num_attention_heads,
+        "B": BUCKETS,
     }
-    for role, name, dimensions in (*EMBEDDING_TENSORS, *head):
+    projection = family.projection if config.embedding_size != config.hidden_size else ()
+    for role, name, dimensions in (*family.embedding_tensors, *projection, *head):
         yield role, name, tuple(sizes[d] if isinstance(d, str) else d for d in dimensions)
     for i in range(config.num_hidden_layers):
-        for role, name, dimensions in LAYER_TENSORS:
-            yield f"layers.{i}.{role}", f"encoder.layer.{i}.{name}", tuple(sizes[d] for d in dimensions)
+        for role, name, dimensions in family.layer_tensors:
+            shape = tuple(sizes[d] for d in dimensions)
+            yield f"layers.{i}.{role}", f"{family.layer_prefix}{i}.{name}", shape
 
 
 def _compare(

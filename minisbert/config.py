@@ -10,12 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, shown
-from minisbert.jsonfile import is_there, read_json
+from minisbert.families import FAMILIES, Family
+from minisbert.jsonfile import JsonFile, is_there, read_json
 from minisbert.modules import read_modules, read_normalize, read_pooling_mode
 
 __all__ = ["CheckpointConfig", "TransformerConfig", "read_config"]
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
+# Settings of any family that change the result, and the values that are computed here.
+REFUSE_UNLESS: dict[str, tuple[Any, ...]] = {
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "is_encoder_decoder": (False,),
+    "chunk_size_feed_forward": (0,),
+    "quantization_config": (),
+    "pruned_heads": ({},),
+}
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 MAX_LAYERS = 1024  # far more than any encoder has: a bound, so that a damaged number can't keep us busy
 
@@ -33,13 +44,19 @@ class TransformerConfig:
     layer_norm_eps: float
     vocab_size: int
     max_position_embeddings: int
-    type_vocab_size: int
+    type_vocab_size: int  # 0 where token types are not told apart
     pad_token_id: int
+    embedding_size: int
+
+    @property
+    def family(self) -> Family:
+        """The names and habits of this kind of checkpoint."""
+        return FAMILIES[self.model_type]
 
     @property
     def positions_follow_ids(self) -> bool:
         """Whether positions are counted over the ids that are not padding, as RoBERTa does."""
-        return self.model_type == "roberta"
+        return self.family.positions_follow_ids
 
     @property
     def max_tokens(self) -> int:
@@ -109,46 +126,46 @@ def read_config(folder: Path) -> CheckpointConfig:
 def _read_transformer(path: Path) -> TransformerConfig:
     if not is_there(path):
         raise CheckpointNotFoundError(
-            f"{path}: there is no such file; expected the config.json of a BERT or RoBERTa checkpoint"
+            f"{path}: there is no such file; expected the config.json of a transformers checkpoint"
         )
     file = read_json(path)
-    file.refuse_unless(
-        {
-            "model_type": ("bert", "roberta"),
-            "hidden_act": ACTIVATIONS,
-            "position_embedding_type": ("absolute",),
-            "is_decoder": (False,),
-            "add_cross_attention": (False,),
-            "is_encoder_decoder": (False,),
-            "chunk_size_feed_forward": (0,),
-            "quantization_config": (),
-            "pruned_heads": ({},),
-        }
-    )
-    model_type, eps = file.get("model_type", str), file.get("layer_norm_eps", float)
-    if not 0 < eps < 1:
-        raise CheckpointError(f"{path}: layer_norm_eps is {shown(eps)}; expected a number between 0 and 1")
+    file.refuse_unless({"model_type": tuple(FAMILIES)})
+    model_type = file.get("model_type", str)
+    family = FAMILIES[model_type]
+    file.refuse_unless(REFUSE_UNLESS | {family.key("hidden_act"): ACTIVATIONS} | dict(family.refuse_unless))
+    hidden_size = file.size(family.key("hidden_size"))
     config = TransformerConfig(
         model_type=model_type,
-        hidden_size=file.size("hidden_size"),
-        num_hidden_layers=file.size("num_hidden_layers", at_most=MAX_LAYERS),
-        num_attention_heads=file.size("num_attention_heads"),
-        intermediate_size=file.size("intermediate_size"),
-        hidden_act=file.get("hidden_act", str),
-        layer_norm_eps=eps,
+        hidden_size=hidden_size,
+        num_hidden_layers=file.size(family.key("num_hidden_layers"), at_most=MAX_LAYERS),
+        num_attention_heads=file.size(family.key("num_attention_heads")),
+        intermediate_size=file.size(family.key("intermediate_size")),
+        hidden_act=file.get(family.key("hidden_act"), str),
+        layer_norm_eps=family.layer_norm_eps or _read_eps(file),
         vocab_size=file.size("vocab_size"),
         max_position_embeddings=file.size("max_position_embeddings"),
-        type_vocab_size=file.size("type_vocab_size"),
-        pad_token_id=file.get("pad_token_id", int, {"bert": 0, "roberta": 1}[model_type]),
+        type_vocab_size=file.size("type_vocab_size") if family.has_token_types else 0,
+        pad_token_id=file.get("pad_token_id", int, family.pad_token_id),
+        embedding_size=file.size("embedding_size") if family.projection else hidden_size,
     )
     _check_sizes(path, config)
     return config
 
 
+def _read_eps(file: JsonFile) -> float:
+    eps = file.get("layer_norm_eps", float)
+    if not 0 < eps < 1:
+        raise CheckpointError(
+            f"{file.path}: layer_norm_eps is {shown(eps)}; expected a number between 0 and 1"
+        )
+    return eps
+
+
 def _check_sizes(path: Path, config: TransformerConfig) -> None:
+    key = config.family.key
     if config.hidden_size % config.num_attention_heads:
         raise CheckpointError(
-            f"{path}: hidden_size is {config.hidden_size} and num_attention_heads is "
+            f"{path}: {key('hidden_size')} is {config.hidden_size} and {key('num_attention_heads')} is "
             f"{config.num_attention_heads}; expected a width that the heads can share evenly"
         )
     if not 0 <= config.pad_token_id < config.vocab_size:

@@ -1,4 +1,4 @@
-"""The forward pass of BERT and RoBERTa sentence encoders: token ids in, sentence vectors out.
+"""The forward pass of sentence encoders of the BERT family: token ids in, sentence vectors out.
 
 Read it from top to bottom: it is in execution order. `kernels` stands for the functions in
 `minisbert.kernels.reference`, or for their faster twins.
@@ -33,12 +33,16 @@ class LayerNorm:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Tables of word (V, D), position (P, D) and token type vectors, and the norm of their sum."""
+    """Tables of word (V, D), position (P, D) and token type vectors, and the norm of their sum.
+
+    DistilBERT and MPNet have no token types. ELECTRA's vectors are narrower, and projected to D.
+    """
 
     word: Floats
     position: Floats
-    token_type: Floats
+    token_type: Floats | None
     norm: LayerNorm
+    projection: Any | None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Weights:
 
     embeddings: Embeddings
     layers: tuple[Layer, ...]
+    position_bias: Floats | None  # (H, 2P - 1), in MPNet only
 
 
 def sentence_vectors(states: Floats, offsets: Ints, normalize: bool, kernels: Kernels) -> Floats:
@@ -87,7 +92,7 @@ def token_states(
     """Run the transformer over a micro-batch: token ids (N,) -> token states (N, D)."""
     x = embed(ids, types, offsets, weights.embeddings, config, kernels)  # (N, D)
     for layer in weights.layers:
-        x = self_attention(x, offsets, layer.attention, config, kernels)
+        x = self_attention(x, offsets, layer.attention, weights.position_bias, config, kernels)
         x = feed_forward(x, layer.feed_forward, config, kernels)
     return x
 
@@ -98,7 +103,8 @@ def embed(
     """Say which word, where and of which segment: ``norm(word + token_type + position)``."""
     positions = position_ids(ids, offsets, config)  # (N,)
     x = kernels.embed(ids, positions, types, w.word, w.position, w.token_type)  # (N, D)
-    return kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
+    x = kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
+    return x if w.projection is None else kernels.linear(x, w.projection)
 
 
 def position_ids(ids: Ints, offsets: Ints, config: TransformerConfig) -> Ints:
@@ -117,11 +123,11 @@ def position_ids(ids: Ints, offsets: Ints, config: TransformerConfig) -> Ints:
 
 
 def self_attention(
-    x: Floats, offsets: Ints, w: Attention, config: TransformerConfig, kernels: Kernels
+    x: Floats, offsets: Ints, w: Attention, bias: Floats | None, config: TransformerConfig, kernels: Kernels
 ) -> Floats:
     """Let every token look at every token of its sentence: ``norm(x + output(attention(qkv(x))))``."""
     qkv = kernels.linear(x, w.query_key_value)  # (N, 3D)
-    context = kernels.attention(qkv, offsets, config.num_attention_heads)  # (N, D)
+    context = kernels.attention(qkv, offsets, config.num_attention_heads, bias)  # (N, D)
     x = kernels.linear(context, w.output, residual=x)
     return kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
 
@@ -131,6 +137,26 @@ def feed_forward(x: Floats, w: FeedForward, config: TransformerConfig, kernels: 
     hidden = kernels.linear(x, w.intermediate, activation=config.hidden_act)  # (N, F)
     x = kernels.linear(hidden, w.output, residual=x)  # (N, D)
     return kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
+
+
+def position_bias(table: Floats, positions: int) -> Floats:
+    """Spread a bias for each of 32 buckets over all distances between two tokens: (32, H) -> (H, 2P - 1) [1]_.
+
+    Column ``P - 1 + d`` is for a key that stands d tokens after the query; half of the buckets are for d > 0.
+    Distances below 8 have a bucket each. From there on buckets grow by the square root of 2, up to the last.
+
+    References
+    ----------
+    .. [1] Raffel et al., Exploring the Limits of Transfer Learning, 2019, section 2.1.
+    """
+    after = np.arange(1 - positions, positions)  # (2P - 1,)
+    distance = np.abs(after)
+    starts = 64 << np.arange(
+        1, 8
+    )  # squares of the distances at which the buckets 9 to 15 begin: exact in integers
+    far = 8 + np.searchsorted(starts, distance * distance, side="right")
+    buckets = np.where(distance < 8, distance, far) + 16 * (after > 0)
+    return np.ascontiguousarray(table[buckets].T)
 
 
 def build_weights(
@@ -160,7 +186,10 @@ def build_weights(
     embeddings = Embeddings(
         word=tensors["embeddings.word"],  # left in the file: rows are widened as they are looked up
         position=array("embeddings.position"),
-        token_type=array("embeddings.token_type"),
+        token_type=array("embeddings.token_type") if "embeddings.token_type" in tensors else None,
         norm=norm("embeddings.norm"),
+        projection=dense("embeddings.projection") if "embeddings.projection.weight" in tensors else None,
     )
-    return Weights(embeddings, tuple(layer(f"layers.{i}") for i in range(config.num_hidden_layers)))
+    layers = tuple(layer(f"layers.{i}") for i in range(config.num_hidden_layers))
+    bias = position_bias(array("position_bias"), config.max_tokens) if "position_bias" in tensors else None
+    return Weights(embeddings, layers, bias)

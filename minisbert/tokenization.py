@@ -95,7 +95,7 @@ def load_tokenizer(config: CheckpointConfig) -> SentenceTokenizer:
         library = _read(path, config.do_lower_case)
         suffix, token_type = _probe(path, library)
         num_special = library.num_special_tokens_to_add(False)
-    if config.transformer.type_vocab_size <= token_type:
+    if config.transformer.family.has_token_types and config.transformer.type_vocab_size <= token_type:
         raise CheckpointError(
             f"{path}: gives sentences the token type {token_type}, and config.json says type_vocab_size is "
             f"{config.transformer.type_vocab_size}"

@@ -173,19 +173,23 @@ def test_what_is_not_finite_stays_so() -> None:
 def test_attention(heads: int, width: int, lengths: list[int]) -> None:
     offsets = np.cumsum([0, *lengths])
     qkv = random(int(offsets[-1]), 3 * heads * width)
-    expected = reference.attention(qkv.astype(np.float64), offsets, heads)
-    plain = largest(reference.attention(qkv, offsets, heads) - expected)
-    assert largest(jit.attention(qkv, offsets, heads) - expected) <= 2 * plain + 4 * EPS
+    biases = (None, random(heads, 2 * max(lengths) - 1, seed=1), random(heads, 2 * max(lengths) + 7, seed=2))
+    for bias in biases:
+        wide = None if bias is None else bias.astype(np.float64)
+        expected = reference.attention(qkv.astype(np.float64), offsets, heads, wide)
+        plain = largest(reference.attention(qkv, offsets, heads, bias) - expected)
+        assert largest(jit.attention(qkv, offsets, heads, bias) - expected) <= 2 * plain + 4 * EPS
 
 
 def test_a_sentence_s_attention_does_not_depend_on_the_others() -> None:
     lengths = [3, 70, 1, 0, 33, 200, 12]
     offsets = np.cumsum([0, *lengths])
     qkv = random(int(offsets[-1]), 3 * 4 * 20)
-    together = jit.attention(qkv, offsets, 4)
-    for start, stop in itertools.pairwise(offsets):
-        alone = jit.attention(qkv[start:stop], np.array([0, stop - start]), 4)
-        np.testing.assert_array_equal(alone, together[start:stop])
+    for bias in (None, random(4, 401)):
+        together = jit.attention(qkv, offsets, 4, bias)
+        for start, stop in itertools.pairwise(offsets):
+            alone = jit.attention(qkv[start:stop], np.array([0, stop - start]), 4, bias)
+            np.testing.assert_array_equal(alone, together[start:stop])
 
 
 def test_attention_survives_large_scores() -> None:
@@ -224,5 +228,6 @@ def test_mean_pool_and_normalize() -> None:
 def test_embed_is_the_reference_s() -> None:
     word, position, types = random(9, 5), random(8, 5, seed=1), random(2, 5, seed=2)
     ids, places, kinds = np.array([8, 0, 3]), np.array([0, 1, 7]), np.array([0, 1, 0])
-    found = jit.embed(ids, places, kinds, word, position, types)
-    np.testing.assert_array_equal(found, reference.embed(ids, places, kinds, word, position, types))
+    for table in (types, None):
+        found = jit.embed(ids, places, kinds, word, position, table)
+        np.testing.assert_array_equal(found, reference.embed(ids, places, kinds, word, position, table))

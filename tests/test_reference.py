@@ -137,17 +137,17 @@ def test_attention_stays_within_its_sentence(dtype: str) -> None:
     offsets, heads, K = np.array([0, 1, 1, 4, 9]), 2, 3
     D = heads * K
     qkv = rng.standard_normal((9, 3 * D)).astype(dtype)
-    expected = np.zeros((9, D))
+    bias = rng.standard_normal((heads, 13)).astype(dtype)
+    expected, biased = np.zeros((9, D)), np.zeros((9, D))
     q, keys, v = (part.astype(np.float64) for part in np.split(qkv, 3, axis=1))
     for start, stop in pairwise(offsets):
         for h in range(0, D, K):
             for t in range(start, stop):
-                scores = [
-                    math.exp(q[t, h : h + K] @ keys[u, h : h + K] / math.sqrt(K)) for u in range(start, stop)
-                ]
-                expected[t, h : h + K] = sum(
-                    s * v[u, h : h + K] for s, u in zip(scores, range(start, stop), strict=True)
-                ) / math.fsum(scores)
+                scores = q[t, h : h + K] @ keys[start:stop, h : h + K].T / math.sqrt(K)
+                for result, added in ((expected, 0), (biased, bias[h // K, 6 - t + start : 6 - t + stop])):
+                    weights = np.exp(scores + added)
+                    result[t, h : h + K] = weights @ v[start:stop, h : h + K] / weights.sum()
+    assert largest(k.attention(qkv, offsets, heads, bias) - biased) <= 32 * EPS[dtype]
     assert largest(k.attention(qkv, offsets, heads) - expected) <= 32 * EPS[dtype]
 
 

@@ -1,6 +1,7 @@
 """Attention of some heads over one sentence, on the same tile as the matrix multiply.
 
-Both multiplies of ``softmax(q k.T / sqrt(K)) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T up to 512.
+Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T
+up to 512.
 So the scores of a block of queries are made, turned into weights and used up before those of the next block: they
 take at most 115 kB and never leave the second-level cache. What the tile needs packed of k and v is a few kilobytes,
 read from where the query-key-value multiply left them. q is read in place, and the result written in place.
@@ -18,8 +19,10 @@ from minisbert.kernels.simd import call, softmax
 
 
 @part
-def attend(tile: int, qkv: Any, offsets: Any, s: int, heads: Any, num_heads: int, context: Any) -> None:
-    """Fill the part of `context` (N, D) that these heads of sentence s make."""
+def attend(
+    tile: int, qkv: Any, offsets: Any, s: int, heads: Any, num_heads: int, bias: Any, context: Any
+) -> None:
+    """Fill the part of `context` (N, D) that these heads of sentence s make; a bias of no columns stands for none."""
     start, stop = offsets[s], offsets[s + 1]
     T, D = stop - start, context.shape[1]
     K = D // num_heads
@@ -38,12 +41,26 @@ def attend(tile: int, qkv: Any, offsets: Any, s: int, heads: Any, num_heads: int
             q = qkv.ctypes.data + (first * 3 * D + h * K) * 4
             multiply_panels(tile, q, 3 * D * 4, count, keys, K, zeros.ctypes.data, scores)
             for i in range(count):
+                if bias.shape[1] > 0:
+                    add_bias(
+                        bias[h, bias.shape[1] // 2 - (first - start + i) :],
+                        T,
+                        np.float32(np.sqrt(K)),
+                        scores[i],
+                    )
                 totals[i] = softmax(scores.ctypes.data + i * scores.shape[1] * 4, T, scale)
             weights = scores.ctypes.data
             multiply_panels(tile, weights, scores.shape[1] * 4, count, values, T, zeros.ctypes.data, found)
             for i in range(count):
                 for j in range(K):
                     context[first + i, h * K + j] = found[i, j] * totals[i]
+
+
+@part
+def add_bias(bias: Any, T: int, root: Any, scores: Any) -> None:
+    """Add what T keys are favoured by, to scores that are still to be divided by the root."""
+    for j in range(T):
+        scores[j] += bias[j] * root
 
 
 @part

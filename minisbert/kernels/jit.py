@@ -57,11 +57,12 @@ def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Fl
 
 
 def embed(
-    ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats
+    ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats | None
 ) -> Floats:
     """Twin of `reference.embed`, and as simple: it only moves rows."""
     x = word[ids].astype(np.float32, copy=False)  # (N, D)
-    x += token_type[types]
+    if token_type is not None:
+        x += token_type[types]
     x += position[positions]
     return x
 
@@ -74,11 +75,11 @@ def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
     return y
 
 
-def attention(qkv: Floats, offsets: Ints, num_heads: int) -> Floats:
+def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats:
     """Twin of `reference.attention`."""
     context = np.empty((len(qkv), qkv.shape[1] // 3), np.float32)
     _, team = _compiled()
-    team.attention(qkv, offsets, num_heads, context)
+    team.attention(qkv, offsets, num_heads, _NONE if bias is None else bias, context)
     return context
 
 

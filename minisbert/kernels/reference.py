@@ -80,14 +80,16 @@ def linear(x: Floats, dense: Dense, activation: str | None = None, residual: Flo
 
 
 def embed(
-    ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats
+    ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats | None
 ) -> Floats:
     """``word[ids] + token_type[types] + position[positions]``: (N,) -> (N, D).
 
-    The word table may be a map of the file in a narrower dtype: only the rows that occur are read.
+    A family may have no token types. The word table may be a map of the file in a narrower dtype: only the
+    rows that occur are read.
     """
     x: Floats = word[ids].astype(position.dtype)  # (N, D)
-    x += token_type[types]
+    if token_type is not None:
+        x += token_type[types]
     x += position[positions]
     return x
 
@@ -118,8 +120,10 @@ def softmax(scores: Floats) -> Floats:
     return scores
 
 
-def attention(qkv: Floats, offsets: Ints, num_heads: int) -> Floats:
-    """``softmax(q @ k.T / sqrt(K)) @ v`` by sentence and head: (N, 3D) -> (N, D) [1]_.
+def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats:
+    """``softmax(q @ k.T / sqrt(K) + bias) @ v`` by sentence and head: (N, 3D) -> (N, D) [1]_.
+
+    The bias (H, 2P - 1), P >= T, is that of a key by its distance from the query: column P - 1 is for distance 0.
 
     References
     ----------
@@ -133,6 +137,9 @@ def attention(qkv: Floats, offsets: Ints, num_heads: int) -> Floats:
     for start, stop in pairwise(offsets):
         q, k, v = heads[:, :, start:stop]  # (H, T, K) each
         scores = (q * scale) @ k.swapaxes(1, 2)  # (H, T, T)
+        if bias is not None:
+            places = np.arange(stop - start)
+            scores += bias[:, bias.shape[1] // 2 + places - places[:, None]]
         context[start:stop] = (softmax(scores) @ v).swapaxes(0, 1) if stop > start else 0  # (T, H, K)
     return context.reshape(N, D)
 

@@ -144,10 +144,10 @@ def do_attend(tile: int, unit: int, a: Any) -> None:
     """Do one group of heads of one sentence; the arguments are those that `post_attention` wrote."""
     N, D, num_heads, S = a[0], a[1], a[2], a[3]
     qkv, context = carray(floats_at(a[4]), (N, 3 * D)), carray(floats_at(a[5]), (N, D))
-    offsets = carray(longs_at(a[6]), (S + 1,))
+    offsets, bias = carray(longs_at(a[6]), (S + 1,)), carray(floats_at(a[7]), (num_heads, a[8]))
     s, g = unit // GROUPS, unit % GROUPS
     heads = range(g * num_heads // GROUPS, (g + 1) * num_heads // GROUPS)
-    attend(tile, qkv, offsets, s, heads, num_heads, context)
+    attend(tile, qkv, offsets, s, heads, num_heads, bias, context)
 
 
 def _work(address: int, job: int) -> None:
@@ -219,12 +219,13 @@ def post_linear(board: Any, x: Any, panels: Any, bias: Any, residual: Any, activ
     run(board, MULTIPLY, panels.shape[0])
 
 
-@kernel("void(i8[::1], f4[:,::1], i8[::1], i8, f4[:,::1])")
-def post_attention(board: Any, qkv: Any, offsets: Any, num_heads: int, context: Any) -> None:
-    """Run `attend.attend` for all groups of heads of all sentences."""
+@kernel("void(i8[::1], f4[:,::1], i8[::1], i8, f4[:,::1], f4[:,::1])")
+def post_attention(board: Any, qkv: Any, offsets: Any, num_heads: int, bias: Any, context: Any) -> None:
+    """Run `attend.attend` for all groups of heads of all sentences; a bias of no columns stands for none."""
     a, sentences = close(board), len(offsets) - 1
     a[0], a[1], a[2], a[3] = context.shape[0], context.shape[1], num_heads, sentences
     a[4], a[5], a[6] = qkv.ctypes.data, context.ctypes.data, offsets.ctypes.data
+    a[7], a[8] = bias.ctypes.data, bias.shape[1]
     run(board, ATTEND, sentences * GROUPS)
 
 
@@ -246,9 +247,9 @@ def linear(x: Any, panels: Any, bias: Any, residual: Any, activation: int, y: An
     post_linear(_board(), x, panels, bias, residual, activation, y)
 
 
-def attention(qkv: Any, offsets: Any, num_heads: int, context: Any) -> None:
+def attention(qkv: Any, offsets: Any, num_heads: int, bias: Any, context: Any) -> None:
     """Run `post_attention` on this thread's board."""
-    post_attention(_board(), qkv, offsets, num_heads, context)
+    post_attention(_board(), qkv, offsets, num_heads, bias, context)
 
 
 # --- Helpers ----------------------------------------------------------------------------------------------

@@ -1,0 +1,166 @@
+"""The families of checkpoints: one computation, under the names that each family gives to it.
+
+`minisbert.model` computes them all, and asks of each array by its role. What differs stands here, one record a
+family: the names of tensors and of settings, and the few numbers that are not settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+__all__ = ["BUCKETS", "FAMILIES", "Family", "Table"]
+
+# Rows of role, name in the file, and shape as letters: those of `minisbert.model`, and Y token types, E the width of
+# the embeddings, and B buckets of distances.
+Table: TypeAlias = tuple[tuple[str, str, str], ...]
+
+BUCKETS = 32  # of MPNet's distances: the reference computes with 32, whatever the setting says
+
+
+@dataclass(frozen=True)
+class Family:
+    """What sets a family apart: the tables are in the order of the file.
+
+    `layer_tensors` stand after `layer_prefix` and the number of the layer. `projection` maps embeddings to the width
+    of the layers, where the two differ. `ignored` are the beginnings of names that sentence vectors do not depend on:
+    buffers that can be computed, and heads. `keys` has the settings that go by another name in this family's
+    ``config.json``, and `refuse_unless` the values that its settings must have.
+    """
+
+    prefix: str
+    embedding_tensors: Table
+    layer_prefix: str
+    layer_tensors: Table
+    ignored: tuple[str, ...]
+    projection: Table = ()
+    keys: Mapping[str, str] = field(default_factory=dict)
+    refuse_unless: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    layer_norm_eps: float | None = None  # where it is no setting
+    pad_token_id: int = 0  # where none is stated
+    positions_follow_ids: bool = False
+
+    @property
+    def has_token_types(self) -> bool:
+        """Whether there is a vector for each token type."""
+        return any(role == "embeddings.token_type" for role, _, _ in self.embedding_tensors)
+
+    def key(self, name: str) -> str:
+        """Return what a setting is called in this family's ``config.json``."""
+        return self.keys.get(name, name)
+
+
+def _affine(role: str, name: str, shape: str) -> Table:
+    """A matrix and its bias, or the scale and the shift of a norm."""
+    return ((f"{role}.weight", f"{name}.weight", shape), (f"{role}.bias", f"{name}.bias", shape[0]))
+
+
+_WORD_AND_POSITION: Table = (
+    ("embeddings.word", "embeddings.word_embeddings.weight", "VE"),
+    ("embeddings.position", "embeddings.position_embeddings.weight", "PE"),
+)
+_TOKEN_TYPE: Table = (("embeddings.token_type", "embeddings.token_type_embeddings.weight", "YE"),)
+_EMBEDDING_NORM = _affine("embeddings.norm", "embeddings.LayerNorm", "E")
+_FEED_FORWARD: Table = (
+    *_affine("feed_forward.intermediate", "intermediate.dense", "FD"),
+    *_affine("feed_forward.output", "output.dense", "DF"),
+    *_affine("feed_forward.norm", "output.LayerNorm", "D"),
+)
+_BERT_LAYER: Table = (
+    *_affine("attention.query", "attention.self.query", "DD"),
+    *_affine("attention.key", "attention.self.key", "DD"),
+    *_affine("attention.value", "attention.self.value", "DD"),
+    *_affine("attention.output", "attention.output.dense", "DD"),
+    *_affine("attention.norm", "attention.output.LayerNorm", "D"),
+    *_FEED_FORWARD,
+)
+_DISTILBERT_LAYER: Table = (
+    *_affine("attention.query", "attention.q_lin", "DD"),
+    *_affine("attention.key", "attention.k_lin", "DD"),
+    *_affine("attention.value", "attention.v_lin", "DD"),
+    *_affine("attention.output", "attention.out_lin", "DD"),
+    *_affine("attention.norm", "sa_layer_norm", "D"),
+    *_affine("feed_forward.intermediate", "ffn.lin1", "FD"),
+    *_affine("feed_forward.output", "ffn.lin2", "DF"),
+    *_affine("feed_forward.norm", "output_layer_norm", "D"),
+)
+_MPNET_LAYER: Table = (
+    *_affine("attention.query", "attention.attn.q", "DD"),
+    *_affine("attention.key", "attention.attn.k", "DD"),
+    *_affine("attention.value", "attention.attn.v", "DD"),
+    *_affine("attention.output", "attention.attn.o", "DD"),
+    *_affine("attention.norm", "attention.LayerNorm", "D"),
+    *_FEED_FORWARD,
+)
+_POSITION_BIAS: Table = (("position_bias", "encoder.relative_attention_bias.weight", "BH"),)
+
+_IGNORED = ("embeddings.position_ids", "embeddings.token_type_ids", "pooler.", "classifier.", "qa_outputs.")
+
+_BERT = Family(
+    prefix="bert.",
+    embedding_tensors=(*_WORD_AND_POSITION, *_TOKEN_TYPE, *_EMBEDDING_NORM),
+    layer_prefix="encoder.layer.",
+    layer_tensors=_BERT_LAYER,
+    ignored=(*_IGNORED, "cls."),
+)
+_ROBERTA = Family(
+    prefix="roberta.",
+    embedding_tensors=_BERT.embedding_tensors,
+    layer_prefix="encoder.layer.",
+    layer_tensors=_BERT_LAYER,
+    ignored=(*_IGNORED, "lm_head."),
+    pad_token_id=1,
+    positions_follow_ids=True,
+)
+_ELECTRA = Family(
+    prefix="electra.",
+    embedding_tensors=_BERT.embedding_tensors,
+    projection=_affine("embeddings.projection", "embeddings_project", "DE"),
+    layer_prefix="encoder.layer.",
+    layer_tensors=_BERT_LAYER,
+    ignored=(
+        *_IGNORED,
+        "discriminator_predictions.",
+        "generator_predictions.",
+        "generator_lm_head.",
+        "sequence_summary.",
+    ),
+)
+_DISTILBERT = Family(
+    prefix="distilbert.",
+    embedding_tensors=(*_WORD_AND_POSITION, *_EMBEDDING_NORM),
+    layer_prefix="transformer.layer.",
+    layer_tensors=_DISTILBERT_LAYER,
+    ignored=(*_IGNORED, "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier."),
+    keys={
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+        "hidden_act": "activation",
+    },
+    layer_norm_eps=1e-12,
+)
+_MPNET = Family(
+    prefix="mpnet.",
+    embedding_tensors=(*_WORD_AND_POSITION, *_EMBEDDING_NORM, *_POSITION_BIAS),
+    layer_prefix="encoder.layer.",
+    layer_tensors=_MPNET_LAYER,
+    ignored=(*_IGNORED, "lm_head."),
+    refuse_unless={"relative_attention_num_buckets": (BUCKETS,), "pad_token_id": (1,)},
+    pad_token_id=1,
+    positions_follow_ids=True,
+)
+
+# By the model_type of config.json. DistilRoBERTa is a RoBERTa; XLM-RoBERTa and CamemBERT differ from it in their
+# tokenizers alone.
+FAMILIES: Mapping[str, Family] = {
+    "bert": _BERT,
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "distilbert": _DISTILBERT,
+    "electra": _ELECTRA,
+    "mpnet": _MPNET,
+}
