@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minisbert.errors import CheckpointError, CheckpointNotFoundError, shown
+from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 from minisbert.families import FAMILIES, Family
 from minisbert.jsonfile import JsonFile, is_there, read_json
 from minisbert.modules import read_modules, read_normalize, read_pooling_mode
@@ -26,6 +26,8 @@ REFUSE_UNLESS: dict[str, tuple[Any, ...]] = {
     "chunk_size_feed_forward": (0,),
     "quantization_config": (),
     "pruned_heads": ({},),
+    "adapters": (),
+    "auto_map": (),
 }
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 MAX_LAYERS = 1024  # far more than any encoder has: a bound, so that a damaged number can't keep us busy
@@ -127,6 +129,11 @@ def _read_transformer(path: Path) -> TransformerConfig:
     if not is_there(path):
         raise CheckpointNotFoundError(
             f"{path}: there is no such file; expected the config.json of a transformers checkpoint"
+        )
+    if is_there(adapter := path.with_name("adapter_config.json")):
+        raise UnsupportedCheckpointError(
+            f"{adapter}: the weights are changed by an adapter. Where peft is installed, merge it: load the "
+            "model, call merge_and_unload() and save the result"
         )
     file = read_json(path)
     file.refuse_unless({"model_type": tuple(FAMILIES)})

@@ -191,7 +191,8 @@ def build_full_size_roberta(folder: Path, bpe_folder: Path) -> None:
 def build_tiny_bert(folder: Path, minilm: Path) -> None:
     """Write a small BERT whose WordPiece vocabulary is a part of the genuine one."""
     tokenizer = json.loads((minilm / "tokenizer.json").read_text(encoding="utf-8"))
-    names = _small_vocabulary(list(tokenizer["model"]["vocab"]))
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    names = small_vocabulary(list(tokenizer["model"]["vocab"]), special, 400)
     tokenizer["model"]["vocab"] = vocab = {name: index for index, name in enumerate(names)}
     tokenizer["truncation"] = tokenizer["padding"] = None
     for token in tokenizer["added_tokens"]:
@@ -203,13 +204,12 @@ def build_tiny_bert(folder: Path, minilm: Path) -> None:
     write_checkpoint(folder, config, weights, tokenizer, max_seq_length=TINY_LIMIT)
 
 
-def _small_vocabulary(tokens: list[str]) -> list[str]:
-    """The special tokens, the single ASCII characters, a few Chinese ones and the 400 most frequent pieces."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+def small_vocabulary(tokens: list[str], special: tuple[str, ...], count: int) -> list[str]:
+    """The special tokens, the single ASCII characters, a few Chinese ones and the most frequent pieces."""
     ascii_tokens = [token for token in tokens if token.isascii() and not (token[0] == "[" and len(token) > 1)]
     characters = [token for token in ascii_tokens if len(token.removeprefix("##")) == 1]
     pieces = [token for token in ascii_tokens if token not in characters]
-    return [*special, *characters, *"\u4e2d\u6587\u65e5", *pieces[:400]]
+    return [*special, *characters, *"\u4e2d\u6587\u65e5", *pieces[:count]]
 
 
 def build_tiny_roberta(folder: Path, bpe_folder: Path) -> None:
@@ -263,7 +263,7 @@ def roberta_tokenizer(tokens: list[str], merges: list[str], vocab_size: int) -> 
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added_token(vocab[name], name) for name in special],
+        "added_tokens": [added_token(vocab[name], name) for name in special],
         "normalizer": None,
         "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True},
         "post_processor": {
@@ -287,7 +287,8 @@ def roberta_tokenizer(tokens: list[str], merges: list[str], vocab_size: int) -> 
     }
 
 
-def _added_token(index: int, content: str) -> dict[str, Any]:
+def added_token(index: int, content: str) -> dict[str, Any]:
+    """A special token as ``tokenizer.json`` describes it."""
     # <mask> takes the space before it along: "a <mask>" has no token for the space.
     flags = {"single_word": False, "lstrip": content == "<mask>", "rstrip": False, "normalized": False}
     return {"id": index, "special": True, "content": content, **flags}
@@ -309,7 +310,7 @@ def write_checkpoint(
     write_json(
         folder / "sentence_bert_config.json", {"max_seq_length": max_seq_length, "do_lower_case": False}
     )
-    write_json(folder / "1_Pooling" / "config.json", _pooling(config["hidden_size"]))
+    write_json(folder / "1_Pooling" / "config.json", _pooling(config.get("hidden_size") or config["dim"]))
     write_json(folder / "config_sentence_transformers.json", _sentence_transformers(prompts))
     write_json(folder / "tokenizer.json", tokenizer)
     write_json(folder / "tokenizer_config.json", _tokenizer_config(config))
@@ -338,7 +339,7 @@ def _sentence_transformers(prompts: dict[str, str] | None) -> dict[str, Any]:
 
 
 def _tokenizer_config(config: dict[str, Any]) -> dict[str, Any]:
-    name = {"bert": "BertTokenizer", "roberta": "RobertaTokenizer"}[config["model_type"]]
+    name = "RobertaTokenizer" if config["model_type"] == "roberta" else "BertTokenizer"
     offset = config["pad_token_id"] + 1 if config["model_type"] == "roberta" else 0
     return {"tokenizer_class": name, "model_max_length": config["max_position_embeddings"] - offset}
 

@@ -15,7 +15,16 @@ import checkpoints
 import minisbert
 
 DATA = Path(__file__).parent / "data"
-TINY = ("tiny-bert", "tiny-roberta")
+TINY = (
+    "tiny-bert",
+    "tiny-roberta",
+    "tiny-multilingual",
+    "tiny-xlm-roberta",
+    "tiny-camembert",
+    "tiny-distilbert",
+    "tiny-electra",
+    "tiny-mpnet",
+)
 
 # The largest absolute error that is allowed, and why it is not smaller.
 STAGE_TOLERANCE = {

@@ -43,6 +43,8 @@ def stages(encoder: SentenceEncoder, ids: Any, offsets: Any) -> dict[str, Any]:
         return result
 
     found = {"sum": result_of("embed"), "embeddings": result_of("layer_norm")}
+    if config.embedding_size != config.hidden_size:
+        found["projected"] = result_of("linear")
     for i in range(config.num_hidden_layers):
         found |= zip(
             (f"layer{i}.query", f"layer{i}.key", f"layer{i}.value"),

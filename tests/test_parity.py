@@ -15,7 +15,8 @@ import pytest
 
 import minisbert
 import texts
-from conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, VECTOR_TOLERANCE, largest
+from conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, TINY, VECTOR_TOLERANCE, largest
+from minisbert import model
 from recording import stages
 
 pytest.importorskip("torch", reason="torch is not installed: python tools/dev.py test --parity installs it")
@@ -23,7 +24,7 @@ pytest.importorskip(
     "sentence_transformers", reason="sentence-transformers is not installed: see test_parity.py"
 )
 
-CHECKPOINTS = ("tiny-bert", "tiny-roberta", "minilm", "roberta")
+CHECKPOINTS = (*TINY, "minilm", "roberta")
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +79,11 @@ def test_vectors_and_token_ids(reference: Any, folder: Path) -> None:
     assert ours.max() <= FP32_MARGIN * theirs.max()
     oracle = minisbert.load(folder, dtype="float64").encode(sentences[:100], truncation="silent")
     assert largest(oracle - expected[:100]) <= VECTOR_TOLERANCE["float64"]
+
+
+def test_every_distance_has_the_reference_s_bias() -> None:
+    import torch
+    from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
+
+    buckets = MPNetEncoder.relative_position_bucket(torch.arange(-1999, 2000)).numpy()
+    np.testing.assert_array_equal(model.position_bias(np.arange(32.0)[:, None], 2000)[0], buckets)

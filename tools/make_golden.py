@@ -15,12 +15,15 @@ What it writes. S sentences, N tokens of all sentences end to end, D width, F fe
     Checkpoints with seeded weights. tiny-bert is in the layout that sentence-transformers 6.2 saves. tiny-roberta
     is in the layout of 2.x, with prompts, weight names that begin with ``roberta.``, ``position_ids`` among the
     weights, and a tokenizer.json with truncation and padding to 16 baked in (the limit is 32).
-``tiny-bert.npz``, ``tiny-roberta.npz``
+``tiny-multilingual/``, ``tiny-xlm-roberta/``, ``tiny-camembert/``, ``tiny-distilbert/``, ``tiny-electra/``,
+``tiny-mpnet/``
+    The same for the other families, smaller, each in a layout that `family_checkpoints` states.
+``tiny-bert.npz``, ``tiny-roberta.npz``, and so for each folder
     Each text encoded alone, so that nothing is padded.
 
     - ``texts`` (str): a JSON list; ``ids`` (N,) int32; ``offsets`` (S + 1,) int64: sentence s has the rows
       ``offsets[s]:offsets[s + 1]``
-    - ``embeddings`` (N, D) float64: after their layer norm
+    - ``embeddings`` (N, D) float64: after their layer norm; with ELECTRA (N, E), and ``projected`` (N, D)
     - for each layer i: ``layer{i}.query``, ``.key``, ``.value``, ``.context`` (before the output matrix),
       ``.attention`` (after the layer norm), ``.output`` (after the layer norm), all (N, D) float64, and
       ``.intermediate`` (N, F) float64, after GELU
@@ -95,6 +98,7 @@ from sentence_transformers import SentenceTransformer, SimilarityFunction  # noq
 from sentence_transformers.util import normalize_embeddings, quantize_embeddings, truncate_embeddings  # noqa: E402
 
 import checkpoints  # noqa: E402
+import family_checkpoints  # noqa: E402
 import texts as test_texts  # noqa: E402
 
 Arrays = dict[str, np.ndarray]
@@ -118,6 +122,21 @@ def make_tiny_bert(folder: Path, minilm: Path) -> None:
     with tempfile.TemporaryDirectory() as old:
         checkpoints.build_tiny_bert(Path(old), minilm)
         load(Path(old)).save(str(folder), create_model_card=False)
+
+
+def make_families(minilm: Path, every: list[str]) -> None:
+    """The other families: a small checkpoint and its stages each, of a few texts that show what is theirs."""
+    builders = {"multilingual": (), "xlm-roberta": (), "camembert": (), "distilbert": (minilm,),
+                "electra": (minilm,), "mpnet": (minilm,)}  # fmt: skip
+    for name, sources in builders.items():
+        folder = DATA / f"tiny-{name}"
+        getattr(family_checkpoints, f"build_{name.replace('-', '_')}")(folder, *sources)
+        check_tokenizer(folder, 128 if name == "mpnet" else checkpoints.TINY_LIMIT, every)
+        special = TINY_SPECIAL["bert" if name in ("distilbert", "electra") else "roberta"]
+        sentences = ["", TINY_TEXTS[3], TINY_TEXTS[4], special[-1]]
+        if name == "mpnet":
+            sentences.append(" ".join(["near and far"] * 40))  # of all distances
+        write(f"tiny-{name}.npz", golden_tiny(folder, sentences))
 
 
 # --- Running the reference ----------------------------------------------------------------------------
@@ -153,20 +172,33 @@ def stages(model: SentenceTransformer, texts: list[str]) -> Arrays:
     return {name: np.concatenate(rows) for name, rows in recorded.items()}
 
 
+# Where the stages of a layer are found, in order: as BERT and most others name its modules, DistilBERT, MPNet.
+STAGES = ("query", "key", "value", "context", "attention", "intermediate", "output")
+LAYER_MODULES = {
+    "distilbert": "attention.q_lin attention.k_lin attention.v_lin attention.out_lin sa_layer_norm "
+    "ffn.activation output_layer_norm",
+    "mpnet": "attention.attn.q attention.attn.k attention.attn.v attention.attn.o attention.LayerNorm "
+    "intermediate output",
+}
+BERT_MODULES = (
+    "attention.self.query attention.self.key attention.self.value attention.output.dense attention.output "
+    "intermediate output"
+)
+
+
 def hook_points(model: SentenceTransformer) -> list[tuple[torch.nn.Module, str]]:
     """The genuine modules whose outputs are the stages; a name that ends in ``context`` means the input."""
     encoder = model[0].auto_model
     points = [(encoder.embeddings, "embeddings")]
-    for index, layer in enumerate(encoder.encoder.layer):
-        attention = layer.attention
+    if hasattr(encoder, "embeddings_project"):
+        points.append((encoder.embeddings_project, "projected"))
+    modules = LAYER_MODULES.get(encoder.config.model_type, BERT_MODULES).split()
+    stack = encoder.transformer if encoder.config.model_type == "distilbert" else encoder.encoder
+    for index, layer in enumerate(stack.layer):
         points += [
-            (getattr(attention.self, role), f"layer{index}.{role}") for role in ("query", "key", "value")
+            (layer.get_submodule(module), f"layer{index}.{stage}")
+            for module, stage in zip(modules, STAGES, strict=True)
         ]
-        points += [
-            (attention.output.dense, f"layer{index}.context"),
-            (attention.output, f"layer{index}.attention"),
-        ]
-        points += [(layer.intermediate, f"layer{index}.intermediate"), (layer.output, f"layer{index}.output")]
     return [*points, (model[1], "pooled"), (model[2], "normalised")]
 
 
@@ -291,7 +323,7 @@ def split_heads(rows: np.ndarray, heads: int) -> np.ndarray:
 
 def check_tokenizer(folder: Path, limit: int, texts: list[str]) -> None:
     """Is tokenizer.json alone, with its truncation and padding overridden, the reference's tokenizer?"""
-    tokenizer = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = tokenizers.Tokenizer.from_file(str(next(folder.rglob("tokenizer.json"))))
     tokenizer.enable_truncation(limit)
     tokenizer.no_padding()
     model = load(folder)
@@ -340,6 +372,7 @@ def main() -> None:
         folder = DATA / f"tiny-{family}"
         check_tokenizer(folder, checkpoints.TINY_LIMIT, every)
         write(f"tiny-{family}.npz", golden_tiny(folder, [*TINY_TEXTS, *TINY_SPECIAL[family]]))
+    make_families(arguments.minilm, every)
     write("outputs.npz", golden_outputs())
     check_tokenizer(arguments.minilm, 256, every)
     write("minilm.npz", golden_vectors(arguments.minilm, list(range(len(every))), sha256))
