@@ -7,7 +7,7 @@ family: the names of tensors and of settings, and the few numbers that are not s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 __all__ = ["BUCKETS", "FAMILIES", "Family", "Table"]
@@ -30,6 +30,7 @@ class Family:
     """
 
     prefix: str
+    tokenizer: str  # the class, where no file names one
     embedding_tensors: Table
     layer_prefix: str
     layer_tensors: Table
@@ -99,6 +100,7 @@ _IGNORED = ("embeddings.position_ids", "embeddings.token_type_ids", "pooler.", "
 
 _BERT = Family(
     prefix="bert.",
+    tokenizer="BertTokenizer",
     embedding_tensors=(*_WORD_AND_POSITION, *_TOKEN_TYPE, *_EMBEDDING_NORM),
     layer_prefix="encoder.layer.",
     layer_tensors=_BERT_LAYER,
@@ -106,6 +108,7 @@ _BERT = Family(
 )
 _ROBERTA = Family(
     prefix="roberta.",
+    tokenizer="RobertaTokenizer",
     embedding_tensors=_BERT.embedding_tensors,
     layer_prefix="encoder.layer.",
     layer_tensors=_BERT_LAYER,
@@ -115,6 +118,7 @@ _ROBERTA = Family(
 )
 _ELECTRA = Family(
     prefix="electra.",
+    tokenizer="BertTokenizer",
     embedding_tensors=_BERT.embedding_tensors,
     projection=_affine("embeddings.projection", "embeddings_project", "DE"),
     layer_prefix="encoder.layer.",
@@ -129,6 +133,7 @@ _ELECTRA = Family(
 )
 _DISTILBERT = Family(
     prefix="distilbert.",
+    tokenizer="BertTokenizer",
     embedding_tensors=(*_WORD_AND_POSITION, *_EMBEDDING_NORM),
     layer_prefix="transformer.layer.",
     layer_tensors=_DISTILBERT_LAYER,
@@ -144,6 +149,7 @@ _DISTILBERT = Family(
 )
 _MPNET = Family(
     prefix="mpnet.",
+    tokenizer="MPNetTokenizer",
     embedding_tensors=(*_WORD_AND_POSITION, *_EMBEDDING_NORM, *_POSITION_BIAS),
     layer_prefix="encoder.layer.",
     layer_tensors=_MPNET_LAYER,
@@ -158,8 +164,8 @@ _MPNET = Family(
 FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
-    "xlm-roberta": _ROBERTA,
-    "camembert": _ROBERTA,
+    "xlm-roberta": replace(_ROBERTA, tokenizer="XLMRobertaTokenizer"),
+    "camembert": replace(_ROBERTA, tokenizer="CamembertTokenizer"),
     "distilbert": _DISTILBERT,
     "electra": _ELECTRA,
     "mpnet": _MPNET,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,9 @@ from minisbert.errors import (
     MinisbertError,
     UnsupportedCheckpointError,
 )
+from minisbert.jsonfile import read_json
 from minisbert.links import refuse_link_out
+from minisbert.pretokenization import rebuild, steps_of
 
 __all__ = ["SentenceTokenizer", "TokenIds", "load_tokenizer"]
 
@@ -92,7 +94,7 @@ def load_tokenizer(config: CheckpointConfig) -> SentenceTokenizer:
     path = config.transformer_folder / "tokenizer.json"
     _check_there(path)
     with _library_errors(path):
-        library = _read(path, config.do_lower_case)
+        library = _read(path, config)
         suffix, token_type = _probe(path, library)
         num_special = library.num_special_tokens_to_add(False)
     if config.transformer.family.has_token_types and config.transformer.type_vocab_size <= token_type:
@@ -138,24 +140,22 @@ def _check_there(path: Path) -> None:
         )
 
 
-def _read(path: Path, lower_case: bool) -> Tokenizer:
-    """Read the file, and overrule what it says of truncation, padding and dropout."""
+def _read(path: Path, config: CheckpointConfig) -> Tokenizer:
+    """Read the file, and overrule what it says of truncation, padding, dropout and what other files decide."""
     library = Tokenizer.from_buffer(path.read_bytes())  # not from_file: it takes no name that is not UTF-8
     library.no_truncation()
     library.no_padding()
     if isinstance(library.model, BPE):  # merges left out at random, for training: as RobertaTokenizer, none
         library.model.dropout = None
-    if lower_case and not _lower_cases(library):
-        steps = [Lowercase()] if library.normalizer is None else [Lowercase(), library.normalizer]
-        library.normalizer = NormalizerSequence(steps)
+    settings = read_json(path.with_name("tokenizer_config.json"))
+    family = read_json(path.with_name("config.json")).get(
+        "tokenizer_class", str, config.transformer.family.tokenizer
+    )
+    rebuild(library, settings.get("tokenizer_class", str, family), settings)
+    steps = steps_of(library.normalizer)
+    if config.do_lower_case and not any(isinstance(step, Lowercase) for step in steps):
+        library.normalizer = NormalizerSequence([Lowercase(), *steps])
     return library
-
-
-def _lower_cases(library: Tokenizer) -> bool:
-    """Whether the normaliser has a step that only lower-cases: then the reference adds no second one."""
-    normalizer = library.normalizer
-    steps: Iterable[object] = list(normalizer) if isinstance(normalizer, NormalizerSequence) else [normalizer]  # type: ignore[call-overload]
-    return any(isinstance(step, Lowercase) for step in steps)
 
 
 def _probe(path: Path, library: Tokenizer) -> tuple[int, int]:

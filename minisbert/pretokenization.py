@@ -1,0 +1,70 @@
+"""The steps before the vocabulary: as the reference builds them, which is not always as ``tokenizer.json`` has them.
+
+transformers 5 looks up the tokenizer's class in ``tokenizer_config.json``, else in ``config.json``, else goes by the
+family. It builds the normaliser and the pre-tokeniser of that class, with the settings in ``tokenizer_config.json``,
+and takes from ``tokenizer.json`` the vocabulary, the special tokens and SentencePiece's map of characters. So a BERT
+with ``do_lower_case: false`` keeps capitals, whatever its ``tokenizer.json`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from minisbert.jsonfile import JsonFile
+
+__all__ = ["rebuild", "steps_of"]
+
+
+def rebuild(library: Tokenizer, kind: str, settings: JsonFile) -> None:
+    """Give a tokenizer the steps of its class; one of any other class keeps those of its file."""
+    model, steps = _CLASSES.get(kind.removesuffix("Fast"), (None, None))
+    if model is not None and steps is not None and isinstance(library.model, model):
+        steps(library, settings)
+
+
+def steps_of(normalizer: normalizers.Normalizer | None) -> list[normalizers.Normalizer]:
+    """Return the steps of a normaliser, which may be a sequence of several, or none."""
+    if isinstance(normalizer, normalizers.Sequence):
+        return list(normalizer)  # type: ignore[call-overload, no-any-return]
+    return [] if normalizer is None else [normalizer]
+
+
+def _wordpiece(library: Tokenizer, settings: JsonFile) -> None:
+    library.normalizer = normalizers.BertNormalizer(
+        clean_text=True,
+        handle_chinese_chars=settings.get("tokenize_chinese_chars", bool, True),
+        strip_accents=settings.optional("strip_accents", bool),
+        lowercase=settings.get("do_lower_case", bool, True),
+    )
+    library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    library.model.continuing_subword_prefix = "##"
+    library.model.max_input_chars_per_word = 100
+
+
+def _byte_level(library: Tokenizer, settings: JsonFile) -> None:
+    library.normalizer = normalizers.Sequence([])
+    library.pre_tokenizer = pre_tokenizers.ByteLevel(settings.get("add_prefix_space", bool, False))
+
+
+def _unigram(library: Tokenizer, settings: JsonFile) -> None:
+    steps = steps_of(library.normalizer)
+    library.normalizer = normalizers.Sequence(
+        [step for step in steps if isinstance(step, normalizers.Precompiled)][:1]
+    )
+    scheme = "always" if settings.get("add_prefix_space", bool, True) else "never"
+    library.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme=scheme)]
+    )
+
+
+_CLASSES: dict[str, tuple[type, Callable[[Tokenizer, JsonFile], None]]] = {
+    "BertTokenizer": (models.WordPiece, _wordpiece),
+    "DistilBertTokenizer": (models.WordPiece, _wordpiece),
+    "ElectraTokenizer": (models.WordPiece, _wordpiece),
+    "MPNetTokenizer": (models.WordPiece, _wordpiece),
+    "RobertaTokenizer": (models.BPE, _byte_level),
+    "XLMRobertaTokenizer": (models.Unigram, _unigram),
+    "CamembertTokenizer": (models.Unigram, _unigram),
+}
