@@ -17,6 +17,7 @@ import minisbert
 import texts
 from conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, TINY, VECTOR_TOLERANCE, edit_json, largest
 from minisbert import model
+from minisbert.config import read_config
 from recording import stages
 
 pytest.importorskip("torch", reason="torch is not installed: python tools/dev.py test --parity installs it")
@@ -131,3 +132,31 @@ def test_the_steps_before_the_vocabulary(
     expected = [reference.token_ids(theirs, text).tolist() for text in sentences]
     found = minisbert.load(folder).tokenize(sentences)["input_ids"]
     assert [row for row, ids in enumerate(found) if ids.tolist() != expected[row]] == []
+
+
+SENTENCES = texts.edge_texts()[:15]
+HEADS = ("PreTraining", "MaskedLM", "CausalLM", "NextSentencePrediction", "SequenceClassification",
+         "TokenClassification", "QuestionAnswering", "MultipleChoice")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("size", ["5GB", "30KB"])
+def test_what_transformers_saves_with_a_head(copy_of: Any, name: str, size: str) -> None:
+    """Every model class of the family, saved today in one file or in several, gives the vectors of the plain one."""
+    import transformers
+
+    folder = copy_of(name)
+    expected = minisbert.load(folder).encode(SENTENCES)
+    inner = read_config(folder).transformer_folder
+    base = type(transformers.AutoModel.from_pretrained(inner)).__name__
+    classes = [getattr(transformers, base.replace("Model", f"For{head}"), None) for head in HEADS]
+    models = [
+        kind.from_pretrained(inner, ignore_mismatched_sizes=True) for kind in classes if kind is not None
+    ]
+    assert len(models) >= 5
+    for saved in models:
+        for path in inner.glob("model*"):
+            path.unlink()
+        saved.save_pretrained(inner, max_shard_size=size)
+        assert (inner / "model.safetensors.index.json").exists() == (size != "5GB")
+        np.testing.assert_array_equal(minisbert.load(folder).encode(SENTENCES), expected)
