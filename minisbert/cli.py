@@ -164,9 +164,9 @@ def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
 
 
 def _kernel_folder() -> str | None:
-    from minisbert.kernels import cache
+    from minisbert.kernels import machine
 
-    return None if cache.folder() is None else str(cache.folder())
+    return None if machine.file() is None else str(machine.file())
 
 
 def _versions() -> dict[str, str]:

@@ -616,11 +616,11 @@ def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_warmup_says_where_the_kernels_are(run: Run) -> None:
     pytest.importorskip("numba", reason="numba is not installed, so there is nothing to compile")
-    from minisbert.kernels import cache
+    from minisbert.kernels import machine
 
     done = run("warmup")
     assert done.status == 0
-    assert str(cache.folder()) in done.out
+    assert str(machine.file()) in done.out
 
 
 def test_warmup_without_numba(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
 import subprocess
@@ -19,9 +18,7 @@ from conftest import DATA
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no helper threads to test")
 
-import numba
-
-from minisbert.kernels import jit, team
+from minisbert.kernels import jit, machine, team
 
 TEXTS = [f"sentence {i} " + "word " * (i % 6) for i in range(40)]
 
@@ -65,13 +62,13 @@ def test_an_error_gives_the_helpers_back() -> None:
     with pytest.raises(ZeroDivisionError), team.helpers(1):
         raise ZeroDivisionError
     assert not team._helpers.lock.locked()
-    assert team._helpers.board[team.STOP] == 1
+    assert team._helpers.board.numbers[team.STOP] == 1
 
 
 def test_job_numbers_start_again_before_they_overflow() -> None:
     packed, x = weights()
     expected = jit.linear(x, packed)
-    team._board()[team.TICKET] = 0x3FFFFFFE << 32
+    team._board().numbers[team.TICKET] = 0x3FFFFFFE << 32
     for _ in range(5):
         np.testing.assert_array_equal(jit.linear(x, packed), expected)
 
@@ -148,20 +145,32 @@ print(codes)
 
 def test_a_helper_that_comes_late_takes_nothing_of_the_next_job() -> None:
     """Its owner is writing the arguments of a large job when a helper turns up for the small one before."""
-    board = team._new_board()
-    address = board.ctypes.data
-    late = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 2)(team._WORK)
-    close = numba.njit(team.close.py_func)
+    board, kernels = team.Board(), machine.kernels()
     for unit in (0, 1):  # the old job has a unit left, or none
         job = 7
-        board[team.TICKET] = job << 32 | unit
-        board[team.UNITS] = 1
-        close(board)
-        board[team.UNITS] = 100  # with arguments of 0: taking a unit would read from address 0
-        late(address, job)
-        late(address, int(board[team.TICKET]) >> 32)  # or for the closed one
-        assert board[team.FINISHED] == 0
-        assert int(board[team.TICKET]) & 0xFFFFFFFF == team.CLOSED
+        board.numbers[team.TICKET] = job << 32 | unit
+        board.numbers[team.UNITS] = 1
+        kernels.close(board.address)
+        board.numbers[team.UNITS] = 100  # with arguments of 0: taking a unit would read from address 0
+        kernels.work(board.address, job, 1)
+        kernels.work(board.address, int(board.numbers[team.TICKET]) >> 32, 1)  # or for the closed one
+        assert board.numbers[team.FINISHED] == 0
+        assert int(board.numbers[team.TICKET]) & 0xFFFFFFFF == team.CLOSED
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="this system can't bind threads to processors"
+)
+def test_two_threads_on_one_processor_get_on() -> None:
+    """Each waits for the other, and so lets it run: without that, a wait lasts as long as a time slice."""
+    code = f"""
+import os, numpy, minisbert
+os.sched_setaffinity(0, {{min(os.sched_getaffinity(0))}})
+encoder = minisbert.load({str(DATA / "tiny-bert")!r}, num_threads=2)
+expected = minisbert.load({str(DATA / "tiny-bert")!r}, num_threads=1).encode("some words")
+assert all(numpy.array_equal(encoder.encode("some words"), expected) for _ in range(200))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_short_and_long_jobs_by_turns() -> None:

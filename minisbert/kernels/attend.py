@@ -1,98 +1,128 @@
 """Attention of some heads over one sentence, on the same tile as the matrix multiply.
 
-Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T
-up to 512.
-So the scores of a block of queries are made, turned into weights and used up before those of the next block: they
-take at most 115 kB and never leave the second-level cache. What the tile needs packed of k and v is a few kilobytes,
-read from where the query-key-value multiply left them. q is read in place, and the result written in place.
+Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T up
+to 512. So the scores of a block of queries are made, turned into weights and used up before those of the next block:
+they take at most 115 kB and never leave the second-level cache. What the tile needs packed of k and v is a few
+kilobytes, read from where the query-key-value multiply left them. q is read in place, and the result written in place.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from minisbert.kernels.cache import part
+from minisbert.kernels.compiler import floats_at, part
+from minisbert.kernels.gemm import row_of_zeros, tile, zero
 from minisbert.kernels.shape import COLUMNS, QUERIES, ROWS
-from minisbert.kernels.simd import call, softmax
+from minisbert.kernels.simd import softmax
 
 
 @part
 def attend(
-    tile: int, qkv: Any, offsets: Any, s: int, heads: Any, num_heads: int, bias: Any, context: Any
+    D: int,
+    num_heads: int,
+    T: int,
+    qkv: int,
+    bias: int,
+    span: int,
+    context: int,
+    start: int,
+    stop: int,
+    room: int,
 ) -> None:
-    """Fill the part of `context` (N, D) that these heads of sentence s make; a bias of no columns stands for none."""
-    start, stop = offsets[s], offsets[s + 1]
-    T, D = stop - start, context.shape[1]
+    """Fill the part of `context` (T, D) that heads start to stop of one sentence make, of its qkv (T, 3D).
+
+    `room` is for the floats that `shape.attention_room` counts. Bias (H, span) is as in the definition; a span of 0
+    stands for none.
+    """
     K = D // num_heads
     key_panels, value_panels = (T + COLUMNS - 1) // COLUMNS, (K + COLUMNS - 1) // COLUMNS
-    keys = np.zeros((key_panels, K, COLUMNS), np.float32)
-    values = np.zeros((value_panels, T, COLUMNS), np.float32)
-    scores = np.empty((QUERIES, key_panels * COLUMNS), np.float32)
-    found = np.empty((QUERIES, value_panels * COLUMNS), np.float32)
-    totals = np.empty(QUERIES, np.float32)
-    zeros = np.zeros(COLUMNS, np.float32)
-    scale = np.float32(1 / np.sqrt(K))
-    for h in heads:
-        pack_head(qkv, start, stop, h * K, K, D, keys, values)
-        for first in range(start, stop, QUERIES):
-            count = min(QUERIES, stop - first)
-            q = qkv.ctypes.data + (first * 3 * D + h * K) * 4
-            multiply_panels(tile, q, 3 * D * 4, count, keys, K, zeros.ctypes.data, scores)
+    zeros = row_of_zeros()
+    zero(zeros, COLUMNS)
+    keys = room
+    values = keys + key_panels * K * COLUMNS * 4
+    scores, width = values + value_panels * T * COLUMNS * 4, key_panels * COLUMNS
+    found = scores + QUERIES * width * 4
+    totals = floats_at(found + QUERIES * value_panels * COLUMNS * 4)
+    scale = np.float32(1 / math.sqrt(K))
+    for h in range(start, stop):
+        pack_keys(T, K, D, qkv + (D + h * K) * 4, keys)
+        pack_values(T, K, D, qkv + (2 * D + h * K) * 4, values)
+        for first in range(0, T, QUERIES):
+            count = min(QUERIES, T - first)
+            q = qkv + (first * 3 * D + h * K) * 4
+            multiply_panels(count, K, key_panels, q, 3 * D * 4, keys, zeros, scores)
             for i in range(count):
-                if bias.shape[1] > 0:
-                    add_bias(
-                        bias[h, bias.shape[1] // 2 - (first - start + i) :],
-                        T,
-                        np.float32(np.sqrt(K)),
-                        scores[i],
-                    )
-                totals[i] = softmax(scores.ctypes.data + i * scores.shape[1] * 4, T, scale)
-            weights = scores.ctypes.data
-            multiply_panels(tile, weights, scores.shape[1] * 4, count, values, T, zeros.ctypes.data, found)
+                row = scores + i * width * 4
+                if span > 0:
+                    add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, row)
+                totals[i] = softmax(row, T, scale)
+            multiply_panels(count, T, value_panels, scores, width * 4, values, zeros, found)
             for i in range(count):
-                for j in range(K):
-                    context[first + i, h * K + j] = found[i, j] * totals[i]
+                place = context + ((first + i) * D + h * K) * 4
+                scale_row(K, found + i * value_panels * COLUMNS * 4, totals[i], place)
 
 
 @part
-def add_bias(bias: Any, T: int, root: Any, scores: Any) -> None:
-    """Add what T keys are favoured by, to scores that are still to be divided by the root."""
+def add_bias(T: int, K: int, bias: int, scores: int) -> None:
+    """Add what T keys are favoured by, to scores that are still to be divided by sqrt(K)."""
+    row, added, root = floats_at(scores), floats_at(bias), np.float32(math.sqrt(K))
     for j in range(T):
-        scores[j] += bias[j] * root
+        row[j] += added[j] * root
 
 
 @part
-def pack_head(qkv: Any, start: int, stop: int, left: int, K: int, D: int, keys: Any, values: Any) -> None:
-    """Copy one head of a sentence: k transposed, so that a panel holds COLUMNS keys, and v as it is.
+def scale_row(K: int, x: int, factor: Any, y: int) -> None:
+    """``y = factor * x``, of K numbers."""
+    row, to = floats_at(x), floats_at(y)
+    for j in range(K):
+        to[j] = row[j] * factor
 
-    The zeros that fill up the last panels are computed with, and their results left out.
+
+@part
+def pack_keys(T: int, K: int, D: int, k: int, keys: int) -> None:
+    """Copy the keys of a head, transposed: panel p holds keys p * COLUMNS and following, as (K, COLUMNS).
+
+    The zeros that fill up the last panel are computed with, and their results left out.
     """
-    T = stop - start
-    for t in range(T):
-        panel, lane = t // COLUMNS, t % COLUMNS
-        for j in range(K):
-            keys[panel, j, lane] = qkv[start + t, D + left + j]
-    for p in range(values.shape[0]):
+    for t in range((T + COLUMNS - 1) // COLUMNS * COLUMNS):
+        panel = floats_at(keys + t // COLUMNS * K * COLUMNS * 4)
+        if t < T:
+            row = floats_at(k + t * 3 * D * 4)
+            for j in range(K):
+                panel[j * COLUMNS + t % COLUMNS] = row[j]
+        else:
+            for j in range(K):
+                panel[j * COLUMNS + t % COLUMNS] = 0
+
+
+@part
+def pack_values(T: int, K: int, D: int, v: int, values: int) -> None:
+    """Copy the values of a head: panel p holds columns p * COLUMNS and following, as (T, COLUMNS); zeros as above."""
+    for p in range((K + COLUMNS - 1) // COLUMNS):
+        count = min(COLUMNS, K - p * COLUMNS)
         for t in range(T):
-            for j in range(min(COLUMNS, K - p * COLUMNS)):
-                values[p, t, j] = qkv[start + t, 2 * D + left + p * COLUMNS + j]
+            row = floats_at(v + (t * 3 * D + p * COLUMNS) * 4)
+            to = floats_at(values + (p * T + t) * COLUMNS * 4)
+            for j in range(count):
+                to[j] = row[j]
+            for j in range(count, COLUMNS):
+                to[j] = 0
 
 
 @part
 def multiply_panels(
-    tile: int, a: int, a_step: int, count: int, panels: Any, steps: int, zeros: int, c: Any
+    count: int, steps: int, panels: int, a: int, a_step: int, b: int, zeros: int, c: int
 ) -> None:
-    """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all panels."""
+    """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all panels of B."""
     tiles = (count + ROWS - 1) // ROWS
-    b_step, c_step = COLUMNS * 4, c.shape[1] * 4
-    for p in range(len(panels)):
-        b = panels.ctypes.data + p * panels.shape[1] * b_step
+    b_step, c_step = COLUMNS * 4, panels * COLUMNS * 4
+    for p in range(panels):
         row = 0
         for t in range(tiles):
             height = (count - row) // (tiles - t)
-            to = c.ctypes.data + row * c_step + p * b_step
-            rows = a + row * a_step
-            call(tile, (height, rows, a_step, b, b_step, steps, to, c_step, zeros, zeros, 0, zeros))
+            panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
+            tile((height, a + row * a_step, a_step, panel, b_step, steps, to, c_step, zeros, zeros, 0, zeros))
             row += height

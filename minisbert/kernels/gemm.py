@@ -22,11 +22,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from minisbert.kernels.cache import c_function, part
+from minisbert.kernels.compiler import floats_at, kernel, part, scratch
 from minisbert.kernels.shape import COLUMNS, LANES, ROWS, VECTORS
-from minisbert.kernels.simd import call, gelu, gelu_tanh, make_tile, relu, silu, tanh
+from minisbert.kernels.simd import gelu, gelu_tanh, make_tile, relu, silu, tanh
 
 # A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
 # after the other, loses twice the digits; smaller parts would be stored and loaded too often.
@@ -58,8 +56,9 @@ def _tile_of_any_height() -> Any:
     return scope["tile"]
 
 
-# The address of the tile function in this process; kernels are given it, as they outlive the process on disk.
-TILE = c_function(f"void({', '.join(['i8'] * 12)})")(_tile_of_any_height())
+# A kernel of its own, so that its fourteen heights are not compiled into each of its callers.
+tile = kernel(*["i8"] * 12)(_tile_of_any_height())
+row_of_zeros, block, other_block = scratch(COLUMNS), scratch(ROWS * COLUMNS), scratch(ROWS * COLUMNS)
 
 
 @part
@@ -81,55 +80,51 @@ def activate(c: int, c_step: int, height: int, code: int) -> None:
 
 
 @part
-def copy(a: Any, row: int, left: int, b: Any, to_row: int, to_left: int, height: int, width: int) -> None:
-    """Copy a part of a to a place in b; by loops, as slices of two dimensions take Numba seconds to compile."""
+def copy(a: int, a_step: int, b: int, b_step: int, height: int, width: int) -> None:
+    """Copy a block of floats from address a to address b, the rows of which are so many bytes apart."""
     for i in range(height):
+        source, target = floats_at(a + i * a_step), floats_at(b + i * b_step)
         for j in range(width):
-            b[to_row + i, to_left + j] = a[row + i, left + j]
+            target[j] = source[j]
+
+
+@part
+def zero(a: int, count: int) -> None:
+    """Write so many zeros to address a."""
+    numbers = floats_at(a)
+    for j in range(count):
+        numbers[j] = 0
 
 
 @part
 def multiply_panel(
-    tile: int,
-    p: int,
-    x: Any,
-    panels: Any,
-    bias: Any,
-    residual: Any,
-    has_residual: bool,
-    activation: int,
-    y: Any,
+    N: int, K: int, width: int, x: int, panel: int, bias: int, residual: int, activation: int, y: int, p: int
 ) -> None:
-    """``y = activation(x @ weight.T + bias + residual)`` for the columns of one panel: (N, K) -> (N, COLUMNS).
+    """``y = activation(x @ weight.T + bias + residual)`` for the columns of panel p: (N, K) -> (N, COLUMNS).
 
-    No layer of ours has both a residual and an activation. The tiles of a panel that is not full are made beside y,
-    and what counts of them is copied.
+    All but the sizes are addresses; a residual at address 0 stands for none, and no layer has both that and an
+    activation. The tiles of a panel that is not full are made beside y, and what counts of them is copied.
     """
-    N, K = x.shape
-    width = y.shape[1]
-    zeros = np.zeros(COLUMNS, np.float32)
-    z, b_step = zeros.ctypes.data, COLUMNS * 4
-    left = p * COLUMNS
-    full = left + COLUMNS <= width
-    right = min(left + COLUMNS, width)
-    edge, beside = np.empty((ROWS, COLUMNS), np.float32), np.zeros((ROWS, COLUMNS), np.float32)
-    b, d = panels.ctypes.data + p * K * b_step, bias.ctypes.data + left * 4
+    zeros, edge, beside = row_of_zeros(), block(), other_block()
+    zero(zeros, COLUMNS)
+    zero(beside, ROWS * COLUMNS)
+    step, b_step, left = width * 4, COLUMNS * 4, p * COLUMNS
+    columns = min(COLUMNS, width - left)
     tiles = (N + ROWS - 1) // ROWS
     row = 0
     for t in range(tiles):
         height = (N - row) // (tiles - t)
-        a, offset = x.ctypes.data + row * K * 4, (row * width + left) * 4
-        c, c_step, r, r_step = edge.ctypes.data, b_step, z, 0
-        if full:
-            c, c_step = y.ctypes.data + offset, width * 4
-        if has_residual and full:
-            r, r_step = residual.ctypes.data + offset, width * 4
-        elif has_residual:
-            copy(residual, row, left, beside, 0, 0, height, right - left)
-            r, r_step = beside.ctypes.data, b_step
-        call(tile, (height, a, K * 4, b, b_step, K, c, c_step, d, r, r_step, z))
+        a, to, added = x + row * K * 4, y + row * step + left * 4, residual + row * step + left * 4
+        c, c_step, r, r_step = to, step, added, step
+        if columns < COLUMNS:
+            c, c_step, r, r_step = edge, b_step, beside, b_step
+            if residual:
+                copy(added, step, beside, b_step, height, columns)
+        if residual == 0:
+            r, r_step = zeros, 0
+        tile((height, a, K * 4, panel, b_step, K, c, c_step, bias + left * 4, r, r_step, zeros))
         if activation:
             activate(c, c_step, height, activation)
-        if not full:
-            copy(edge, 0, 0, y, row, left, height, right - left)
+        if columns < COLUMNS:
+            copy(edge, b_step, to, step, height, columns)
         row += height

@@ -7,38 +7,38 @@ So a sentence's vector is the same, bit for bit, in any company.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from functools import cache
+from ctypes import addressof, c_char
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minisbert.kernels import Floats, Ints, packing
+from minisbert.kernels import Floats, Ints, machine, packing, team
 from minisbert.kernels.packing import Packed
+from minisbert.kernels.shape import attention_room
+from minisbert.kernels.team import ATTEND, GROUPS, MULTIPLY
 
 NAME = "numba"
-
-_NONE = np.empty((0, 0), np.float32)
-
-
-@cache
-def _compiled() -> tuple[Any, Any]:
-    """Import what is compiled, and Numba with it: a good part of a second."""
-    from minisbert.kernels import rows, team
-
-    return rows, team
 
 
 def prepare() -> None:
     """Get the kernels ready, which otherwise happens at the first use; weights can be packed in the meantime."""
-    _compiled()
+    machine.kernels()
 
 
 def threads(count: int) -> AbstractContextManager[None]:
     """Let each operation of the calling thread use so many threads, for as long as nobody else has the helpers."""
-    _, team = _compiled()
-    helped: AbstractContextManager[None] = team.helpers(count - 1)
-    return helped
+    return team.helpers(count - 1)
+
+
+def _at(x: Any) -> int:
+    """Return the address of a contiguous array's numbers, a microsecond faster than ``x.ctypes.data``."""
+    return addressof(c_char.from_buffer(x)) if x.size else 0
+
+
+def _floats(x: Floats) -> Floats:
+    """Return the array as the kernels read it, which as a rule it is: they can't check it, and would read elsewhere."""
+    return np.ascontiguousarray(x, np.float32)
 
 
 def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Packed:
@@ -48,11 +48,13 @@ def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Packed:
 
 def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Floats | None = None) -> Floats:
     """Twin of `reference.linear`."""
-    y = np.empty((len(x), dense.width), np.float32)
-    code = packing.ACTIVATIONS[activation]
-    added = _NONE if residual is None else residual
-    _, team = _compiled()
-    team.linear(x, dense.panels, dense.bias, added, code, y)
+    N, (P, K, _) = len(x), dense.panels.shape
+    if x.shape != (N, K) or (residual is not None and residual.shape != (N, dense.width)):
+        raise ValueError(f"x of shape {x.shape}, or a residual, does not fit weights ({dense.width}, {K})")
+    x, y = _floats(x), np.empty((N, dense.width), np.float32)
+    added = 0 if residual is None else _at(residual := _floats(residual))
+    sizes, code = (N, K, dense.width), packing.ACTIVATIONS[activation]
+    team.post(MULTIPLY, P, *sizes, _at(x), dense.address, dense.bias_address, added, code, _at(y))
     return y
 
 
@@ -69,29 +71,35 @@ def embed(
 
 def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
     """Twin of `reference.layer_norm`."""
-    y = np.empty_like(x)
-    rows, _ = _compiled()
-    rows.layer_norm(x, weight, bias, eps, y)
+    N, D = x.shape
+    x, y = _floats(x), np.empty((N, D), np.float32)
+    machine.kernels().layer_norm(N, D, _at(x), _at(weight), _at(bias), eps, _at(y))
     return y
 
 
 def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats:
     """Twin of `reference.attention`."""
-    context = np.empty((len(qkv), qkv.shape[1] // 3), np.float32)
-    _, team = _compiled()
-    team.attention(qkv, offsets, num_heads, _NONE if bias is None else bias, context)
+    N, D, S = len(qkv), qkv.shape[1] // 3, len(offsets) - 1
+    qkv, offsets, context = _floats(qkv), np.asarray(offsets, np.int64), np.empty((N, D), np.float32)
+    floats = attention_room(int(np.diff(offsets).max(initial=0)), D // num_heads)
+    table, span = (0, 0) if bias is None else (_at(bias), bias.shape[1])
+    arrays = (_at(qkv), _at(offsets), table, span, _at(context))
+    team.post(ATTEND, S * GROUPS, D, num_heads, *arrays, team.room(floats), floats * 4)
     return context
 
 
 def mean_pool(x: Floats, offsets: Ints) -> Floats:
     """Twin of `reference.mean_pool`."""
-    means = np.empty((len(offsets) - 1, x.shape[1]), np.float32)
-    rows, _ = _compiled()
-    rows.mean_pool(x, offsets, means)
+    S, D = len(offsets) - 1, x.shape[1]
+    x, offsets = _floats(x), np.asarray(offsets, np.int64)
+    means, sums = np.empty((S, D), np.float32), np.empty(D, np.float64)
+    machine.kernels().mean_pool(S, D, _at(x), _at(offsets), _at(sums), _at(means))
     return means
 
 
 def normalize(x: Floats) -> Floats:
-    """Twin of `reference.normalize`, one row at a time: NumPy may sum a block in another order than a row."""
-    norms = [np.sqrt(np.square(row).sum()) for row in x]
-    return x / np.maximum(np.array(norms, np.float32).reshape(len(x), 1), np.float32(1e-12))
+    """Twin of `reference.normalize`."""
+    S, D = x.shape
+    x, y = _floats(x), np.empty((S, D), np.float32)
+    machine.kernels().normalize(S, D, _at(x), _at(y))
+    return y

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -37,6 +38,16 @@ class Packed:
     panels: Floats
     bias: Floats
     width: int
+
+    @cached_property
+    def address(self) -> int:
+        """Where the panels are; asking NumPy each time would take a microsecond."""
+        return self.panels.ctypes.data
+
+    @cached_property
+    def bias_address(self) -> int:
+        """Where the bias is."""
+        return self.bias.ctypes.data
 
 
 _BLOCK = 16 << 20  # floats: 64 MB

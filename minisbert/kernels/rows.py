@@ -1,4 +1,4 @@
-"""The operations that go through the rows of a matrix: layer norm and mean pooling."""
+"""The operations that go through the rows of a matrix one by one: layer norm, mean pooling, normalising."""
 
 from __future__ import annotations
 
@@ -6,40 +6,62 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.kernels.cache import kernel
+from minisbert.kernels.compiler import doubles_at, floats_at, kernel, longs_at, part
 
 # Sums may be taken in another order than written, so that LLVM can keep partial sums in the lanes of a vector; which
 # order is a matter of the row's length alone. NaN and infinity keep their meaning.
-SUMS = {"reassoc", "nsz", "contract"}
+SUMS = frozenset({"reassoc", "nsz", "contract"})
 
 
-@kernel("void(f4[:,::1], f4[::1], f4[::1], f8, f4[:,::1])", fastmath=SUMS)
-def layer_norm(x: Any, weight: Any, bias: Any, eps: float, y: Any) -> None:
-    """Compute ``y = (x - mean) / sqrt(variance + eps) * weight + bias`` by row; the variance in a second pass."""
-    N, D = x.shape
+@kernel("i8", "i8", "i8", "i8", "i8", "f8", "i8", fastmath=SUMS)
+def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int) -> None:
+    """``y = (x - mean) / sqrt(variance + eps) * weight + bias`` by row; the variance in a second pass."""
+    w, b = floats_at(weight), floats_at(bias)
     for i in range(N):
+        row, to = floats_at(x + i * D * 4), floats_at(y + i * D * 4)
         total = np.float32(0)
         for j in range(D):
-            total += x[i, j]
+            total += row[j]
         mean = total / np.float32(D)
         squares = np.float32(0)
         for j in range(D):
-            deviation = x[i, j] - mean
+            deviation = row[j] - mean
             squares += deviation * deviation
         scale = np.float32(1 / np.sqrt(np.float64(squares) / D + eps))
         for j in range(D):
-            y[i, j] = (x[i, j] - mean) * scale * weight[j] + bias[j]
+            to[j] = (row[j] - mean) * scale * w[j] + b[j]
 
 
-@kernel("void(f4[:,::1], i8[::1], f4[:,::1])")
-def mean_pool(x: Any, offsets: Any, means: Any) -> None:
-    """Average the rows of each sentence, in float64, as hundreds are added one by one."""
-    S, D = means.shape
-    for s in range(S):
-        start, stop = offsets[s], offsets[s + 1]
-        sums = np.zeros(D, np.float64)
-        for t in range(start, stop):
-            for j in range(D):
-                sums[j] += x[t, j]
+@part
+def add_rows(D: int, x: int, start: int, stop: int, total: Any) -> None:
+    """Add up rows start to stop of x."""
+    for j in range(D):
+        total[j] = 0
+    for t in range(start, stop):
+        row = floats_at(x + t * D * 4)
         for j in range(D):
-            means[s, j] = sums[j] / max(stop - start, 1)
+            total[j] += row[j]
+
+
+@kernel("i8", "i8", "i8", "i8", "i8", "i8")
+def mean_pool(S: int, D: int, x: int, offsets: int, sums: int, means: int) -> None:
+    """Average the rows of each sentence, in float64, as hundreds are added one by one; `sums` is room for that."""
+    ends, total = longs_at(offsets), doubles_at(sums)
+    for s in range(S):
+        add_rows(D, x, ends[s], ends[s + 1], total)
+        mean, count = floats_at(means + s * D * 4), max(ends[s + 1] - ends[s], 1)
+        for j in range(D):
+            mean[j] = total[j] / count
+
+
+@kernel("i8", "i8", "i8", "i8", fastmath=SUMS)
+def normalize(S: int, D: int, x: int, y: int) -> None:
+    """Divide each row by its length; one shorter than 1e-12 by that."""
+    for s in range(S):
+        row, to = floats_at(x + s * D * 4), floats_at(y + s * D * 4)
+        squares = np.float32(0)
+        for j in range(D):
+            squares += row[j] * row[j]
+        length = max(np.sqrt(squares), np.float32(1e-12))
+        for j in range(D):
+            to[j] = row[j] / length

@@ -9,7 +9,7 @@ import os
 
 import llvmlite.binding as llvm
 
-__all__ = ["AHEAD", "COLUMNS", "LANES", "QUERIES", "ROWS", "VECTORS"]
+__all__ = ["AHEAD", "COLUMNS", "LANES", "QUERIES", "ROWS", "VECTORS", "attention_room"]
 
 # Processors that Numba can be told to compile for (NUMBA_CPU_NAME) whose widest vectors are AVX2's.
 _AVX2_NAMES = {"haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "alderlake", "x86-64-v3"}
@@ -34,3 +34,10 @@ COLUMNS = LANES * VECTORS
 ROWS = (_registers - VECTORS - 1) // VECTORS  # 14 with 32 registers, 6 with 16
 AHEAD = 16  # steps ahead of which B is asked for: 2 kB with AVX-512, about 200 cycles' work
 QUERIES = 4 * ROWS  # so many rows of attention scores are in work at once
+
+
+def attention_room(T: int, K: int) -> int:
+    """Return how many floats `attend.attend` needs beside its arguments, for T tokens and heads of width K."""
+    key_panels, value_panels = -(-T // COLUMNS), -(-K // COLUMNS)
+    packed = (key_panels * K + value_panels * T) * COLUMNS
+    return packed + QUERIES * (key_panels + value_panels) * COLUMNS + QUERIES

@@ -258,18 +258,6 @@ def make_tile(rows: int) -> Any:
     return tile
 
 
-@intrinsic
-def call(_typing: Any, address: Any, arguments: Any) -> Any:
-    """Call the function at an address, such as that of `minisbert.kernels.gemm.tile`, with a tuple of integers."""
-
-    def emit(context: Any, b: Any, _signature: Any, values: Any) -> Value:
-        kind = ir.FunctionType(ir.VoidType(), [_LONG] * len(arguments))
-        b.call(b.inttoptr(values[0], kind.as_pointer()), cgutils.unpack_tuple(b, values[1]))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.UniTuple(types.intp, len(arguments))), emit
-
-
 def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, b_step: Value, steps: Value, c: Value,
                c_step: Value, d: Value, d_step: Value, e: Value, e_step: Value) -> None:  # fmt: skip
     def at(address: Value, step: Value, times: int, vector: int = 0) -> Value:

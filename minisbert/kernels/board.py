@@ -1,0 +1,222 @@
+"""One small input, several threads: the panels of a multiply and the heads of an attention, shared out.
+
+A large input keeps all processors busy without this: each worker has micro-batches of its own. A single sentence is
+a chain of some forty operations of 20 to 100 microseconds each. Handing parts of these to a thread pool would take
+longer than they do. So a helper thread watches, without the interpreter lock, a *board* in memory:
+
+- Whoever runs an operation first writes a *closed* ticket, with a new job number and no units to take. Then come its
+  arguments, and at last the open ticket: another job number, and next to it the number of the next unit of work, 0
+  (a unit is one panel, or a few heads of one sentence).
+- Owner and helper take units by raising the unit number with an atomic compare-and-swap. It fails if the ticket is no
+  longer that of the job that was seen, so a helper that comes late takes nothing: while arguments are being written,
+  no ticket that anybody has seen open is there any more.
+- They take a quarter of what is left, and at the end one unit: neighbouring panels are neighbours in memory, and what
+  a thread asks memory for ahead of time should be its own. The quarters shrink, so all are done at about the same time.
+- The owner goes on when as many units are finished as there are. If the helper sleeps, the owner has done them all.
+
+Without a helper the owner does the same on a board that nobody else looks at: there is one way to run an operation.
+Which thread computes a unit makes no difference to its bits. `minisbert.kernels.team` keeps boards and helpers.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minisbert.kernels.attend import attend
+from minisbert.kernels.compiler import kernel, longs_at, part
+from minisbert.kernels.gemm import multiply_panel
+from minisbert.kernels.shape import COLUMNS
+from minisbert.kernels.team import (
+    ARGUMENTS,
+    CLOSED,
+    FINISHED,
+    GROUPS,
+    KIND,
+    MULTIPLY,
+    NUMBER_OF_ARGUMENTS,
+    STOP,
+    TICKET,
+    UNITS,
+)
+
+PATIENCE = (
+    20_000  # so many looks, some 20 microseconds, before a waiting thread lets others have its processor
+)
+
+# --- Memory that several threads look at ------------------------------------------------------------------
+
+
+@intrinsic
+def read(_typing: Any, address: Any) -> Any:
+    """Read a number as another thread last wrote it, and everything that it wrote before."""
+
+    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        return b.load_atomic(b.inttoptr(arguments[0], ir.IntType(64).as_pointer()), "seq_cst", 8)
+
+    return types.int64(types.intp), emit
+
+
+@intrinsic
+def write(_typing: Any, address: Any, value: Any) -> Any:
+    """Write a number after all that this thread wrote before, and before all that it writes later."""
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        b.atomic_rmw("xchg", pointer, arguments[1], "seq_cst")  # a store alone would not hold back later ones
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), emit
+
+
+@intrinsic
+def add(_typing: Any, address: Any, value: Any) -> Any:
+    """Raise a number, whoever else does."""
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        b.atomic_rmw("add", pointer, arguments[1], "seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), emit
+
+
+@intrinsic
+def swap(_typing: Any, address: Any, expected: Any, value: Any) -> Any:
+    """Replace a number if it is the expected one; return whether it was."""
+
+    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+        result = b.cmpxchg(pointer, arguments[1], arguments[2], "seq_cst", "seq_cst")
+        return b.extract_value(result, 1)
+
+    return types.boolean(types.intp, types.int64, types.int64), emit
+
+
+@intrinsic
+def let_others_run(_typing: Any) -> Any:
+    """Let another thread have this processor; the one waited for may need it."""
+
+    def emit(context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
+        name = "SwitchToThread" if os.name == "nt" else "sched_yield"
+        kind = ir.FunctionType(ir.IntType(32), [])
+        b.call(cgutils.get_or_insert_function(b.module, kind, name), [])
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+# --- Working on a job -------------------------------------------------------------------------------------
+
+
+@part
+def do_multiply(unit: int, a: Any) -> None:
+    """Do one panel; the arguments are those that `team.linear` gives."""
+    N, K, width, x, panels, bias, residual, activation, y = (
+        a[0],
+        a[1],
+        a[2],
+        a[3],
+        a[4],
+        a[5],
+        a[6],
+        a[7],
+        a[8],
+    )
+    panel = panels + unit * K * COLUMNS * 4
+    multiply_panel(N, K, width, x, panel, bias, residual, activation, y, unit)
+
+
+@part
+def do_attend(unit: int, a: Any, slot: int) -> None:
+    """Do one group of heads of one sentence; the arguments are those that `team.attention` gives."""
+    D, num_heads, qkv, offsets, bias, span, context, room = (
+        a[0],
+        a[1],
+        a[2],
+        a[3],
+        a[4],
+        a[5],
+        a[6],
+        a[7] + slot * a[8],
+    )
+    s, g = unit // GROUPS, unit % GROUPS
+    ends = longs_at(offsets + s * 8)
+    first, T = ends[0], ends[1] - ends[0]
+    start, stop = g * num_heads // GROUPS, (g + 1) * num_heads // GROUPS
+    attend(D, num_heads, T, qkv + first * 3 * D * 4, bias, span, context + first * D * 4, start, stop, room)
+
+
+@kernel("i8", "i8", "i8")
+def work(address: int, job: int, slot: int) -> None:
+    """Take units of a job until there are none left, or until the ticket is that of another job."""
+    board = longs_at(address)
+    units, arguments = board[UNITS], longs_at(address + 8 * ARGUMENTS)
+    while True:
+        ticket = read(address + 8 * TICKET)
+        unit = ticket & 0xFFFFFFFF
+        if ticket >> 32 != job or unit >= units:
+            return
+        count = max(1, (units - unit) // 4)
+        if swap(address + 8 * TICKET, ticket, ticket + count):
+            for taken in range(unit, unit + count):
+                if board[KIND] == MULTIPLY:  # and the arguments: all stays as it is while units are taken
+                    do_multiply(taken, arguments)
+                else:
+                    do_attend(taken, arguments, slot)
+            add(address + 8 * FINISHED, count)
+
+
+@part
+def next_job(address: int) -> int:
+    """Return a number that the last few million tickets did not have."""
+    return ((read(address + 8 * TICKET) >> 32) + 1) & 0x3FFFFFFF
+
+
+@part
+def rest(looks: int) -> int:
+    """Count a look in vain, and let others have the processor now and then."""
+    if looks < PATIENCE:
+        return looks + 1
+    let_others_run()
+    return 0
+
+
+@kernel("i8")
+def close(address: int) -> None:
+    """Let nobody take a unit any more; now the next job can be written."""
+    write(address + 8 * TICKET, next_job(address) << 32 | CLOSED)
+
+
+@kernel("i8", "i8", "i8", "i8")
+def post(address: int, kind: int, units: int, arguments: int) -> None:
+    """Publish a job of so many units, work on it, and wait until all of it is done."""
+    close((address,))
+    board, given = longs_at(address), longs_at(arguments)
+    board[UNITS], board[KIND] = units, kind
+    for i in range(NUMBER_OF_ARGUMENTS):
+        board[ARGUMENTS + i] = given[i]
+    write(address + 8 * FINISHED, 0)
+    job = next_job(address)
+    write(address + 8 * TICKET, job << 32)
+    work((address, job, 0))
+    looks = 0
+    while read(address + 8 * FINISHED) < units:
+        looks = rest(looks)
+
+
+@kernel("i8", "i8")
+def watch(address: int, slot: int) -> None:
+    """Work on every job that appears on the board, until the stop sign does."""
+    seen, looks = -1, 0
+    while read(address + 8 * STOP) == 0:
+        job = read(address + 8 * TICKET) >> 32
+        if job != seen:
+            work((address, job, slot))
+            seen, looks = job, 0
+        looks = rest(looks)

@@ -1,0 +1,104 @@
+"""Compiling a kernel: from a Python function to machine code that needs nothing of Numba any more.
+
+Kernels take integers (addresses and sizes) and floats, allocate nothing, raise nothing and return nothing. So what
+Numba makes of them is plain machine code, which a later process runs without importing Numba: a good part of a second.
+
+This module, and those of the kernels, are imported only where `minisbert.kernels.machine` has no code yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils, compiler
+from numba.core.cpu_options import FastMathOptions
+from numba.core.registry import cpu_target
+from numba.extending import intrinsic
+
+from minisbert.kernels.machine import Compiled
+
+__all__ = ["COMPILED", "doubles_at", "floats_at", "kernel", "longs_at", "part", "scratch"]
+
+
+COMPILED: list[Compiled] = []
+
+# For the parts of a kernel: put in their place before anything is compiled, instead of compiled by themselves and then
+# once more as a part of every caller. It halves the time that compiling takes.
+part = numba.njit(inline="always")
+
+
+def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function of integers (``"i8"``) and floats (``"f8"``); other kernels call it with a tuple of them."""
+
+    def compile_(function: Callable[..., Any]) -> Any:
+        flags = compiler.Flags()
+        flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        flags.error_model = "numpy"  # a division by zero raises nothing
+        flags.fastmath = FastMathOptions(set(fastmath))
+        kinds = tuple(types.int64 if kind == "i8" else types.float64 for kind in arguments)
+        contexts = cpu_target.typing_context, cpu_target.target_context
+        result = compiler.compile_extra(*contexts, function, kinds, types.void, flags, {})
+        symbol = result.fndesc.llvm_func_name
+        COMPILED.append(
+            Compiled(function.__name__, list(arguments), symbol, result.library._get_compiled_object())
+        )
+        return _caller(symbol, kinds)
+
+    return compile_
+
+
+def _caller(symbol: str, kinds: tuple[Any, ...]) -> Any:
+    """Make the function by which kernels call a kernel, as Numba's functions are called.
+
+    Before the arguments come the places of the result, which is nothing, and of an error, which there is never.
+    """
+
+    @intrinsic
+    def call(_typing: Any, _arguments: Any) -> Any:
+        def emit(context: Any, b: Any, _signature: Any, values: Any) -> Any:
+            byte = ir.IntType(8).as_pointer()
+            places = [cgutils.alloca_once(b, byte), cgutils.alloca_once(b, byte)]
+            given = cgutils.unpack_tuple(b, values[0])
+            kind = ir.FunctionType(ir.IntType(32), [place.type for place in places] + [v.type for v in given])
+            b.call(cgutils.get_or_insert_function(b.module, kind, symbol), places + given)
+            return context.get_dummy_value()
+
+        return types.void(types.Tuple(kinds)), emit
+
+    return call
+
+
+def _pointer_to(kind: Any) -> Any:
+    """Make the function from an address to what is there, as an array without end."""
+
+    @intrinsic
+    def pointer(_typing: Any, address: Any) -> Any:
+        result = types.CPointer(kind)
+
+        def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+            return b.inttoptr(arguments[0], context.get_value_type(result))
+
+        return result(types.intp), emit
+
+    return pointer
+
+
+floats_at, doubles_at, longs_at = map(_pointer_to, (types.float32, types.float64, types.int64))
+
+
+def scratch(count: int) -> Any:
+    """Make the function that returns the address of so many floats, for as long as the kernel that calls it runs."""
+
+    @intrinsic
+    def address(_typing: Any) -> Any:
+        def emit(_context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
+            place = cgutils.alloca_once(b, ir.ArrayType(ir.FloatType(), count))
+            return b.ptrtoint(place, ir.IntType(64))
+
+        return types.intp(), emit
+
+    return address
