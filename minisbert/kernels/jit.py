@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minisbert.kernels import Floats, Ints, packing
+from minisbert.kernels import Floats, Ints, packing, reference
 from minisbert.kernels.packing import Packed
 
 NAME = "numba"
@@ -47,7 +47,13 @@ def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Packed:
 
 
 def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Floats | None = None) -> Floats:
-    """Twin of `reference.linear`."""
+    """Twin of `reference.linear`; no layer has both an activation and a residual."""
+    if activation not in packing.ACTIVATIONS:
+        y = linear(x, dense)
+        function = reference.ACTIVATIONS[activation or ""]
+        for i in range(len(y)):  # by row: NumPy may treat the last elements of a block another way
+            function(y[i : i + 1])
+        return y
     y = np.empty((len(x), dense.width), np.float32)
     code = packing.ACTIVATIONS[activation]
     added = _NONE if residual is None else residual
@@ -83,12 +89,18 @@ def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = 
     return context
 
 
-def mean_pool(x: Floats, offsets: Ints) -> Floats:
-    """Twin of `reference.mean_pool`."""
+def pool(x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:
+    """Twin of `reference.pool`, which goes sentence by sentence; the mean of whole sentences is compiled."""
+    if mode != "mean" or skip:
+        return reference.pool(x, offsets, mode, skip)
     means = np.empty((len(offsets) - 1, x.shape[1]), np.float32)
     rows, _ = _compiled()
     rows.mean_pool(x, offsets, means)
     return means
+
+
+# Each component by itself, from exact products and sums: nothing that the number of rows could change.
+mix, prelu = reference.mix, reference.prelu
 
 
 def normalize(x: Floats) -> Floats:
