@@ -37,6 +37,7 @@ POOLING_MODES = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+WIDTHS = ("embedding_dimension", "word_embedding_dimension")  # today's name, and the old one
 MAX_MODES = 64  # each is computed: a bound, so that a damaged file can't keep us busy
 # The classes of torch.nn that a Dense module can have, and the packages that they go by. In small letters they are
 # the names of `minisbert.kernels`. GLU halves the width, and Softmax2d is for images.
@@ -179,18 +180,11 @@ def _read_pooling(settings: JsonFile, widths: Widths) -> Module:
 
 def _read_modes(settings: JsonFile) -> tuple[str, ...]:
     """Return the pooling modes in order, from a name, a list of names, or the old booleans; none means the mean."""
-    known = {
-        *POOLING_MODES,
-        "embedding_dimension",
-        "word_embedding_dimension",
-        "pooling_mode",
-        "include_prompt",
-    }
-    settings.refuse_unless({key: (False,) for key in settings.values if key not in known})
+    _refuse_others(settings, *POOLING_MODES, *WIDTHS, "pooling_mode", "include_prompt")
     old = tuple(mode for key, mode in POOLING_MODES.items() if settings.get(key, bool, False))
-    value = settings.values.get("pooling_mode")
-    if value is None:
+    if "pooling_mode" not in settings.values:
         return old or ("mean",)
+    value = settings.values["pooling_mode"]
     modes = (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else ()
     if not 1 <= len(modes) <= MAX_MODES or not all(
         isinstance(mode, str) and mode in POOLING_MODES.values() for mode in modes
@@ -215,8 +209,7 @@ def _read_normalize(settings: JsonFile, widths: Widths) -> Module:
 
 def _read_dense(settings: JsonFile, widths: Widths) -> Module:
     keys = ("in_features", "out_features", "bias", "activation_function", "use_residual")
-    known = (*keys, "module_input_name", "module_output_name")
-    settings.refuse_unless({key: (False,) for key in settings.values if key not in known})
+    _refuse_others(settings, *keys, "module_input_name", "module_output_name")
     feature = _read_feature(settings)
     module = Dense(
         folder=settings.path.parent,
@@ -251,6 +244,7 @@ def _read_activation(settings: JsonFile) -> str:
 
 
 def _read_layer_norm(settings: JsonFile, widths: Widths) -> Module:
+    _refuse_others(settings, "dimension")
     module = LayerNorm(settings.path.parent, settings.size("dimension"))
     _check_width(settings, module.dimension, widths, SENTENCE)
     return module
@@ -262,6 +256,7 @@ def _read_dropout(settings: JsonFile, widths: Widths) -> Module:
 
 
 def _read_weighted_layers(settings: JsonFile, widths: Widths) -> Module:
+    _refuse_others(settings, *WIDTHS, "layer_start", "num_hidden_layers")
     width = _read_width(settings)
     _check_width(settings, width, widths, LAYERS)
     widths[TOKENS] = width
@@ -291,6 +286,11 @@ READERS: dict[str, Callable[[JsonFile, Widths], Module]] = {
 }
 
 
+def _refuse_others(settings: JsonFile, *known: str) -> None:
+    """Refuse every other key by name, unless it turns something off: it could change the result."""
+    settings.refuse_unless({key: (False,) for key in settings.values if key not in known})
+
+
 def _read_feature(settings: JsonFile) -> str:
     """Return the feature that a module replaces: sentence vectors, or those of tokens."""
     feature = settings.get("module_input_name", str, SENTENCE)
@@ -299,7 +299,8 @@ def _read_feature(settings: JsonFile) -> str:
 
 
 def _read_width(settings: JsonFile) -> int:
-    return settings.get("embedding_dimension", int, settings.optional("word_embedding_dimension", int))
+    new, old = WIDTHS
+    return settings.get(new, int, settings.optional(old, int))
 
 
 def _check_width(settings: JsonFile, width: int | None, widths: Widths, feature: str) -> None:

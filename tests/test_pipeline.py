@@ -208,6 +208,7 @@ def test_a_pooling_that_is_named_and_missing_is_no_mean(folder: Path) -> None:
         ({"pooling_mode": ""}, "pooling_mode is ''"),
         ({"pooling_mode": []}, "pooling_mode is []"),
         ({"pooling_mode": 0}, "pooling_mode is 0"),
+        ({"pooling_mode": None}, "pooling_mode is None"),
     ],
 )
 def test_other_poolings_are_refused(folder: Path, values: dict[str, Any], message: str) -> None:
@@ -314,6 +315,8 @@ UNSUPPORTED, DAMAGED = minisbert.UnsupportedCheckpointError, minisbert.Checkpoin
          ("2_Dense", "'transformers.activations.GELUActivation'")),
         ((MEAN, dense(package="my.torch.nn")), UNSUPPORTED, ("2_Dense", "'my.torch.nn.Tanh'")),
         ((MEAN, dense(scale=2.0)), UNSUPPORTED, ("2_Dense", "scale is 2.0")),
+        ((MEAN, ("LayerNorm", {"dimension": 75, "eps": 0.1})), UNSUPPORTED, ("2_LayerNorm", "eps is 0.1")),
+        ((weighted_layers(softmax=True), MEAN), UNSUPPORTED, ("1_WeightedLayerPooling", "softmax is True")),
         ((MEAN, dense(bias="yes")), DAMAGED, ("2_Dense", "bias is 'yes'; expected true or false")),
         ((MEAN, dense(0)), DAMAGED, ("2_Dense", "out_features is 0")),
         ((on_tokens(dense(8, "Softmax")), pooling("mean", width=8)), UNSUPPORTED,
