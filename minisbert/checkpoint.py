@@ -22,8 +22,9 @@ from minisbert.errors import CheckpointError, CheckpointNotFoundError, Unsupport
 from minisbert.families import BUCKETS, Family
 from minisbert.jsonfile import is_there, read_json
 from minisbert.kernels import Floats
+from minisbert.modules import Module
 
-__all__ = ["load_tensors", "pickle_refusal"]
+__all__ = ["load_module_tensors", "load_tensors", "pickle_refusal"]
 
 # What a checkpoint's names begin with where a model was saved inside of others: a parallel or compiled one, the first
 # module of sentence-transformers before 5.4 and since, and whatever calls its encoder a model.
@@ -79,6 +80,32 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> di
             wanted = ((role, entries[name]) for name, (role, _) in expected.items())
             tensors.update((role, _map(file, entry)) for role, entry in wanted if entry.path == shard)
     return tensors
+
+
+def load_module_tensors(module: Module) -> dict[str, Floats]:
+    """Map the weights that a module after the transformer has in a folder of its own, by their names in the file.
+
+    Raises
+    ------
+    CheckpointNotFoundError, UnsupportedCheckpointError, CheckpointError
+        As `load_tensors` does.
+    """
+    if not module.shapes:
+        return {}
+    path, pickled = (module.folder / name for name in ("model.safetensors", "pytorch_model.bin"))
+    if not is_there(path) and pickled.exists():
+        raise UnsupportedCheckpointError(
+            f"{pickled}: the weights are in Python's pickle format, which can run code and is never opened; "
+            f'expected {path.name}. Convert it where torch is installed: python -c "import torch; from '
+            f"safetensors.torch import save_file; save_file(torch.load(r'{pickled}', weights_only=True), r'{path}')\""
+        )
+    if not is_there(path):
+        raise CheckpointNotFoundError(f"{path}: there is no such file; expected the module's weights")
+    entries = {entry.name: entry for entry in _read_header(path)}
+    expected = {name: (name, shape) for name, shape in module.shapes.items()}
+    _compare(path, expected, {name: entry.shape for name, entry in entries.items()})
+    with path.open("rb") as file:
+        return {name: _map(file, entries[name]) for name in expected}
 
 
 def _weights_files(folder: Path) -> tuple[Path, list[Path]]:

@@ -146,8 +146,7 @@ def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
         "activation": transformer.hidden_act,
         "parameters": encoder.num_parameters,
         "vocabulary": transformer.vocab_size,
-        "pooling": config.pooling_mode,
-        "normalize": config.normalize,
+        "modules": ["Transformer", *map(str, config.modules)],
         "dimension": encoder.get_embedding_dimension(),
         "max_seq_length": encoder.max_seq_length,
         "max_positions": transformer.max_tokens,
@@ -179,8 +178,8 @@ def _shown(value: Any) -> list[str]:
     """Write a fact for people, in one line or more."""
     if isinstance(value, dict):
         return [f"{key}: {item}" for key, item in value.items() if item]
-    if isinstance(value, bool):
-        return ["yes" if value else "no"]
+    if isinstance(value, list):
+        return [" -> ".join(value)]
     return [f"{value:,}" if isinstance(value, int) else str(value or "none")]
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 from minisbert.families import FAMILIES, Family
 from minisbert.jsonfile import JsonFile, is_there, read_json
-from minisbert.modules import read_modules, read_normalize, read_pooling_mode
+from minisbert.modules import Module
+from minisbert.pipeline import read_entries, read_modules
 
 __all__ = ["CheckpointConfig", "TransformerConfig", "read_config"]
 
@@ -73,8 +74,8 @@ class CheckpointConfig:
     folder: Path
     transformer_folder: Path
     transformer: TransformerConfig
-    pooling_mode: str
-    normalize: bool
+    modules: tuple[Module, ...]
+    embedding_dimension: int
     max_seq_length: int
     do_lower_case: bool
     prompts: Mapping[str, str] = field(default_factory=dict)
@@ -109,19 +110,20 @@ def read_config(folder: Path) -> CheckpointConfig:
         raise CheckpointNotFoundError(
             f"{folder}: there is no such folder; expected a checkpoint folder with a config.json in it"
         )
-    modules = read_modules(folder)
-    transformer_folder = modules[0].folder
+    entries = read_entries(folder)
+    transformer_folder = entries[0].folder
     transformer = _read_transformer(transformer_folder / "config.json")
+    modules, dimension = read_modules(folder, entries, transformer.hidden_size, transformer.num_hidden_layers)
     max_seq_length, do_lower_case = _read_text_settings(transformer_folder, transformer)
     return CheckpointConfig(
         folder=folder,
         transformer_folder=transformer_folder,
         transformer=transformer,
-        pooling_mode=read_pooling_mode(modules[1].folder / "config.json", transformer.hidden_size),
-        normalize=len(modules) == 3 and read_normalize(modules[2].folder / "config.json"),
+        modules=modules,
+        embedding_dimension=dimension,
         max_seq_length=max_seq_length,
         do_lower_case=do_lower_case,
-        **_read_sentence_settings(folder / "config_sentence_transformers.json", transformer.hidden_size),
+        **_read_sentence_settings(folder / "config_sentence_transformers.json", dimension),
     )
 
 
@@ -218,7 +220,7 @@ def _read_text_settings(folder: Path, transformer: TransformerConfig) -> tuple[i
 _LOADING = ("model", "tokenizer", "processor", "config")
 
 
-def _read_sentence_settings(path: Path, hidden_size: int) -> dict[str, Any]:
+def _read_sentence_settings(path: Path, dimension: int) -> dict[str, Any]:
     """Read the prompts, the similarity function and the length that vectors are cut to."""
     file = read_json(path)
     file.refuse_unless({"model_type": ("SentenceTransformer",)})
@@ -234,7 +236,7 @@ def _read_sentence_settings(path: Path, hidden_size: int) -> dict[str, Any]:
         )
     similarity = file.get("similarity_fn_name", str, "cosine")
     file.refuse_unless({"similarity_fn_name": SIMILARITIES})
-    cut = None if file.optional("truncate_dim", int) is None else file.size("truncate_dim", hidden_size)
+    cut = None if file.optional("truncate_dim", int) is None else file.size("truncate_dim", dimension)
     return {
         "prompts": prompts,
         "default_prompt_name": default,

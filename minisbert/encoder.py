@@ -15,10 +15,12 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 from minisbert import hub, model, vectors
 from minisbert.arguments import check_choice, check_dtype, check_integer
 from minisbert.batching import Collector, OverlongTexts, Progress, as_texts, check_texts
-from minisbert.checkpoint import load_tensors
+from minisbert.checkpoint import load_module_tensors, load_tensors
 from minisbert.config import CheckpointConfig, read_config
-from minisbert.errors import CheckpointError, EncodeTypeError, EncodeValueError, shown
+from minisbert.errors import CheckpointError, EncodeValueError, shown
 from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, select
+from minisbert.modules import TOKENS
+from minisbert.prompts import resolve_prompt, with_role
 from minisbert.threads import resolve_num_threads
 from minisbert.tokenization import SentenceTokenizer, TokenIds, load_tokenizer
 from minisbert.workers import run
@@ -137,9 +139,12 @@ class SentenceEncoder:
             self.config: CheckpointConfig = read_config(Path(folder))
             tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
             self._weights = model.build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
+            others = [(module, load_module_tensors(module)) for module in self.config.modules]
+            self._steps = [model.build_step(*other, self._kernels, self.dtype) for other in others]
             self._tokenizer: SentenceTokenizer = load_tokenizer(self.config)
         ready.result()
-        self.num_parameters = sum(tensor.size for tensor in tensors.values())
+        groups = (tensors, *(group for _, group in others))
+        self.num_parameters = sum(tensor.size for group in groups for tensor in group.values())
         self.max_seq_length = self.config.max_seq_length
         self.prompts = dict(self.config.prompts)
         self.default_prompt_name = self.config.default_prompt_name
@@ -271,7 +276,9 @@ class SentenceEncoder:
         self.num_threads = resolve_num_threads(self.num_threads)  # it may have been set to anything
         texts, count = as_texts(sentences)
         overlong = OverlongTexts(self.max_seq_length, truncation)
-        chunks = self._token_chunks(texts, self._resolve_prompt(prompt_name, prompt), overlong)
+        prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
+        compute = partial(self._compute, output_value, self._count_prompt(prompt))
+        chunks = self._token_chunks(texts, prompt, overlong)
         progress = Progress(count, show_progress_bar)
         if output_value == "token_embeddings":
             if precision != "float32" or out is not None:
@@ -282,7 +289,7 @@ class SentenceEncoder:
                 self._check_finite([np.isfinite(state).all() for state in states], len(result))
                 result.extend(states)
 
-            run(chunks, partial(self._compute, True), batch_size, self.num_threads, progress, extend)
+            run(chunks, compute, batch_size, self.num_threads, progress, extend)
         else:
             dimension = self._resolve_dimension(truncate_dim)
             collector = Collector(out, count, dimension, precision, self.dtype)
@@ -292,18 +299,19 @@ class SentenceEncoder:
                 self._check_finite(np.isfinite(block).all(axis=1), collector.rows)
                 collector.add(self._kernels.normalize(block) if normalize_embeddings else block)
 
-            run(chunks, partial(self._compute, False), batch_size, self.num_threads, progress, finish)
+            run(chunks, compute, batch_size, self.num_threads, progress, finish)
             result = collector.result()
         overlong.report(len(result))
         return result[0] if isinstance(sentences, str) else result
 
     def encode_query(self, sentences: str | Iterable[str], **arguments: Any) -> Any:
         """Encode queries: `encode` with the prompt named "query", unless the arguments name another."""
-        return self.encode(sentences, **self._with_prompt(("query",), arguments))
+        return self.encode(sentences, **with_role(self.prompts or {}, ("query",), arguments))
 
     def encode_document(self, sentences: str | Iterable[str], **arguments: Any) -> Any:
         """Encode documents: `encode` with the prompt "document", "passage" or "corpus", whichever is first."""
-        return self.encode(sentences, **self._with_prompt(("document", "passage", "corpus"), arguments))
+        names = ("document", "passage", "corpus")
+        return self.encode(sentences, **with_role(self.prompts or {}, names, arguments))
 
     def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Floats:
         """Compare all vectors (A, D) with all vectors (B, D) by `similarity_fn_name`: (A, B)."""
@@ -336,40 +344,18 @@ class SentenceEncoder:
             yield from self._tokenizer(chunk, first)
             first += len(chunk)
 
-    def _with_prompt(self, names: Sequence[str], arguments: dict[str, Any]) -> dict[str, Any]:
-        if arguments.get("prompt_name") is None and arguments.get("prompt") is None:
-            known = [name for name in names if name in (self.prompts or {})]
-            return {**arguments, "prompt_name": known[0] if known else None}
-        return arguments
-
-    def _resolve_prompt(self, name: str | None, prompt: str | None) -> str:
-        if prompt is None:
-            name = self.default_prompt_name if name is None else name
-            if name is None:
-                return ""
-            if not isinstance(name, str):
-                raise EncodeTypeError(f"prompt_name is {shown(name)}; expected a string")
-            prompts = self.prompts or {}
-            if name not in prompts:
-                raise EncodeValueError(
-                    f"there is no prompt named {shown(name)}; expected one of {sorted(prompts)}"
-                )
-            prompt = prompts[name]
-        if not isinstance(prompt, str):
-            raise EncodeTypeError(f"prompt is {shown(prompt)}; expected a string")
-        return prompt
-
     def _check_finite(self, finite: ArrayLike, first: int) -> None:
         """Refuse results if not all of them are finite; the first of them is of sentence `first`."""
         finite = np.asarray(finite)
         if not finite.all():
             raise CheckpointError(
                 f"{self.config.transformer_folder / 'model.safetensors'}: gives NaN or infinity for sentence "
-                f"{first + finite.argmin()}; the weights are too large for {self.dtype}"
+                f"{first + finite.argmin()}; the weights are too large for {self.dtype}, or a pooling of the maximum "
+                "has no token left"
             )
 
     def _resolve_dimension(self, truncate_dim: int | None) -> int:
-        most = self.config.transformer.hidden_size
+        most = self.config.embedding_dimension
         dimension = self.truncate_dim if truncate_dim is None else truncate_dim
         if dimension is None:
             return most
@@ -390,15 +376,22 @@ class SentenceEncoder:
             yield [self._tokenizer.truncate(ids, self.max_seq_length) for ids in full]
             first += len(chunk)
 
-    def _compute(self, tokens: bool, rows: list[TokenIds], threads: int) -> Sequence[Floats]:
+    def _count_prompt(self, prompt: str) -> int:
+        """Return how many tokens of each sentence are the prompt's, where a pooling leaves them out."""
+        if not prompt or all(getattr(module, "include_prompt", True) for module in self.config.modules):
+            return 0
+        return self._tokenizer.prompt_length(prompt, self.max_seq_length)
+
+    def _compute(
+        self, feature: str, prompt_length: int, rows: list[TokenIds], threads: int
+    ) -> Sequence[Floats]:
         """Encode one micro-batch on so many threads: the ids of S sentences to S vectors (D,), or arrays (T, D)."""
         ids: Ints = np.concatenate(rows)  # (N,)
         offsets: Ints = np.cumsum([0, *map(len, rows)])  # (S + 1,)
         types: Ints = np.full(len(ids), self._tokenizer.token_type, np.int32)
-        config, kernels = self.config, self._kernels
+        config, kernels = self.config.transformer, self._kernels
         # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
-        with kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
-            states = model.token_states(ids, types, offsets, self._weights, config.transformer, kernels)
-            if tokens:
-                return np.split(states, offsets[1:-1])
-            return list(model.sentence_vectors(states, offsets, config.normalize, kernels))
+        with kernels.threads(threads), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            states = model.hidden_states(ids, types, offsets, self._weights, config, kernels)
+            found = model.features(states, offsets, prompt_length, self._steps, kernels)[feature]
+        return np.split(found, offsets[1:-1]) if feature == TOKENS else list(found)

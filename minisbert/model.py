@@ -12,15 +12,18 @@ K = D // H head width, F feed-forward width, V vocabulary, P positions, L layers
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minisbert import modules
 from minisbert.config import TransformerConfig
 from minisbert.kernels import Floats, Ints, Kernels
+from minisbert.modules import SENTENCE, TOKENS, Module
 
 
 @dataclass(frozen=True)
@@ -80,21 +83,38 @@ class Weights:
     position_bias: Floats | None  # (H, 2P - 1), in MPNet only
 
 
-def sentence_vectors(states: Floats, offsets: Ints, normalize: bool, kernels: Kernels) -> Floats:
-    """Pool the token states of each sentence: (N, D) -> (S, D)."""
-    vectors = kernels.mean_pool(states, offsets)  # (S, D)
-    return kernels.normalize(vectors) if normalize else vectors
+@dataclass(frozen=True)
+class DenseWeights:
+    """The multiply I -> O of a Dense module, and where it has them the residual's, and the slope (1,) of a PReLU."""
+
+    linear: Any
+    projection: Any | None
+    slope: Floats | None
+
+
+# A module after the transformer, and its weights.
+Step: TypeAlias = tuple[Module, Any]
+MODULE_EPS = 1e-5  # torch's own: a LayerNorm module does not store it
 
 
 def token_states(
     ids: Ints, types: Ints, offsets: Ints, weights: Weights, config: TransformerConfig, kernels: Kernels
 ) -> Floats:
     """Run the transformer over a micro-batch: token ids (N,) -> token states (N, D)."""
+    [last] = deque(hidden_states(ids, types, offsets, weights, config, kernels), maxlen=1)
+    return last
+
+
+def hidden_states(
+    ids: Ints, types: Ints, offsets: Ints, weights: Weights, config: TransformerConfig, kernels: Kernels
+) -> Iterator[Floats]:
+    """Yield the states (N, D) that go into the first layer, and those that come out of each of the L layers."""
     x = embed(ids, types, offsets, weights.embeddings, config, kernels)  # (N, D)
+    yield x
     for layer in weights.layers:
         x = self_attention(x, offsets, layer.attention, weights.position_bias, config, kernels)
         x = feed_forward(x, layer.feed_forward, config, kernels)
-    return x
+        yield x
 
 
 def embed(
@@ -159,6 +179,60 @@ def position_bias(table: Floats, positions: int) -> Floats:
     return np.ascontiguousarray(table[buckets].T)
 
 
+# --- After the transformer ------------------------------------------------------------------------------------
+
+
+def features(
+    states: Iterable[Floats], offsets: Ints, prompt_length: int, steps: Sequence[Step], kernels: Kernels
+) -> dict[str, Floats]:
+    """Run the modules over the states (N, D) of all layers, of which only a `WeightedLayerPooling` needs more than one.
+
+    Returns
+    -------
+    dict
+        ``"token_embeddings"`` (N, D) and ``"sentence_embedding"`` (S, D'), as the last modules left them.
+    """
+    layers = deque(states, maxlen=None if any(needs_all_layers(module) for module, _ in steps) else 1)
+    found = {TOKENS: layers[-1]}
+    for module, w in steps:
+        match module:
+            case modules.Pooling():
+                skip = 0 if module.include_prompt else prompt_length
+                found[SENTENCE] = pooling(found[TOKENS], offsets, module, skip, kernels)
+            case modules.Normalize() if module.feature in found:
+                found[module.feature] = kernels.normalize(found[module.feature])
+            case modules.Dense():
+                found[module.feature] = dense(found[module.feature], module, w, kernels)
+            case modules.LayerNorm():
+                found[SENTENCE] = kernels.layer_norm(found[SENTENCE], w.weight, w.bias, MODULE_EPS)
+            case modules.WeightedLayerPooling():
+                found[TOKENS] = kernels.mix(list(layers)[module.layer_start :], w)
+    return found
+
+
+def needs_all_layers(module: Module) -> bool:
+    """Whether a module looks at the states before the last layer's."""
+    return isinstance(module, modules.WeightedLayerPooling)
+
+
+def pooling(x: Floats, offsets: Ints, module: modules.Pooling, skip: int, kernels: Kernels) -> Floats:
+    """Make a vector of each sentence's tokens in every mode, side by side: (N, D) -> (S, modes * D)."""
+    return np.concatenate([kernels.pool(x, offsets, mode, skip) for mode in module.modes], axis=1)
+
+
+def dense(x: Floats, module: modules.Dense, w: DenseWeights, kernels: Kernels) -> Floats:
+    """``activation(linear(x))``, and with a residual ``+ x`` or ``+ projection(x)``: (S, I) -> (S, O)."""
+    y = kernels.linear(x, w.linear, None if module.activation in ("identity", "prelu") else module.activation)
+    if w.slope is not None:
+        y = kernels.prelu(y, w.slope)
+    if w.projection is not None:
+        return kernels.linear(x, w.projection, residual=y)
+    return y + x if module.use_residual else y
+
+
+# --- Weights --------------------------------------------------------------------------------------------------
+
+
 def build_weights(
     tensors: Mapping[str, Floats], config: TransformerConfig, kernels: Kernels, dtype: DTypeLike
 ) -> Weights:
@@ -193,3 +267,23 @@ def build_weights(
     layers = tuple(layer(f"layers.{i}") for i in range(config.num_hidden_layers))
     bias = position_bias(array("position_bias"), config.max_tokens) if "position_bias" in tensors else None
     return Weights(embeddings, layers, bias)
+
+
+def build_step(module: Module, tensors: Mapping[str, Floats], kernels: Kernels, dtype: DTypeLike) -> Step:
+    """Put a module and its tensors, by their names in its file, into a record."""
+    match module:
+        case modules.Dense():
+            zeros = np.zeros(module.out_features, np.float32)
+            linear = kernels.pack(tensors["linear.weight"], tensors.get("linear.bias", zeros), dtype)
+            projection = (
+                kernels.pack(tensors["residual.weight"], zeros, dtype) if module.has_projection else None
+            )
+            slope = tensors.get("activation_function.weight")
+            return module, DenseWeights(linear, projection, None if slope is None else np.array(slope, dtype))
+        case modules.LayerNorm():
+            return module, LayerNorm(
+                np.array(tensors["norm.weight"], dtype), np.array(tensors["norm.bias"], dtype)
+            )
+        case modules.WeightedLayerPooling():
+            return module, np.array(tensors["layer_weights"], dtype)
+    return module, None

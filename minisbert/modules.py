@@ -1,85 +1,133 @@
-"""The modules of a checkpoint: what comes after the transformer, as modules.json and the modules' folders say."""
+"""The modules that can follow the transformer of a checkpoint: a record for each kind.
+
+They hand each other features by name: ``token_embeddings``, a vector a token, which the transformer makes, and
+``sentence_embedding``, a vector a sentence, which pooling makes of them. What is computed stands in `minisbert.model`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from pathlib import Path
 
-from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
-from minisbert.jsonfile import JsonFile, is_there, parse_json, read_json
-from minisbert.links import refuse_link_out
+__all__ = [
+    "LAYERS",
+    "SENTENCE",
+    "TOKENS",
+    "Dense",
+    "Dropout",
+    "LayerNorm",
+    "Module",
+    "Normalize",
+    "Pooling",
+    "WeightedLayerPooling",
+]
 
-__all__ = ["Module", "read_modules", "read_normalize", "read_pooling_mode"]
+TOKENS, SENTENCE, LAYERS = "token_embeddings", "sentence_embedding", "all_layer_embeddings"
+Shapes = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Module:
-    """One step of the pipeline: the last part of its type's dotted name, and its folder."""
+    """A module after the transformer; `folder` has its weights, if it has any."""
 
-    kind: str
     folder: Path
 
+    @property
+    def shapes(self) -> Shapes:
+        """Name and shape of every tensor of the module."""
+        return {}
 
-def read_modules(folder: Path) -> tuple[Module, ...]:
-    """Read the pipeline: Transformer, Pooling and perhaps Normalize; the first two where no file says."""
-    path = folder / "modules.json"
-    if not is_there(path):
-        refuse_link_out(pooling := folder / "1_Pooling", folder)
-        return (Module("Transformer", folder), Module("Pooling", pooling))
-    entries = parse_json(path)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise CheckpointError(f"{path}: expected a list of objects, one a module")
-    modules = tuple(_read_module(JsonFile(path, entry)) for entry in entries)
-    kinds = tuple(module.kind for module in modules)
-    if kinds not in {("Transformer", "Pooling"), ("Transformer", "Pooling", "Normalize")}:
-        raise UnsupportedCheckpointError(
-            f"{path}: the modules are {' -> '.join(kinds) or 'none'}; "
-            "supported: Transformer -> Pooling, and that -> Normalize"
-        )
-    if not is_there(pooling := modules[1].folder / "config.json"):
-        raise CheckpointNotFoundError(f"{pooling}: there is no such file, and {path.name} names it")
-    return modules
+    def __str__(self) -> str:
+        return type(self).__name__
 
 
-def _read_module(entry: JsonFile) -> Module:
-    kind = entry.get("type", str)
-    if kind.split(".")[0] != "sentence_transformers":
-        raise UnsupportedCheckpointError(
-            f"{entry.path}: the module type {shown(kind)} is code of the checkpoint's own, which is never run"
-        )
-    name = entry.get("path", str, "")
-    escapes = {PurePosixPath(name).is_absolute(), PureWindowsPath(name).anchor != "", "\0" in name}
-    if True in escapes or ".." in PureWindowsPath(name).parts:
-        raise CheckpointError(
-            f"{entry.path}: path is {shown(name)}, which leads out of the checkpoint folder; "
-            "expected a folder inside it, such as '1_Pooling'"
-        )
-    refuse_link_out(entry.path.parent / name, entry.path.parent)
-    return Module(kind.split(".")[-1], entry.path.parent / name)
+@dataclass(frozen=True)
+class Pooling(Module):
+    """Makes one vector of a sentence's tokens in each mode, and joins them; perhaps without the prompt's tokens."""
+
+    modes: tuple[str, ...]
+    include_prompt: bool
+
+    def __str__(self) -> str:
+        return f"Pooling ({' + '.join(self.modes)}{'' if self.include_prompt else ' without the prompt'})"
 
 
-def read_pooling_mode(path: Path, hidden_size: int) -> str:
-    """Check that the pooling is the mean, in either layout: ``pooling_mode_*`` booleans, or a name or list."""
-    if not is_there(path):
-        return "mean"
-    file = read_json(path)
-    width = file.get("embedding_dimension", int, file.optional("word_embedding_dimension", int))
-    if width != hidden_size:
-        raise CheckpointError(
-            f"{path}: the pooling is for vectors of width {width}, and the transformer's have {hidden_size}"
-        )
-    others: dict[str, tuple[Any, ...]] = {key: (False,) for key in file.values if key not in _WIDTHS}
-    mean = {"pooling_mode": ("mean", ["mean"]), "pooling_mode_mean_tokens": (True,)}
-    file.refuse_unless(others | mean | {"include_prompt": (True,)})
-    return "mean"
+@dataclass(frozen=True)
+class Normalize(Module):
+    """Divides each vector of a feature by its length; a feature that there is not yet is passed over."""
+
+    feature: str
+
+    def __str__(self) -> str:
+        return "Normalize" + _unless_sentence(self.feature)
 
 
-_WIDTHS = ("embedding_dimension", "word_embedding_dimension")
+@dataclass(frozen=True)
+class Dense(Module):
+    """``activation(linear(x))``, perhaps with x itself or, where widths differ, its projection added."""
+
+    feature: str
+    in_features: int
+    out_features: int
+    bias: bool
+    activation: str
+    use_residual: bool
+
+    @property
+    def shapes(self) -> Shapes:
+        """Name and shape of every tensor of the module."""
+        wanted = {
+            "linear.weight": (self.out_features, self.in_features),
+            "linear.bias": (self.out_features,) if self.bias else None,
+            "residual.weight": (self.out_features, self.in_features) if self.has_projection else None,
+            "activation_function.weight": (1,) if self.activation == "prelu" else None,
+        }
+        return {name: shape for name, shape in wanted.items() if shape is not None}
+
+    @property
+    def has_projection(self) -> bool:
+        """Whether what is added has a matrix of its own."""
+        return self.use_residual and self.in_features != self.out_features
+
+    def __str__(self) -> str:
+        extra = ", residual" if self.use_residual else ""
+        widths = f"{self.in_features} -> {self.out_features}"
+        return f"Dense ({widths}, {self.activation}{extra}){_unless_sentence(self.feature)}"
 
 
-def read_normalize(path: Path) -> bool:
-    """Check the settings of a Normalize module, which often has no file, and never needs one."""
-    names = ("sentence_embedding",)
-    read_json(path).refuse_unless({"module_input_name": names, "module_output_name": names})
-    return True
+@dataclass(frozen=True)
+class LayerNorm(Module):
+    """Layer norm of the sentence vectors."""
+
+    dimension: int
+
+    @property
+    def shapes(self) -> Shapes:
+        """Name and shape of every tensor of the module."""
+        return {"norm.weight": (self.dimension,), "norm.bias": (self.dimension,)}
+
+
+@dataclass(frozen=True)
+class Dropout(Module):
+    """Drops components in training, and does nothing here."""
+
+
+@dataclass(frozen=True)
+class WeightedLayerPooling(Module):
+    """Makes the token vectors a weighted mean of the states from layer `layer_start` on; 0 is the embeddings."""
+
+    layer_start: int
+    num_hidden_layers: int
+
+    @property
+    def shapes(self) -> Shapes:
+        """Name and shape of every tensor of the module."""
+        return {"layer_weights": (self.num_hidden_layers + 1 - self.layer_start,)}
+
+    def __str__(self) -> str:
+        return f"WeightedLayerPooling (layers {self.layer_start} to {self.num_hidden_layers})"
+
+
+def _unless_sentence(feature: str) -> str:
+    return "" if feature == SENTENCE else f" of {feature}"

@@ -72,6 +72,13 @@ class SentenceTokenizer:
             )
         return [row.view(np.int32) for row in ids]
 
+    def prompt_length(self, prompt: str, max_tokens: int) -> int:
+        """Count the tokens that a prompt puts before a text: its own, alone and cut, without a special last one."""
+        [ids] = self([prompt])
+        ids = self.truncate(ids, max_tokens)
+        special = {id for id, token in self.library.get_added_tokens_decoder().items() if token.special}
+        return len(ids) - (len(ids) > 0 and int(ids[-1]) in special)
+
     def truncate(self, ids: TokenIds, max_tokens: int) -> TokenIds:
         """Cut ids to at most `max_tokens` from the right, keeping the special ones at the end."""
         if len(ids) <= max_tokens:

@@ -33,8 +33,8 @@ def stages(encoder: SentenceEncoder, ids: Any, offsets: Any) -> dict[str, Any]:
     recorder = Recorder(encoder._kernels)
     types = np.zeros_like(ids)
     config = encoder.config.transformer
-    states = model.token_states(ids, types, offsets, encoder._weights, config, recorder)
-    model.sentence_vectors(states, offsets, True, recorder)
+    states = model.hidden_states(ids, types, offsets, encoder._weights, config, recorder)
+    model.features(states, offsets, 0, encoder._steps, recorder)
     calls = iter(recorder.calls)
 
     def result_of(operation: str) -> Any:
@@ -57,4 +57,4 @@ def stages(encoder: SentenceEncoder, ids: Any, offsets: Any) -> dict[str, Any]:
         found[f"layer{i}.intermediate"] = result_of("linear")
         found[f"layer{i}.output_sum"] = result_of("linear")
         found[f"layer{i}.output"] = result_of("layer_norm")
-    return found | {"pooled": result_of("mean_pool"), "normalised": result_of("normalize")}
+    return found | {"pooled": result_of("pool"), "normalised": result_of("normalize")}

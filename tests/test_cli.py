@@ -544,7 +544,7 @@ def test_info(run: Run, prompted: Path, bert: Encoder) -> None:
     facts = json.loads(run("info", "--json", "--threads", "3").out)
     assert facts["model"] == facts["folder"] == str(MODEL)
     assert (facts["architecture"], facts["layers"], facts["width"], facts["heads"]) == ("bert", 3, 75, 3)
-    assert (facts["pooling"], facts["normalize"], facts["dimension"]) == ("mean", True, 75)
+    assert (facts["modules"], facts["dimension"]) == (["Transformer", "Pooling (mean)", "Normalize"], 75)
     assert (facts["max_seq_length"], facts["max_positions"], facts["vocabulary"]) == (32, 64, 544)
     assert (facts["backend"], facts["threads"], facts["dtype"]) == (bert.backend, 3, "float32")
     assert (facts["parameters"], facts["cache"]) == (bert.num_parameters, HF_HUB_CACHE)
@@ -552,7 +552,7 @@ def test_info(run: Run, prompted: Path, bert: Encoder) -> None:
     assert facts["versions"].items() >= {"numpy": np.__version__, "minisbert": minisbert.__version__}.items()
     out = run("info", "--model", prompted).out
     assert f"\nparameters      {bert.num_parameters:,}\n" in out
-    assert "\nnormalize       yes\n" in out
+    assert "\nmodules         Transformer -> Pooling (mean) -> Normalize\n" in out
     assert "\nprompts         query: what is \n                document: this is \n" in out
     assert "\ndefault prompt  none\n" in run("info").out
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Callable
@@ -38,7 +37,8 @@ def test_the_tiny_checkpoints(tiny: Path) -> None:
     assert config.transformer.model_type == ("bert" if family == "multilingual" else family)
     assert config.transformer.hidden_size == {"bert": 75, "roberta": 69}.get(family, 24)
     limit = 128 if family == "mpnet" else 32
-    assert (config.pooling_mode, config.normalize, config.max_seq_length) == ("mean", True, limit)
+    assert list(map(str, config.modules)) == ["Pooling (mean)", "Normalize"]
+    assert (config.embedding_dimension, config.max_seq_length) == (config.transformer.hidden_size, limit)
     assert config.similarity_fn_name == "cosine"
     assert set(config.prompts) >= {"query", "document"}
 
@@ -121,145 +121,6 @@ def test_what_is_not_computed_is_refused_by_name(folder: Path, key: str, value: 
     refused(folder, minisbert.UnsupportedCheckpointError, "config.json", f"{key} is {shown}", "supported")
 
 
-@pytest.mark.parametrize(
-    "path", ["/etc", "..", "../other", "a/../../b", "..\\b", "C:\\b", "\\\\host\\b", "a\0b"]
-)
-def test_paths_that_lead_out_of_the_folder(folder: Path, path: str) -> None:
-    modules = json.loads((folder / "modules.json").read_text())
-    modules[1]["path"] = path
-    (folder / "modules.json").write_text(json.dumps(modules))
-    refused(
-        folder, minisbert.CheckpointError, "modules.json", "path is", "leads out of the checkpoint folder"
-    )
-
-
-def test_nothing_outside_is_read_for_such_a_path(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    modules = json.loads((folder / "modules.json").read_text())
-    modules[1]["path"] = "../outside"
-    (folder / "modules.json").write_text(json.dumps(modules))
-    read: list[Path] = []
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))  # type: ignore[func-returns-value]
-    refused(folder, minisbert.CheckpointError, "../outside")
-    assert read == [folder / "modules.json"]
-
-
-def modules_of(*kinds: str) -> str:
-    paths = {"Transformer": "", "Pooling": "1_Pooling"}
-    return json.dumps([{"type": kind, "path": paths.get(kind.split(".")[-1], "2_Other")} for kind in kinds])
-
-
-@pytest.mark.parametrize(
-    "prefix",
-    [
-        "sentence_transformers.models.",
-        "sentence_transformers.base.modules.x.",
-        "sentence_transformers.a.b.c.d.",
-    ],
-)
-def test_module_types_match_on_their_last_part(folder: Path, prefix: str) -> None:
-    (folder / "modules.json").write_text(modules_of(f"{prefix}Transformer", f"{prefix}Pooling"))
-    assert not read_config(folder).normalize
-    (folder / "modules.json").write_text(
-        modules_of(*(prefix + k for k in ("Transformer", "Pooling", "Normalize")))
-    )
-    assert read_config(folder).normalize
-
-
-@pytest.mark.parametrize(
-    "kinds",
-    [
-        (),
-        ("Transformer",),
-        ("Pooling", "Transformer"),
-        ("Transformer", "Pooling", "Dense"),
-        ("Transformer", "Pooling", "Normalize", "Normalize"),
-        ("WordEmbeddings", "Pooling"),
-    ],
-)
-def test_other_pipelines_are_refused(folder: Path, kinds: tuple[str, ...]) -> None:
-    (folder / "modules.json").write_text(
-        modules_of(*(f"sentence_transformers.models.{kind}" for kind in kinds))
-    )
-    shown = " -> ".join(kinds) or "none"
-    refused(folder, minisbert.UnsupportedCheckpointError, "modules.json", f"the modules are {shown};")
-
-
-def test_code_of_the_checkpoint_s_own_is_never_run(folder: Path) -> None:
-    (folder / "modules.json").write_text(
-        modules_of("custom_st.Transformer", "sentence_transformers.models.Pooling")
-    )
-    refused(
-        folder, minisbert.UnsupportedCheckpointError, "modules.json", "custom_st.Transformer", "never run"
-    )
-
-
-@pytest.mark.parametrize("content", ['{"0": {}}', '["Transformer"]', '[{"path": ""}]', '[{"type": 3}]'])
-def test_modules_that_make_no_sense(folder: Path, content: str) -> None:
-    (folder / "modules.json").write_text(content)
-    refused(folder, minisbert.CheckpointError, "modules.json")
-
-
-def test_without_modules_it_is_mean_pooling_and_no_normalize(folder: Path) -> None:
-    (folder / "modules.json").unlink()
-    config = read_config(folder)
-    assert (config.pooling_mode, config.normalize) == ("mean", False)
-
-
-def write_pooling(folder: Path, values: dict[str, Any], width: str = "word_embedding_dimension") -> None:
-    (folder / "1_Pooling" / "config.json").write_text(json.dumps({width: 69, **values}))
-
-
-@pytest.mark.parametrize("width", ["embedding_dimension", "word_embedding_dimension"])
-@pytest.mark.parametrize(
-    "values",
-    [
-        {},
-        {"pooling_mode": "mean"},
-        {"pooling_mode": ["mean"]},
-        {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": False},
-        {"pooling_mode_cls_token": False},
-        {"pooling_mode": "mean", "include_prompt": True},
-    ],
-)
-def test_both_layouts_of_the_pooling(folder: Path, values: dict[str, Any], width: str) -> None:
-    write_pooling(folder, values, width)
-    assert read_config(folder).pooling_mode == "mean"
-
-
-def test_a_pooling_that_is_named_and_missing_is_no_mean(folder: Path) -> None:
-    (folder / "1_Pooling" / "config.json").write_text("{}")
-    refused(folder, minisbert.CheckpointError, "1_Pooling", "'embedding_dimension' is missing")
-    (folder / "1_Pooling" / "config.json").unlink()
-    refused(folder, minisbert.CheckpointNotFoundError, "1_Pooling", "no such file, and modules.json names it")
-    (folder / "modules.json").unlink()
-    assert read_config(folder).pooling_mode == "mean"
-
-
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"pooling_mode": "cls"}, "cls"),
-        ({"pooling_mode": ["cls", "mean"]}, "cls"),
-        ({"pooling_mode": ["mean", "mean"]}, "mean"),
-        ({"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": False}, "pooling_mode_cls_token"),
-        ({"pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": True}, "pooling_mode_max_tokens"),
-        ({"pooling_mode_mean_tokens": False}, "pooling_mode_mean_tokens is False"),
-        ({"pooling_mode_mean_tokens": True, "pooling_mode_new_tokens": True}, "pooling_mode_new_tokens"),
-        ({"pooling_mode": 3}, "3"),
-        ({"pooling_mode": ""}, "pooling_mode is ''"),
-        ({"pooling_mode": []}, "pooling_mode is []"),
-        ({"pooling_mode": 0}, "pooling_mode is 0"),
-        ({"pooling_mode": "mean", "pooling_mode_cls_token": True}, "pooling_mode_cls_token is True"),
-        ({"pooling_mode": "mean", "pooling_mode_mean_tokens": False}, "pooling_mode_mean_tokens is False"),
-        ({"include_prompt": False}, "include_prompt"),
-    ],
-)
-def test_other_poolings_are_refused(folder: Path, values: dict[str, Any], message: str) -> None:
-    write_pooling(folder, values)
-    refused(folder, minisbert.UnsupportedCheckpointError, "1_Pooling", message)
-
-
 FILES = (
     "config.json",
     "modules.json",
@@ -292,34 +153,6 @@ def test_nothing_waits_for_a_pipe(folder: Path) -> None:
     (folder / "sentence_bert_config.json").unlink()
     os.mkfifo(folder / "sentence_bert_config.json")
     refused(folder, minisbert.CheckpointError, "sentence_bert_config.json", "is not a regular file")
-
-
-@pytest.mark.parametrize("path", ["a" * 5000, "a/" * 3000, "\ud800"])
-def test_a_module_path_that_no_file_can_have(folder: Path, path: str) -> None:
-    modules = json.loads((folder / "modules.json").read_text())
-    modules[1]["path"] = path
-    (folder / "modules.json").write_text(json.dumps(modules))
-    refused(folder, minisbert.CheckpointNotFoundError, "modules.json names it")
-
-
-@pytest.mark.parametrize("kind", ["a\nb", "x" * 100_000])
-def test_a_message_is_one_line_of_bounded_length(folder: Path, kind: str) -> None:
-    (folder / "modules.json").write_text(modules_of(f"sentence_transformers.{kind}"))
-    with pytest.raises(minisbert.UnsupportedCheckpointError, match=r"modules\.json.*supported") as info:
-        read_config(folder)
-    assert str(info.value).isprintable()
-    assert len(str(info.value)) <= 1500
-
-
-def test_pooling_for_another_width(folder: Path) -> None:
-    edit_json(folder / "1_Pooling" / "config.json", word_embedding_dimension=384)
-    refused(folder, minisbert.CheckpointError, "1_Pooling", "width 384", "have 69")
-
-
-def test_a_normalize_of_something_else_is_refused(folder: Path) -> None:
-    (folder / "2_Normalize").mkdir(exist_ok=True)
-    edit_json(folder / "2_Normalize" / "config.json", module_input_name="token_embeddings")
-    refused(folder, minisbert.UnsupportedCheckpointError, "2_Normalize", "token_embeddings")
 
 
 @pytest.mark.parametrize(

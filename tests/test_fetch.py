@@ -151,7 +151,7 @@ def test_a_repository_without_modules_is_known_to_have_none(server: Hub, cache: 
     server.requests.clear()
     second = minisbert.load(NAME, cache_folder=cache)
     assert server.requests == []
-    assert not first.config.normalize
+    assert [str(module) for module in first.config.modules] == ["Pooling (mean)"]
     np.testing.assert_array_equal(first.encode("a text"), second.encode("a text"))
 
 

@@ -214,15 +214,51 @@ def test_layer_norm(width: int, scale: float) -> None:
         np.testing.assert_array_equal(jit.layer_norm(x[i : i + 1], weight, bias, 1e-5)[0], found[i])
 
 
-def test_mean_pool_and_normalize() -> None:
-    x, offsets = random(50, 33), np.array([0, 1, 1, 20, 50])
-    expected = reference.mean_pool(x.astype(np.float64), offsets)
-    assert largest(jit.mean_pool(x, offsets) - expected) <= EPS
-    vectors = np.concatenate([expected, np.zeros((1, 33))]).astype(np.float32)
+@pytest.mark.parametrize("skip", [0, 1, 3])
+@pytest.mark.parametrize("mode", reference.POOLINGS)
+def test_pool(mode: str, skip: int) -> None:
+    x, offsets = random(50, 33), np.array([0, 4, 5, 20, 50])
+    expected = reference.pool(x.astype(np.float64), offsets, mode, skip)
+    found = jit.pool(x, offsets, mode, skip)
+    assert found.dtype == np.float32
+    finite = np.isfinite(expected)  # the maximum of no token is not
+    assert largest(found[finite] - expected[finite]) <= 8 * EPS
+    np.testing.assert_array_equal(found[~finite], expected[~finite])
+    for i, (start, stop) in enumerate(itertools.pairwise(offsets)):
+        alone = jit.pool(x[start:stop], np.array([0, stop - start]), mode, skip)
+        np.testing.assert_array_equal(alone[0], found[i])
+    assert jit.pool(x[:0], np.array([0]), mode, skip).shape == (0, 33)
+
+
+def test_normalize() -> None:
+    vectors = np.concatenate([random(5, 33), np.zeros((1, 33), np.float32)])
     assert largest(jit.normalize(vectors) - reference.normalize(vectors.astype(np.float64))) <= EPS
     for i in range(len(vectors)):
         np.testing.assert_array_equal(jit.normalize(vectors[i : i + 1])[0], jit.normalize(vectors)[i])
-    assert jit.mean_pool(x[:0], np.array([0])).shape == (0, 33)
+
+
+def test_mix_and_prelu() -> None:
+    layers, weights = random(3, 20, 33), np.array([1, 0.5, 2], np.float32)
+    expected = reference.mix(layers.astype(np.float64), weights)
+    found = jit.mix(list(layers), weights)
+    assert largest(found - expected) <= 4 * EPS
+    np.testing.assert_array_equal(jit.mix(list(layers[:, 7:8]), weights)[0], found[7])
+    x, slope = layers[0], np.array([0.25], np.float32)
+    np.testing.assert_array_equal(jit.prelu(x, slope), np.where(x > 0, x, x / 4))
+
+
+@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+def test_every_activation_after_a_multiply(activation: str) -> None:
+    weight, bias, x = random(31, 75) / 3, random(31), random(40, 75, seed=1)
+    dense = jit.pack(weight, bias, np.float32)
+    wide = reference.pack(weight, bias, np.float64)
+    found = jit.linear(x, dense, activation)
+    clear = reference.linear(x.astype(np.float64), wide)
+    jump = np.abs(np.abs(clear) - 0.5) < 1e-4  # where Hardshrink jumps, no rounding may be expected to agree
+    expected = reference.linear(x.astype(np.float64), wide, activation)
+    assert largest((found - expected)[~jump]) <= 64 * EPS
+    for i in (0, 7, 39):
+        np.testing.assert_array_equal(jit.linear(x[i : i + 1], dense, activation)[0], found[i])
 
 
 def test_embed_is_the_reference_s() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import minisbert
+import pipelines
 from conftest import DATA
 
 FILES = (
@@ -56,10 +57,19 @@ def test_a_folder_from_elsewhere_is_refused(copy_of: Callable[[str], Path], tmp_
     folder = copy_of("tiny-bert")
     (folder / "1_Pooling").rename(tmp_path / "secret")
     (folder / "1_Pooling").symlink_to(tmp_path / "secret")
-    for _ in range(2):
-        with pytest.raises(minisbert.CheckpointError, match="1_Pooling: is a link that leads out"):
-            load(folder)
-        (folder / "modules.json").unlink(missing_ok=True)
+    with pytest.raises(minisbert.CheckpointError, match="1_Pooling: is a link that leads out"):
+        load(folder)
+    (folder / "modules.json").unlink()  # then nothing leads there
+    load(folder)
+
+
+def test_weights_of_a_module_from_elsewhere_are_refused(tmp_path: Path) -> None:
+    stack = (pipelines.pooling("mean"), pipelines.dense())
+    folder = pipelines.build(tmp_path / "model", DATA / "tiny-bert", stack)
+    path = folder / "2_Dense" / "model.safetensors"
+    path.symlink_to(path.rename(tmp_path / "secret"))
+    with pytest.raises(minisbert.CheckpointError, match=r"2_Dense.*is a link that leads out.*secret"):
+        minisbert.load(folder)
 
 
 def test_a_link_to_nothing_elsewhere_is_refused(copy_of: Callable[[str], Path], tmp_path: Path) -> None:

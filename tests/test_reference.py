@@ -81,6 +81,56 @@ def test_activations(name: str, exact: object, dtype: str) -> None:
     assert largest(k.ACTIVATIONS[name](x.copy()) - expected) <= 16 * EPS[dtype]
 
 
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(
+    ("name", "exact"),
+    [
+        ("celu", lambda x: x if x > 0 else math.expm1(x)),
+        ("elu", lambda x: x if x > 0 else math.expm1(x)),
+        ("hardshrink", lambda x: x if abs(x) > 0.5 else 0),
+        ("hardsigmoid", lambda x: min(max(x / 6 + 0.5, 0), 1)),
+        ("hardswish", lambda x: x * min(max(x / 6 + 0.5, 0), 1)),
+        ("hardtanh", lambda x: min(max(x, -1), 1)),
+        ("leakyrelu", lambda x: x if x > 0 else 0.01 * x),
+        ("logsigmoid", lambda x: math.log(sigmoid(x))),
+        ("mish", lambda x: x * math.tanh(math.log1p(math.exp(x)))),
+        ("relu6", lambda x: min(max(x, 0), 6)),
+        ("rrelu", lambda x: x if x > 0 else 11 / 48 * x),
+        ("selu", lambda x: 1.0507009873554805 * (x if x > 0 else 1.6732632423543772 * math.expm1(x))),
+        ("sigmoid", sigmoid),
+        ("softplus", lambda x: x if x > 20 else math.log1p(math.exp(x))),
+        ("softshrink", lambda x: math.copysign(max(abs(x) - 0.5, 0), x)),
+        ("softsign", lambda x: x / (1 + abs(x))),
+        ("tanhshrink", lambda x: x - math.tanh(x)),
+    ],
+)
+def test_activations_of_dense_modules(name: str, exact: object, dtype: str) -> None:
+    x = np.linspace(-30, 30, 999).reshape(27, 37).astype(dtype)
+    expected = np.array([exact(float(value)) for value in x.ravel()]).reshape(x.shape)  # type: ignore[operator]
+    found = k.ACTIVATIONS[name](x.copy())
+    assert largest(found - expected) <= 32 * EPS[dtype]
+    assert found.dtype == dtype
+    extremes = k.ACTIVATIONS[name](np.array([EXTREMES], dtype))  # warnings are errors
+    assert np.isfinite(extremes).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_activations_along_a_row(dtype: str) -> None:
+    x = np.array([[1, 2, 4], [-1e4, 1e4, 0], [0, 0, 0]], dtype)
+    shares = np.array([[math.exp(value - max(row)) for value in row] for row in x.tolist()])
+    shares /= shares.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(k.ACTIVATIONS["softmax"](x.copy()), shares, rtol=8 * EPS[dtype])
+    np.testing.assert_allclose(k.ACTIVATIONS["softmin"](-x), shares, rtol=8 * EPS[dtype])
+    found = k.ACTIVATIONS["logsoftmax"](x.copy())
+    np.testing.assert_allclose(found[[0, 2]], np.log(shares[[0, 2]]), rtol=8 * EPS[dtype])
+    np.testing.assert_array_equal(found[1], [-2e4, 0, -1e4])
+    assert k.prelu(x, np.array([0.5], dtype)).tolist()[1] == [-5e3, 1e4, 0]
+
+
 def test_activations_in_pieces_equal_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).standard_normal((7, 5))
     whole = k.gelu(x)
@@ -152,14 +202,44 @@ def test_attention_stays_within_its_sentence(dtype: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_mean_pool_and_normalize(dtype: str) -> None:
+@pytest.mark.parametrize(
+    ("mode", "skip", "expected"),
+    [
+        ("mean", 0, [[0, 1], [0, 0], [6, 7]]),
+        ("mean", 1, [[0, 0], [0, 0], [7, 8]]),
+        ("mean_sqrt_len_tokens", 1, [[0, 0], [0, 0], [14, 16]]),
+        ("max", 0, [[0, 1], [-np.inf] * 2, [10, 11]]),
+        ("max", 5, [[-np.inf] * 2] * 3),
+        ("weightedmean", 0, [[0, 1], [0, 0], [(2 + 8 + 18 + 32 + 50) / 15, (3 + 10 + 21 + 36 + 55) / 15]]),
+        ("weightedmean", 3, [[0, 0], [0, 0], [(32 + 50) / 9, (36 + 55) / 9]]),
+        ("cls", 0, [[0, 1], [0, 0], [2, 3]]),
+        ("cls", 2, [[0, 1], [0, 0], [6, 7]]),  # where nothing is left, the first token as if all were
+        ("lasttoken", 0, [[0, 1], [0, 0], [10, 11]]),
+        ("lasttoken", 2, [[0, 0], [0, 0], [10, 11]]),
+    ],
+)
+def test_pool(mode: str, skip: int, expected: object, dtype: str) -> None:
     x = np.arange(12, dtype=dtype).reshape(6, 2)
-    pooled = k.mean_pool(x, np.array([0, 1, 1, 6]))
-    np.testing.assert_array_equal(pooled, [[0, 1], [0, 0], [6, 7]])
+    found = k.pool(x, np.array([0, 1, 1, 6]), mode, skip)
+    np.testing.assert_allclose(found, expected, rtol=4 * EPS[dtype])
+    assert found.dtype == dtype
+    assert k.pool(x[:0], np.array([0]), mode, skip).shape == (0, 2)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_normalize(dtype: str) -> None:
     unit = k.normalize(np.array([[3, 4], [0, 0], [1e-20, 0]], dtype))
     np.testing.assert_allclose(unit, [[0.6, 0.8], [0, 0], [1e-8, 0]], rtol=4 * EPS[dtype])
-    assert pooled.dtype == unit.dtype == dtype
-    assert k.mean_pool(x[:0], np.array([0])).shape == (0, 2)
+    assert unit.dtype == dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_mix(dtype: str) -> None:
+    layers = np.arange(12, dtype=dtype).reshape(3, 2, 2)
+    found = k.mix(list(layers), np.array([1, 2, 5], dtype))
+    np.testing.assert_allclose(found, [[6, 7], [8, 9]], rtol=4 * EPS[dtype])
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(layers, np.arange(12).reshape(3, 2, 2))
 
 
 def test_embed_widens_the_rows_of_a_narrow_table() -> None:

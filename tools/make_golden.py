@@ -43,6 +43,11 @@ What it writes. S sentences, N tokens of all sentences end to end, D width, F fe
     - ``fp32_max_error``, ``fp32_mean_error`` () float64: of torch float32, in batches of 32 as ``encode`` makes them
     - ``model_sha256`` (str): of model.safetensors (MiniLM), or ``checkpoints.weights_sha256`` (RoBERTa)
     - ``texts_sha256`` (str): ``texts.fingerprint(all_texts())``; ``versions`` (str): a JSON object
+``modules.npz``
+    What each pipeline of ``pipelines.CASES`` after the tiny BERT gives for ``pipelines.TEXTS``, each text alone.
+
+    - for each case by its name (S, D) float64, or (N, D) where it asks for token embeddings
+    - ``versions`` (str): a JSON object
 ``outputs.npz``
     What follows the model, on small fixed matrices.
 
@@ -94,6 +99,7 @@ import numpy as np  # noqa: E402
 import tokenizers  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from golden_modules import golden_modules  # noqa: E402
 from sentence_transformers import SentenceTransformer, SimilarityFunction  # noqa: E402
 from sentence_transformers.util import normalize_embeddings, quantize_embeddings, truncate_embeddings  # noqa: E402
 
@@ -373,6 +379,7 @@ def main() -> None:
         check_tokenizer(folder, checkpoints.TINY_LIMIT, every)
         write(f"tiny-{family}.npz", golden_tiny(folder, [*TINY_TEXTS, *TINY_SPECIAL[family]]))
     make_families(arguments.minilm, every)
+    write("modules.npz", golden_modules(load, DATA / "tiny-bert"))
     write("outputs.npz", golden_outputs())
     check_tokenizer(arguments.minilm, 256, every)
     write("minilm.npz", golden_vectors(arguments.minilm, list(range(len(every))), sha256))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minisbert.kernels import Floats, Ints, machine, packing, team
+from minisbert.kernels import Floats, Ints, machine, packing, reference, team
 from minisbert.kernels.packing import Packed
 from minisbert.kernels.shape import attention_room
 from minisbert.kernels.team import ATTEND, GROUPS, MULTIPLY
@@ -47,7 +47,13 @@ def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Packed:
 
 
 def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Floats | None = None) -> Floats:
-    """Twin of `reference.linear`."""
+    """Twin of `reference.linear`; no layer has both an activation and a residual."""
+    if activation not in packing.ACTIVATIONS:
+        y = linear(x, dense)
+        function = reference.ACTIVATIONS[activation or ""]
+        for i in range(len(y)):  # by row: NumPy may treat the last elements of a block another way
+            function(y[i : i + 1])
+        return y
     N, (P, K, _) = len(x), dense.panels.shape
     if x.shape != (N, K) or (residual is not None and residual.shape != (N, dense.width)):
         raise ValueError(f"x of shape {x.shape}, or a residual, does not fit weights ({dense.width}, {K})")
@@ -88,13 +94,19 @@ def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = 
     return context
 
 
-def mean_pool(x: Floats, offsets: Ints) -> Floats:
-    """Twin of `reference.mean_pool`."""
+def pool(x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:
+    """Twin of `reference.pool`, which goes sentence by sentence; the mean of whole sentences is compiled."""
+    if mode != "mean" or skip:
+        return reference.pool(x, offsets, mode, skip)
     S, D = len(offsets) - 1, x.shape[1]
     x, offsets = _floats(x), np.asarray(offsets, np.int64)
     means, sums = np.empty((S, D), np.float32), np.empty(D, np.float64)
     machine.kernels().mean_pool(S, D, _at(x), _at(offsets), _at(sums), _at(means))
     return means
+
+
+# Each component by itself, from exact products and sums: nothing that the number of rows could change.
+mix, prelu = reference.mix, reference.prelu
 
 
 def normalize(x: Floats) -> Floats:

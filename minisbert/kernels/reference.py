@@ -8,7 +8,7 @@ those of `minisbert.model`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minisbert.kernels import Floats, Ints
+from minisbert.kernels import Floats, Ints, activations
 from minisbert.threads import one_blas_thread
 
 NAME = "reference"
@@ -144,18 +144,80 @@ def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = 
     return context.reshape(N, D)
 
 
-def mean_pool(x: Floats, offsets: Ints) -> Floats:
-    """``mean(x[tokens of the sentence])``: (N, D) -> (S, D); no token at all gives zeros [1]_.
+def mix(layers: Sequence[Floats], weights: Floats) -> Floats:
+    """``sum(weights[l] * layers[l]) / sum(weights)``: the states of some layers, (N, D) each, -> (N, D)."""
+    y = layers[0] * weights[0]
+    for layer, weight in zip(layers[1:], weights[1:], strict=True):
+        y += layer * weight
+    y /= weights.sum()
+    return y
+
+
+def pool(x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:
+    """One vector a sentence, of its tokens from `skip` on, as `POOLINGS` says: (N, D) -> (S, D) [1]_.
 
     References
     ----------
     .. [1] Reimers and Gurevych, Sentence-BERT, 2019, section 3.
     """
-    # Summed in float64: adding hundreds of rows one by one in float32 would cost up to three digits.
-    sums = [x[start:stop].sum(axis=0, dtype=np.float64) for start, stop in pairwise(offsets)]
-    counts = np.maximum(np.diff(offsets), 1)[:, None]
-    means: Floats = np.reshape(sums, (len(counts), x.shape[1])) / counts  # (S, D)
-    return np.asarray(means, x.dtype)
+    vectors = np.empty((len(offsets) - 1, x.shape[1]), x.dtype)
+    for s, (start, stop) in enumerate(pairwise(offsets)):
+        vectors[s] = POOLINGS[mode](x[start:stop], skip)
+    return vectors
+
+
+def _first(tokens: Floats, skip: int) -> Floats:
+    """Return the first token (D,); of a sentence that ends before `skip` its very first, and zeros without any."""
+    T, D = tokens.shape
+    return tokens[skip if skip < T else 0] if T else np.zeros(D, tokens.dtype)
+
+
+def _last(tokens: Floats, skip: int) -> Floats:
+    """Return the last token (D,), or zeros."""
+    T, D = tokens.shape
+    return tokens[-1] if skip < T else np.zeros(D, tokens.dtype)
+
+
+def _maximum(tokens: Floats, skip: int) -> Floats:
+    """Return the largest value of each component (D,); minus infinity without any token."""
+    return np.asarray(tokens[skip:].max(axis=0, initial=-np.inf))
+
+
+# Summed in float64: adding hundreds of rows one by one in float32 would cost up to three digits.
+
+
+def _mean(tokens: Floats, skip: int) -> Floats:
+    """Return ``sum(tokens) / T`` (D,), or zeros."""
+    kept = tokens[skip:]
+    return np.asarray(kept.sum(axis=0, dtype=np.float64) / max(len(kept), 1))
+
+
+def _mean_sqrt_len(tokens: Floats, skip: int) -> Floats:
+    """Return ``sum(tokens) / sqrt(T)`` (D,), or zeros."""
+    kept = tokens[skip:]
+    return np.asarray(kept.sum(axis=0, dtype=np.float64) / np.sqrt(max(len(kept), 1)))
+
+
+def _weighted_mean(tokens: Floats, skip: int) -> Floats:
+    """Return the mean (D,) with the weights 1, 2, 3, ... counted from the sentence's start, or zeros."""
+    weights = np.arange(1.0, len(tokens) + 1)[skip:, None]
+    return np.asarray((tokens[skip:] * weights).sum(axis=0) / max(weights.sum(), 1))
+
+
+# From the tokens (T, D) of one sentence, and how many of them to skip, to a vector (D,); by the checkpoints' names.
+POOLINGS: dict[str, Callable[[Floats, int], Floats]] = {
+    "cls": _first,
+    "max": _maximum,
+    "mean": _mean,
+    "mean_sqrt_len_tokens": _mean_sqrt_len,
+    "weightedmean": _weighted_mean,
+    "lasttoken": _last,
+}
+
+
+def prelu(x: Floats, slope: Floats) -> Floats:
+    """``x`` where it is positive, else ``slope * x``; slope (1,)."""
+    return np.maximum(x, 0) + slope * np.minimum(x, 0)
 
 
 def normalize(x: Floats) -> Floats:
@@ -231,7 +293,8 @@ def _in_pieces(function: Callable[[Floats], Floats]) -> Callable[[Floats], Float
     return apply
 
 
-# By the names that `hidden_act` takes in config.json; several names are aliases of one function.
+# By the names that `hidden_act` takes in config.json, several of them aliases of one function; and, for Dense modules,
+# by the names of torch's classes in small letters.
 ACTIVATIONS: dict[str, Callable[[Floats], NDArray[np.floating]]] = {
     "gelu": _in_pieces(gelu),
     "gelu_new": _in_pieces(gelu_tanh),
@@ -240,4 +303,7 @@ ACTIVATIONS: dict[str, Callable[[Floats], NDArray[np.floating]]] = {
     "silu": _in_pieces(silu),
     "swish": _in_pieces(silu),
     "tanh": _in_pieces(tanh),
+    "softmax": _in_pieces(softmax),
+    "softmin": _in_pieces(lambda x: softmax(-x)),
+    **{name: _in_pieces(function) for name, function in activations.OTHERS.items()},
 }
