@@ -27,7 +27,6 @@ REFUSE_UNLESS: dict[str, tuple[Any, ...]] = {
     "chunk_size_feed_forward": (0,),
     "quantization_config": (),
     "pruned_heads": ({},),
-    "adapters": (),
     "auto_map": (),
 }
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")

@@ -109,7 +109,6 @@ def test_mpnet_s_longest_sentence_has_a_bias_for_every_distance() -> None:
         ("tiny-electra", "hidden_act", "quick_gelu"),
         ("tiny-electra", "position_embedding_type", "relative_key_query"),
         ("tiny-xlm-roberta", "add_cross_attention", True),
-        ("tiny-xlm-roberta", "adapters", {"adapters": {"x": "y"}}),
         ("tiny-camembert", "is_decoder", True),
         ("tiny-bert", "auto_map", {"AutoModel": "modeling_own.OwnModel"}),
     ],
