@@ -87,9 +87,9 @@ def mutate(seed: int, checkpoints: Mapping[str, Files]) -> tuple[str, str, Files
 
 
 def _group(path: str) -> str:
-    return {"tokenizer.json": "tokenizer", "model.safetensors": "weights"}.get(
-        path.rpartition("/")[2], "settings"
-    )
+    if path.endswith(".safetensors"):
+        return "weights"
+    return "tokenizer" if path.endswith("tokenizer.json") else "settings"
 
 
 def _choose_file(rng: random.Random, files: Files) -> str:

@@ -49,7 +49,7 @@ VECTORS = "finite vectors"
 
 def read_checkpoints(data: Path) -> dict[str, mutations.Files]:
     """Read the files of every checkpoint in a folder."""
-    return {path.parent.name: read_files(path.parent) for path in sorted(data.glob("*/config.json"))}
+    return {path.name: read_files(path) for path in sorted(data.iterdir()) if path.is_dir()}
 
 
 def read_files(folder: Path) -> mutations.Files:
