@@ -179,7 +179,11 @@ def _run_child(program: str, first: int, count: int, report: Report) -> int:
     """Run a batch until it ends, dies or hangs; return the seed to go on from."""
     command = [sys.executable, program, "--child", str(first), str(count)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    environment |= {"OPENBLAS_NUM_THREADS": "1", "RAYON_NUM_THREADS": "1"}  # each reserves memory
+    environment |= {
+        "OPENBLAS_NUM_THREADS": "1",
+        "RAYON_NUM_THREADS": "1",
+        "RUST_BACKTRACE": "0",
+    }  # they take memory
     with tempfile.TemporaryFile() as errors:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
         seed = first
