@@ -7,6 +7,7 @@ where that is installed, it is asked about the generated checkpoints too.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -25,6 +26,7 @@ import checkpoints
 import minisbert
 from conftest import DATA, VECTOR_TOLERANCE, largest
 from minisbert.config import ACTIVATIONS
+from minisbert.families import BUCKETS, FAMILIES
 
 # How far float32 may be from float64. Small widths and odd weights make some checkpoints ill-conditioned: there, no
 # float32 result is closer, so a backend may be this many times as far off as the float32 of plain NumPy.
@@ -44,7 +46,6 @@ WORDS = (
     "\n",
     "A1",
 )
-BASES = {"bert": checkpoints.TINY_BERT_CONFIG, "roberta": checkpoints.TINY_ROBERTA_CONFIG}
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 # Examples are chosen by the test's code alone, so that a run is like the next. A longer search: set the variable.
@@ -63,24 +64,23 @@ texts = st.lists(
 
 @st.composite
 def configs(draw: st.DrawFn) -> dict[str, Any]:
-    """A config.json, with sizes of which none has to fit a vector register."""
-    family = draw(st.sampled_from(sorted(BASES)))
+    """Settings under BERT's names, with sizes of which none has to fit a vector register."""
+    family = draw(st.sampled_from(sorted(FAMILIES)))
     heads, head_width = draw(st.integers(1, 7)), draw(st.integers(3, 40))
-    vocabulary = len(tokenizer_of(family)["model"]["vocab"])
-    pad = 1 if family == "roberta" else 0
+    pad = FAMILIES[family].pad_token_id
     return {
-        **BASES[family],
+        "model_type": family,
         "hidden_size": heads * head_width,
         "num_attention_heads": heads,
         "intermediate_size": draw(st.integers(1, 130)),
         "num_hidden_layers": draw(st.integers(1, 3)),
         "hidden_act": draw(st.sampled_from(ACTIVATIONS)),
-        "layer_norm_eps": draw(st.sampled_from((1e-12, 1e-5, 1e-3))),
-        "vocab_size": vocabulary + draw(st.integers(0, 9)),
+        "layer_norm_eps": FAMILIES[family].layer_norm_eps or draw(st.sampled_from((1e-12, 1e-5, 1e-3))),
+        "vocab_size": num_tokens(family) + draw(st.integers(0, 9)),
         "max_position_embeddings": draw(st.integers(8, 40)) + pad + 1,
         "type_vocab_size": draw(st.integers(1, 3)),
         "pad_token_id": pad,
-    }
+    } | ({"embedding_size": draw(st.integers(3, 50))} if FAMILIES[family].projection else {})
 
 
 @st.composite
@@ -95,24 +95,29 @@ def layouts(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def tokenizer_of(family: str) -> dict[str, Any]:
-    tokenizer: dict[str, Any] = json.loads(
-        (DATA / f"tiny-{family}" / "tokenizer.json").read_text(encoding="utf-8")
-    )
-    return tokenizer
+def tokenizer_folder(family: str) -> Path:
+    folder = DATA / f"tiny-{family}"
+    return folder if (folder / "tokenizer.json").exists() else folder / "0_Transformer"
+
+
+def num_tokens(family: str) -> int:
+    tokenizer = json.loads((tokenizer_folder(family) / "tokenizer.json").read_text(encoding="utf-8"))
+    return len(tokenizer["model"]["vocab"])
 
 
 @contextmanager
 def written(config: dict[str, Any], layout: dict[str, Any]) -> Iterator[Path]:
     """Write a checkpoint, and remove it at the end."""
     family = config["model_type"]
-    plain = checkpoints.tamed(
-        checkpoints.seeded_weights(config, layout["seed"], checkpoints.TINY_BIAS), config
-    )
+    plain = weights_of(config, layout["seed"])
     folder = Path(tempfile.mkdtemp())
     try:
         limit = config["max_position_embeddings"] - config["pad_token_id"] - 1
-        checkpoints.write_checkpoint(folder, config, plain, tokenizer_of(family), max_seq_length=limit)
+        checkpoints.write_checkpoint(folder, {**config, "model_type": "bert"}, {}, {}, max_seq_length=limit)
+        known = {FAMILIES[family].key(name): value for name, value in config.items()}
+        checkpoints.write_json(folder / "config.json", known)
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(tokenizer_folder(family) / name, folder)
         if not layout["normalize"]:
             modules = json.loads((folder / "modules.json").read_text())
             checkpoints.write_json(folder / "modules.json", modules[:2])
@@ -125,10 +130,32 @@ def written(config: dict[str, Any], layout: dict[str, Any]) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+def weights_of(config: dict[str, Any], seed: int) -> dict[str, NDArray[np.float32]]:
+    """The weights that `checkpoints` gives a BERT of these sizes, in the places that the family has for them."""
+    bert, family = FAMILIES["bert"], FAMILIES[config["model_type"]]
+    weights = checkpoints.tamed(checkpoints.seeded_weights(config, seed, checkpoints.TINY_BIAS), config)
+    narrow, width = config.get("embedding_size", config["hidden_size"]), config["hidden_size"]
+    bits = np.random.PCG64(seed)
+    more = {
+        "embeddings.projection.weight": checkpoints.uniform(bits, (width, narrow), math.sqrt(3 / narrow)),
+        "embeddings.projection.bias": checkpoints.uniform(bits, (width,), checkpoints.TINY_BIAS),
+        "position_bias": checkpoints.uniform(bits, (BUCKETS, config["num_attention_heads"]), 1.5),
+    }
+    sources = {role: weights[name] for role, name, _ in bert.embedding_tensors}
+    cut = {role: np.resize(array, (*array.shape[:-1], narrow)) for role, array in sources.items()} | more
+    tables = (*family.embedding_tensors, *(family.projection if narrow != width else ()))
+    found = {name: cut[role] for role, name, _ in tables}
+    for layer in range(config["num_hidden_layers"]):
+        names = {role: f"{bert.layer_prefix}{layer}.{name}" for role, name, _ in bert.layer_tensors}
+        for role, name, _ in family.layer_tensors:
+            found[f"{family.layer_prefix}{layer}.{name}"] = weights[names[role]]
+    return found
+
+
 def _file_name(name: str, family: str, layout: dict[str, Any]) -> str:
     if layout["old_names"]:
         name = name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
-    return f"{family}.{name}" if layout["prefix"] else name
+    return FAMILIES[family].prefix + name if layout["prefix"] else name
 
 
 def _cast(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
@@ -164,7 +191,7 @@ SMALLEST = {
     "intermediate_size": 1,
 }
 SMALLEST |= {
-    "vocab_size": len(tokenizer_of("bert")["model"]["vocab"]),
+    "vocab_size": num_tokens("bert"),
     "num_hidden_layers": 1,
     "type_vocab_size": 1,
 }
