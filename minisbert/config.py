@@ -188,9 +188,19 @@ def _check_sizes(path: Path, config: TransformerConfig) -> None:
         )
 
 
+# The first versions of sentence-transformers named the file after the family.
+_SENTENCE_CONFIGS = ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+
+
+def read_sentence_config(folder: Path) -> JsonFile:
+    """Read the settings of a transformer's folder: as in the reference, the first file that says something."""
+    files = (read_json(folder / f"sentence_{name}_config.json") for name in _SENTENCE_CONFIGS)
+    return next((file for file in files if file.values), JsonFile(folder / "sentence_bert_config.json", {}))
+
+
 def _read_text_settings(folder: Path, transformer: TransformerConfig) -> tuple[int, bool]:
     """Return how many tokens of a text are read, and whether it is lower-cased first."""
-    settings = read_json(folder / "sentence_bert_config.json")
+    settings = read_sentence_config(folder)
     settings.refuse_unless(
         {
             "transformer_task": ("feature-extraction",),

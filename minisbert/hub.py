@@ -26,6 +26,7 @@ __all__ = ["resolve"]
 
 # What vectors depend on besides the weights, by name: never pickles or other formats of the weights.
 SETTINGS = (
+    "adapter_config.json",
     "config.json",
     "modules.json",
     "sentence_*_config.json",

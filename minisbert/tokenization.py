@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -149,7 +151,9 @@ def _check_there(path: Path) -> None:
 
 def _read(path: Path, config: CheckpointConfig) -> Tokenizer:
     """Read the file, and overrule what it says of truncation, padding, dropout and what other files decide."""
-    library = Tokenizer.from_buffer(path.read_bytes())  # not from_file: it takes no name that is not UTF-8
+    content = path.read_bytes()
+    _check_charsmap(path, content)
+    library = Tokenizer.from_buffer(content)  # not from_file: it takes no name that is not UTF-8
     library.no_truncation()
     library.no_padding()
     if isinstance(library.model, BPE):  # merges left out at random, for training: as RobertaTokenizer, none
@@ -163,6 +167,17 @@ def _read(path: Path, config: CheckpointConfig) -> Tokenizer:
     if config.do_lower_case and not any(isinstance(step, Lowercase) for step in steps):
         library.normalizer = NormalizerSequence([Lowercase(), *steps])
     return library
+
+
+def _check_charsmap(path: Path, content: bytes) -> None:
+    """Refuse a map of characters that claims to be longer than it is: the library would reserve that memory first."""
+    for match in re.finditer(rb'"precompiled_charsmap"\s*:\s*"([A-Za-z0-9+/]{8})([^"]*)"', content):
+        claimed = int.from_bytes(base64.b64decode(match[1])[:4], "little")
+        if claimed > len(match[2]):
+            raise CheckpointError(
+                f"{path}: precompiled_charsmap says that {claimed} bytes follow, and there are fewer than "
+                f"{len(match[2])}; copy the checkpoint again"
+            )
 
 
 def _probe(path: Path, library: Tokenizer) -> tuple[int, int]:

@@ -175,6 +175,15 @@ def test_where_the_limit_comes_from(folder: Path, stated: Any, tokenizer: Any, e
     assert read_config(folder).max_seq_length == expected
 
 
+@pytest.mark.parametrize("family", ["roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet"])
+def test_a_limit_under_the_file_names_of_the_first_versions(folder: Path, family: str) -> None:
+    (folder / "sentence_bert_config.json").write_text("{}")
+    edit_json(folder / f"sentence_{family}_config.json", max_seq_length=16)
+    assert read_config(folder).max_seq_length == 16
+    edit_json(folder / "sentence_bert_config.json", max_seq_length=8)
+    assert read_config(folder).max_seq_length == 8
+
+
 @pytest.mark.parametrize("value", [0, -5, float("nan"), -float("inf"), -(10**400)])
 def test_a_limit_that_makes_no_sense_is_named_with_its_file(folder: Path, value: float) -> None:
     edit_json(folder / "sentence_bert_config.json", max_seq_length=...)

@@ -339,6 +339,14 @@ def test_a_repository_without_a_checkpoint(server: Hub, cache: Path) -> None:
     refused(cache, NAME, server.url, "neither config.json nor modules.json")
 
 
+def test_an_adapter_is_not_overlooked(server: Hub, cache: Path) -> None:
+    files = {**server.repositories[NAME].commits[COMMIT], "adapter_config.json": b"{}"}
+    server.repositories[NAME] = Repository({COMMIT: files})
+    for _ in range(2):
+        with pytest.raises(minisbert.UnsupportedCheckpointError, match=r"adapter_config\.json"):
+            minisbert.load(NAME, cache_folder=cache)
+
+
 def test_pickles_are_refused_and_not_fetched(server: Hub, cache: Path, copy_of: Any) -> None:
     files = dict(server.repositories[NAME].commits[COMMIT])
     del files["model.safetensors"]

@@ -184,6 +184,20 @@ def test_settings_of_the_tokenizer_that_make_no_sense(copy_of: Copy, key: str, v
         minisbert.load(folder)
 
 
+def test_a_map_of_characters_that_claims_to_be_longer_than_it_is(copy_of: Copy) -> None:
+    folder = copy_of("tiny-xlm-roberta")
+
+    def claim(values: dict[str, Any]) -> None:
+        charsmap = values["normalizer"]["precompiled_charsmap"]
+        values["normalizer"]["precompiled_charsmap"] = charsmap[:4] + "///" + charsmap[7:]  # gigabytes
+
+    edit_tokenizer(folder, claim)
+    with pytest.raises(
+        minisbert.CheckpointError, match=r"tokenizer\.json: precompiled_charsmap says that \d{9,} bytes"
+    ):
+        load_tokenizer(read_config(folder))
+
+
 def test_missing_file(copy_of: Copy) -> None:
     folder = copy_of("tiny-bert")
     (folder / "tokenizer.json").unlink()

@@ -270,6 +270,10 @@ def bench(arguments: list[str]) -> int:
     return run(prepare_parity("bench"), str(ROOT / "tools" / "bench.py"), *arguments)
 
 
+def fuzz(arguments: list[str]) -> int:
+    return run(prepare_plain(), str(ROOT / "tools" / "fuzz.py"), *arguments)
+
+
 HELP = """\
 examples:
   python tools/dev.py setup                      make .venv: minisbert, the model, pytest, mypy, ruff
@@ -279,6 +283,7 @@ examples:
   python tools/dev.py test --parity              ... with torch and sentence-transformers beside it
   python tools/dev.py check                      ruff check, ruff format --check, mypy --strict
   python tools/dev.py bench --help               time minisbert beside the reference
+  python tools/dev.py fuzz --count 20000         load damaged checkpoints: any fault but our own exceptions?
 
 On Linux PyPI's torch brings CUDA along, several GB. For the small CPU build, before --parity or bench:
   export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
@@ -288,7 +293,7 @@ On Linux PyPI's torch brings CUDA along, several GB. For the small CPU build, be
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     parser = argparse.ArgumentParser(
         prog="dev.py",
-        description="Set up, try, test, check and time minisbert.",
+        description="Set up, try, test, check, time and attack minisbert.",
         epilog=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -301,8 +306,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     tests.add_argument("--parity", action="store_true", help="compare live with torch, in .venv-parity")
     commands.add_parser("check", help="lint, formatting and types")
     commands.add_parser("bench", help="run the benchmarks; arguments go to tools/bench.py", add_help=False)
+    commands.add_parser(
+        "fuzz", help="load damaged checkpoints; arguments go to tools/fuzz.py", add_help=False
+    )
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in {"test", "bench"}:
+    if rest and args.command not in {"test", "bench", "fuzz"}:
         parser.error(f"{args.command} takes no argument {rest[0]}")
     return args, rest
 
@@ -315,6 +323,7 @@ def main(argv: list[str]) -> int:
         "test": lambda: test(args.parity, rest),
         "check": check,
         "bench": lambda: bench(rest),
+        "fuzz": lambda: fuzz(rest),
     }
     try:
         return commands[args.command]()
