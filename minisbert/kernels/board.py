@@ -49,6 +49,10 @@ PATIENCE = (
     20_000  # so many looks, some 20 microseconds, before a waiting thread lets others have its processor
 )
 
+# So many looks, each about a nanosecond, before a waiting thread lets others have its processor. The next job comes
+# soon as a rule; a unit that is not finished soon may be that of a thread that waits for this processor.
+JOB_PATIENCE, UNIT_PATIENCE = 100_000, 20_000
+
 # --- Memory that several threads look at ------------------------------------------------------------------
 
 
@@ -179,9 +183,9 @@ def next_job(address: int) -> int:
 
 
 @part
-def rest(looks: int) -> int:
+def rest(looks: int, patience: int) -> int:
     """Count a look in vain, and let others have the processor now and then."""
-    if looks < PATIENCE:
+    if looks < patience:
         return looks + 1
     let_others_run()
     return 0
@@ -207,7 +211,7 @@ def post(address: int, kind: int, units: int, arguments: int) -> None:
     work((address, job, 0))
     looks = 0
     while read(address + 8 * FINISHED) < units:
-        looks = rest(looks)
+        looks = rest(looks, UNIT_PATIENCE)
 
 
 @kernel("i8", "i8")
@@ -219,4 +223,4 @@ def watch(address: int, slot: int) -> None:
         if job != seen:
             work((address, job, slot))
             seen, looks = job, 0
-        looks = rest(looks)
+        looks = rest(looks, JOB_PATIENCE)

@@ -61,9 +61,11 @@ def _compile() -> list[Compiled]:
 
 # --- Calling the code -------------------------------------------------------------------------------------
 
-_KINDS = {"i8": ctypes.c_int64, "f8": ctypes.c_double}
-# Where Numba's functions put their result, which is nothing, and an error, which there is never.
-_RESULT, _ERROR = ctypes.create_string_buffer(64), ctypes.create_string_buffer(64)
+# An integer is passed as an address is: ctypes takes half as long over that as over a c_int64.
+_KINDS = {"i8": ctypes.c_void_p, "f8": ctypes.c_double}
+# Room for the result of Numba's functions, which is nothing, and for an error, which there is never.
+_places = (ctypes.c_int64 * 2)()
+_RESULT, _ERROR = ctypes.addressof(_places), ctypes.addressof(_places) + 8
 
 
 def _link(compiled: Iterable[Compiled]) -> SimpleNamespace:
@@ -79,7 +81,7 @@ def _link(compiled: Iterable[Compiled]) -> SimpleNamespace:
 
 
 def _function(address: int, arguments: list[str]) -> Any:
-    kinds: list[Any] = [ctypes.c_char_p, ctypes.c_char_p, *(_KINDS[kind] for kind in arguments)]
+    kinds: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *(_KINDS[kind] for kind in arguments)]
     function = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(address)
     return lambda *given: function(_RESULT, _ERROR, *given)
 

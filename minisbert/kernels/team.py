@@ -32,7 +32,12 @@ class Board:
         self.address = self.numbers.ctypes.data
         self.arguments = (ctypes.c_int64 * NUMBER_OF_ARGUMENTS)()
         self.threads = 1
-        self.room = np.empty(0, np.float32)
+        self.make_room(0)
+
+    def make_room(self, floats: int) -> None:
+        """Get room for so many floats in all."""
+        self.room = np.empty(floats, np.float32)
+        self.room_address = self.room.ctypes.data
 
 
 def post(kind: int, units: int, *arguments: int) -> None:
@@ -46,8 +51,8 @@ def room(floats: int) -> int:
     """Return the address of room for so many floats for each thread of this thread's board."""
     board = _board()
     if len(board.room) < floats * board.threads:
-        board.room = np.empty(floats * board.threads, np.float32)
-    return board.room.ctypes.data
+        board.make_room(floats * board.threads)
+    return board.room_address
 
 
 class _Helpers:
