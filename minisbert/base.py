@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, DTypeLike
 from minisbert import model
 from minisbert.arguments import check_choice, check_dtype, check_integer
 from minisbert.config import TextConfig
-from minisbert.errors import CheckpointError, EncodeTypeError, EncodeValueError, shown
+from minisbert.errors import CheckpointError, EncodeValueError, shown
 from minisbert.kernels import BACKENDS, Kernels, select
 from minisbert.threads import resolve_num_threads
 from minisbert.tokenization import TextTokenizer
@@ -110,23 +110,6 @@ class TextModel(ABC):
         self._open(state["folder"], *state["arguments"])
         for name, value in state["settings"].items():
             setattr(self, name, value)
-
-    def _resolve_prompt(self, name: str | None, prompt: str | None) -> str:
-        if prompt is None:
-            name = self.default_prompt_name if name is None else name
-            if name is None:
-                return ""
-            if not isinstance(name, str):
-                raise EncodeTypeError(f"prompt_name is {shown(name)}; expected a string")
-            prompts = self.prompts or {}
-            if name not in prompts:
-                raise EncodeValueError(
-                    f"there is no prompt named {shown(name)}; expected one of {sorted(prompts)}"
-                )
-            prompt = prompts[name]
-        if not isinstance(prompt, str):
-            raise EncodeTypeError(f"prompt is {shown(prompt)}; expected a string")
-        return prompt
 
     def _check_batch(self, batch_size: int, truncation: str) -> None:
         """Check what every computation is told."""

@@ -18,6 +18,7 @@ from minisbert.cross_config import CrossEncoderConfig, read_cross_config
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
 from minisbert.kernels import Floats, Ints
 from minisbert.pairs import PairTokenizer, as_pairs, check_pairs, is_pair, load_pair_tokenizer
+from minisbert.prompts import resolve_prompt
 from minisbert.scores import Activation, resolve_activation, softmax
 from minisbert.tokenization import TokenIds
 from minisbert.workers import run
@@ -177,7 +178,7 @@ class CrossEncoder(TextModel):
         """
         self._check_batch(batch_size, truncation)
         overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM)
-        prompt = self._resolve_prompt(prompt_name, prompt)
+        prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
         scores = self._predict(
             inputs, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax, overlong
         )
@@ -235,7 +236,7 @@ class CrossEncoder(TextModel):
         self._check_batch(batch_size, truncation)
         texts = list(documents)
         overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM)
-        prompt = self._resolve_prompt(prompt_name, prompt)
+        prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
         pairs = [(query, text) for text in texts]
         scores = self._predict(pairs, prompt, batch_size, show_progress_bar, activation_fn, False, overlong)
         overlong.report(len(scores))
