@@ -130,7 +130,7 @@ def load_pair_tokenizer(config: TextConfig, token_types: bool) -> PairTokenizer:
     with library_errors(path):
         sample = _sample(path, library)
     texts = sample.sequence_ids
-    _check_order(path, texts, sample.type_ids)
+    _check_order(path, sample)
     ids = [index for index, text in zip(sample.ids, texts, strict=True) if text is None]
     check_id(path, library, max(ids), config.transformer.vocab_size)
     types = sample.type_ids if token_types else [0] * len(texts)
@@ -160,11 +160,15 @@ def _sample(path: Path, library: Tokenizer) -> Encoding:
     )
 
 
-def _check_order(path: Path, texts: list[int | None], types: list[int]) -> None:
+def _check_order(path: Path, sample: Encoding) -> None:
     """Check which text each token of a pair is of, special ones being of none, and its type."""
+    texts = sample.sequence_ids
     runs = [text for text, _ in groupby(texts)]
-    kinds = {(text, kind) for text, kind in zip(texts, types, strict=True) if text is not None}
-    if runs[0] is not None or [text for text in runs if text is not None] != [0, 1] or len(kinds) != 2:
+    in_order = runs[0] is None and [text for text in runs if text is not None] == [0, 1]
+    kinds = {kind for kind in zip(texts, sample.type_ids, strict=True) if kind[0] is not None}
+    # The library forgets the first of two places that one text is put in: its tokens are of none, and not special.
+    once = [text is None for text in texts] == [special == 1 for special in sample.special_tokens_mask]
+    if not in_order or len(kinds) != 2 or not once:
         raise UnsupportedCheckpointError(
             f"{path}: puts pairs together in a way that minisbert does not compute; supported: special tokens, the "
             "first text, special tokens, the second text, special tokens, with one token type for each text"
