@@ -132,11 +132,15 @@ def _weights_files(folder: Path) -> tuple[Path, list[Path]]:
 
 
 def pickle_refusal(pickle: str, source: str, folder: str) -> UnsupportedCheckpointError:
-    """Say that weights are pickles only, and how to convert `source`, a name or a folder, into `folder`."""
+    """Say that weights are pickles only, and how to convert `source`, a name or a folder, into `folder`.
+
+    The class is that of the checkpoint's architecture: a plain AutoModel would lose a cross-encoder's head.
+    """
     return UnsupportedCheckpointError(
         f"{pickle}: the weights are in Python's pickle format, which can run code and is never opened; expected "
-        'model.safetensors. Convert it where torch is installed: python -c "from transformers import AutoModel '
-        f"as A; A.from_pretrained(r'{source}').save_pretrained(r'{folder}')\""
+        'model.safetensors. Convert it where torch is installed: python -c "import transformers as t; '
+        f"n = r'{source}'; getattr(t, t.AutoConfig.from_pretrained(n).architectures[0]).from_pretrained(n)"
+        f".save_pretrained(r'{folder}')\""
     )
 
 

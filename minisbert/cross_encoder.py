@@ -41,7 +41,10 @@ def load_cross_encoder(
 
     Parameters
     ----------
-    name_or_path, backend, dtype, num_threads, revision, token, cache_folder, local_files_only
+    name_or_path : str or pathlib.Path
+        A checkpoint folder, or the name of one on the Hugging Face hub; a name without an organisation is one of
+        ``cross-encoder``.
+    backend, dtype, num_threads, revision, token, cache_folder, local_files_only
         As in `minisbert.load`.
 
     Returns
@@ -65,6 +68,7 @@ def load_cross_encoder(
     """
     folder = hub.resolve(
         name_or_path,
+        organisation="cross-encoder",
         revision=revision,
         token=token,
         cache_folder=cache_folder,
