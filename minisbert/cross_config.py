@@ -22,8 +22,6 @@ __all__ = ["ACTIVATIONS", "CrossEncoderConfig", "read_cross_config"]
 
 # Classes of torch.nn, by the last part of their dotted names; `minisbert.scores` computes them.
 ACTIVATIONS = ("Identity", "Sigmoid", "Tanh", "ReLU", "SiLU")
-# The tokenizers of transformers that hand on token types; with all others every token has type 0.
-TYPED_TOKENIZERS = ("BertTokenizer", "ElectraTokenizer")
 MAX_LABELS = 2**16  # far more than anybody has: a bound, so that a damaged number can't keep us busy
 
 
@@ -33,7 +31,6 @@ class CrossEncoderConfig(TextConfig):
 
     num_labels: int
     activation_fn: str
-    token_types: bool
 
 
 def read_cross_config(folder: Path) -> CrossEncoderConfig:
@@ -70,9 +67,6 @@ def read_cross_config(folder: Path) -> CrossEncoderConfig:
         default_prompt_name=default_prompt_name,
         num_labels=labels,
         activation_fn=_read_activation(saved, read_json(path)) or ("Sigmoid" if labels == 1 else "Identity"),
-        token_types=_has_token_types(
-            read_json(path.parent / "tokenizer_config.json"), transformer.model_type
-        ),
     )
 
 
@@ -137,12 +131,3 @@ def _activation_name(path: Path, key: str, dotted: str) -> str:
             f"{', '.join(f'torch.nn.{name}' for name in ACTIVATIONS)}"
         )
     return name
-
-
-def _has_token_types(tokenizer: JsonFile, model_type: str) -> bool:
-    """Whether the reference's tokenizer tells the model which text of a pair a token is of."""
-    inputs = tokenizer.optional("model_input_names", list)
-    if inputs is not None:
-        return "token_type_ids" in inputs
-    default = f"{model_type.capitalize()}Tokenizer"
-    return tokenizer.get("tokenizer_class", str, default).removesuffix("Fast") in TYPED_TOKENIZERS

@@ -120,7 +120,7 @@ class CrossEncoder(TextModel):
         tensors = load_tensors(self.config.transformer_folder, config, head)
         self._weights = model.build_weights(tensors, config, self._kernels, self.dtype)
         self._head = model.build_head(tensors, config.family.head.activation, self._kernels, self.dtype)
-        self._tokenizer = load_pair_tokenizer(self.config, self.config.token_types)
+        self._tokenizer = load_pair_tokenizer(self.config)
         self.activation_fn = self.config.activation_fn
         return sum(tensor.size for tensor in tensors.values())
 

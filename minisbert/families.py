@@ -34,8 +34,8 @@ class Family:
 
     `layer_tensors` stand after `layer_prefix` and the number of the layer. `projection` maps embeddings to the width
     of the layers, where the two differ. `ignored` are the beginnings of names that sentence vectors do not depend on:
-    buffers that can be computed, and heads. `head` is that of a classifier. `keys` has the settings that go by another name in this family's
-    ``config.json``, and `refuse_unless` the values that its settings must have.
+    buffers that can be computed, and heads. `head` is that of a classifier. `keys` has the settings that go by
+    another name in this family's ``config.json``, and `refuse_unless` the values that its settings must have.
     """
 
     prefix: str

@@ -14,6 +14,7 @@ from tokenizers import Encoding, Tokenizer
 
 from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, EncodeTypeError, UnsupportedCheckpointError, shown
+from minisbert.jsonfile import read_json
 from minisbert.tokenization import (
     TextTokenizer,
     TokenIds,
@@ -21,9 +22,13 @@ from minisbert.tokenization import (
     check_limits,
     library_errors,
     read_library,
+    tokenizer_class,
 )
 
 __all__ = ["PairTokenizer", "as_pairs", "check_pairs", "is_pair", "load_pair_tokenizer", "longest_first"]
+
+# The tokenizers of transformers that hand on token types.
+TYPED_TOKENIZERS = ("BertTokenizer", "ElectraTokenizer")
 
 
 def is_pair(inputs: Any) -> bool:
@@ -116,8 +121,8 @@ def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
 
 
-def load_pair_tokenizer(config: TextConfig, token_types: bool) -> PairTokenizer:
-    """Read ``tokenizer.json`` of a cross-encoder; without `token_types` every token has type 0.
+def load_pair_tokenizer(config: TextConfig) -> PairTokenizer:
+    """Read ``tokenizer.json`` of a cross-encoder.
 
     Raises
     ------
@@ -133,7 +138,7 @@ def load_pair_tokenizer(config: TextConfig, token_types: bool) -> PairTokenizer:
     _check_order(path, sample)
     ids = [index for index, text in zip(sample.ids, texts, strict=True) if text is None]
     check_id(path, library, max(ids), config.transformer.vocab_size)
-    types = sample.type_ids if token_types else [0] * len(texts)
+    types = sample.type_ids if _has_token_types(config) else [0] * len(texts)
     check_limits(path, config, max(types), len(ids))
     tokens: NDArray[np.int64] = np.array([sample.ids, types], np.int64).T  # (T, 2)
     first, second = texts.index(0), texts.index(1)
@@ -147,6 +152,15 @@ def load_pair_tokenizer(config: TextConfig, token_types: bool) -> PairTokenizer:
         after=tokens[second + texts.count(1) :].astype(np.int32),
         types=(types[first], types[second]),
     )
+
+
+def _has_token_types(config: TextConfig) -> bool:
+    """Whether the reference's tokenizer tells the model which text a token is of; else every token has type 0."""
+    inputs = read_json(config.transformer_folder / "tokenizer_config.json").optional(
+        "model_input_names", list
+    )
+    typed = tokenizer_class(config) in TYPED_TOKENIZERS if inputs is None else "token_type_ids" in inputs
+    return typed and config.transformer.family.has_token_types
 
 
 def _sample(path: Path, library: Tokenizer) -> Encoding:

@@ -37,6 +37,7 @@ __all__ = [
     "library_errors",
     "load_tokenizer",
     "read_library",
+    "tokenizer_class",
 ]
 
 TokenIds = NDArray[np.int32]
@@ -138,6 +139,15 @@ def read_library(config: TextConfig) -> tuple[Path, Tokenizer]:
         return path, _read(path, config)
 
 
+def tokenizer_class(config: TextConfig) -> str:
+    """Return the tokenizer's class, which the reference goes by: as the files say, or else the family's."""
+    settings, model = (
+        read_json(config.transformer_folder / name) for name in ("tokenizer_config.json", "config.json")
+    )
+    family = model.get("tokenizer_class", str, config.transformer.family.tokenizer)
+    return settings.get("tokenizer_class", str, family).removesuffix("Fast")
+
+
 def check_limits(path: Path, config: TextConfig, token_type: int, num_special: int) -> None:
     """Compare the token types and special tokens that the tokenizer gives with what the model has room for."""
     if config.transformer.family.has_token_types and config.transformer.type_vocab_size <= token_type:
@@ -184,11 +194,7 @@ def _read(path: Path, config: TextConfig) -> Tokenizer:
     library.no_padding()
     if isinstance(library.model, BPE):  # merges left out at random, for training: as RobertaTokenizer, none
         library.model.dropout = None
-    settings = read_json(path.with_name("tokenizer_config.json"))
-    family = read_json(path.with_name("config.json")).get(
-        "tokenizer_class", str, config.transformer.family.tokenizer
-    )
-    rebuild(library, settings.get("tokenizer_class", str, family), settings)
+    rebuild(library, tokenizer_class(config), read_json(path.with_name("tokenizer_config.json")))
     steps = steps_of(library.normalizer)
     if config.do_lower_case and not any(isinstance(step, Lowercase) for step in steps):
         library.normalizer = NormalizerSequence([Lowercase(), *steps])

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 import checkpoints
 
@@ -35,6 +35,30 @@ TINY: dict[str, dict[str, Any]] = {
         "sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh", "version": "4.1.0"}
     },
 }
+# Of the tiny encoders of other families: class, prefix, and the two matrices of the head.
+FAMILIES = {
+    "cross-xlm-roberta": (
+        "XLMRobertaForSequenceClassification",
+        "roberta.",
+        "classifier.dense",
+        "classifier.out_proj",
+    ),
+    "cross-multilingual": ("BertForSequenceClassification", "bert.", "bert.pooler.dense", "classifier"),
+    "cross-distilbert": (
+        "DistilBertForSequenceClassification",
+        "distilbert.",
+        "pre_classifier",
+        "classifier",
+    ),
+    "cross-electra": (
+        "ElectraForSequenceClassification",
+        "electra.",
+        "classifier.dense",
+        "classifier.out_proj",
+    ),
+    "cross-mpnet": ("MPNetForSequenceClassification", "mpnet.", "classifier.dense", "classifier.out_proj"),
+}
+ENCODER = ("embeddings", "encoder.", "transformer.")  # what its names begin with
 LABELS = {"cross-bert": 1, "cross-roberta": 1, "cross-labels": 3}
 
 
@@ -46,6 +70,27 @@ def build_tiny(name: str, folder: Path, data: Path) -> None:
     config = base | TINY_SIZES | TINY[name] | {"vocab_size": len(tokenizer["model"]["vocab"])}
     weights = checkpoints.seeded_weights(config, seed=len(name), bias=checkpoints.TINY_BIAS)
     write(folder, config, checkpoints.tamed(weights, config), tokenizer, LABELS[name], checkpoints.TINY_LIMIT)
+
+
+def build_family(name: str, folder: Path, data: Path) -> None:
+    """Write a cross-encoder made of the tiny encoder of another family and a seeded classifier."""
+    source = data / f"tiny-{name.removeprefix('cross-')}"
+    class_name, prefix, dense, output = FAMILIES[name]
+    folder.mkdir(parents=True, exist_ok=True)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    checkpoints.write_json(
+        folder / "config.json", config | {"architectures": [class_name], "id2label": {"0": "LABEL_0"}}
+    )
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / file).write_bytes((source / file).read_bytes())
+    tensors = [item for file in sorted(source.glob("*.safetensors")) for item in load_file(file).items()]
+    plain = {name.removeprefix(prefix): tensor for name, tensor in tensors}
+    weights = {prefix + name: tensor for name, tensor in plain.items() if name.startswith(ENCODER)}
+    width, bits = config.get("hidden_size") or config["dim"], np.random.PCG64(50)
+    for head, shape, gain in ((dense, (width, width), 1.0), (output, (1, width), HEAD_GAIN)):
+        weights[f"{head}.weight"] = checkpoints.uniform(bits, shape, gain * math.sqrt(3 / width))
+        weights[f"{head}.bias"] = checkpoints.uniform(bits, shape[:1], 0.5)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def build_full_size(folder: Path, minilm: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import cross_checkpoints
 import minisbert
 import texts
-from conftest import DATA, FP32_MARGIN, largest
+from conftest import FP32_MARGIN, largest
 
 pytest.importorskip("torch", reason="torch is not installed: python tools/dev.py test --parity installs it")
 reference = pytest.importorskip(
@@ -22,10 +23,14 @@ reference = pytest.importorskip(
 SCORE_TOLERANCE = 2e-6
 
 
-@pytest.fixture(scope="module", params=[*cross_checkpoints.TINY, "full size"])
-def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=[*cross_checkpoints.TINY, *cross_checkpoints.FAMILIES, "full size"])
+def folder(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    cross_folder: Callable[[str], Path],
+) -> Path:
     if request.param != "full size":
-        return DATA / request.param
+        return cross_folder(request.param)
     built = tmp_path_factory.mktemp("checkpoints") / "full-size"
     cross_checkpoints.build_full_size(built, request.getfixturevalue("minilm"))
     return built

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer, processors
 
+import cross_checkpoints
 import minisbert
 from conftest import DATA, edit_json, load_golden
 from minisbert.pairs import longest_first
 
 Copy = Callable[[str], Path]
-CROSS = ("cross-bert", "cross-roberta", "cross-labels")
+CROSS = (*cross_checkpoints.TINY, *cross_checkpoints.FAMILIES)
 TEXTS = ["", "one", "a longer text, with many words in it, that goes on and on. " * 3, "[SEP] <mask> </s> x"]
 
 
@@ -27,15 +28,15 @@ def model() -> minisbert.CrossEncoder:
 
 
 @pytest.mark.parametrize("name", CROSS)
-def test_tokens_are_the_reference_s(name: str) -> None:
+def test_tokens_are_the_reference_s(name: str, cross_folder: Callable[[str], Path]) -> None:
     golden = load_golden(name)
-    found = minisbert.load_cross_encoder(DATA / name).tokenize(json.loads(str(golden["pairs"])))
+    found = minisbert.load_cross_encoder(cross_folder(name)).tokenize(json.loads(str(golden["pairs"])))
     np.testing.assert_array_equal(np.concatenate(found["input_ids"]), golden["ids"])
     np.testing.assert_array_equal(np.concatenate(found["token_type_ids"]), golden["types"])
     np.testing.assert_array_equal(np.cumsum([0, *map(len, found["input_ids"])]), golden["offsets"])
 
 
-@pytest.mark.parametrize("name", CROSS)
+@pytest.mark.parametrize("name", cross_checkpoints.TINY)
 def test_truncation_is_the_library_s_own(name: str) -> None:
     """For every limit: as when the library truncates, longest first."""
     mine = minisbert.load_cross_encoder(DATA / name)

@@ -2,7 +2,7 @@
 
 ``cross-bert/``, ``cross-roberta/``, ``cross-labels/``
     Small cross-encoders with seeded weights: see ``tests/cross_checkpoints.py``. The reference saved the first one.
-``cross-bert.npz``, ``cross-roberta.npz``, ``cross-labels.npz``
+``cross-bert.npz``, ``cross-roberta.npz``, ``cross-labels.npz``, and one for each of ``cross_checkpoints.FAMILIES``
     Each pair scored alone, so that nothing is padded. S pairs, N tokens of all of them end to end, C labels:
 
     - ``pairs`` (str): a JSON list of two strings each
@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,14 @@ PAIRS = [
 
 def load(folder: Path) -> CrossEncoder:
     return CrossEncoder(str(folder), device="cpu", local_files_only=True)
+
+
+def golden_families(data: Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """The name of each cross-encoder of another family, and what it gives."""
+    for name in cross_checkpoints.FAMILIES:
+        with tempfile.TemporaryDirectory() as parent:
+            cross_checkpoints.build_family(name, Path(parent) / name, data)
+            yield name, golden_pairs(Path(parent) / name)
 
 
 def make_cross_encoder(name: str, data: Path) -> None:

@@ -102,7 +102,7 @@ import tokenizers  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from golden_modules import golden_modules  # noqa: E402
-from golden_pairs import golden_pairs, make_cross_encoder  # noqa: E402
+from golden_pairs import golden_families, golden_pairs, make_cross_encoder  # noqa: E402
 from sentence_transformers import SentenceTransformer, SimilarityFunction  # noqa: E402
 from sentence_transformers.util import normalize_embeddings, quantize_embeddings, truncate_embeddings  # noqa: E402
 
@@ -387,6 +387,8 @@ def main() -> None:
     for name in cross_checkpoints.TINY:
         make_cross_encoder(name, DATA)
         write(f"{name}.npz", golden_pairs(DATA / name))
+    for name, golden in golden_families(DATA):
+        write(f"{name}.npz", golden)
     write("outputs.npz", golden_outputs())
     check_tokenizer(arguments.minilm, 256, every)
     write("minilm.npz", golden_vectors(arguments.minilm, list(range(len(every))), sha256))
