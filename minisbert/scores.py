@@ -5,23 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-import numpy as np
-
 from minisbert.cross_config import ACTIVATIONS
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
 from minisbert.kernels import Floats
+from minisbert.kernels.activations import sigmoid
 from minisbert.kernels.reference import relu, silu, tanh
 from minisbert.kernels.reference import softmax as softmax_in_place
 
-__all__ = ["Activation", "resolve_activation", "sigmoid", "softmax"]
+__all__ = ["Activation", "resolve_activation", "softmax"]
 
 Activation: TypeAlias = Callable[[Floats], Floats]
-
-
-def sigmoid(x: Floats) -> Floats:
-    """``1 / (1 + exp(-x))``: small scores keep all their digits, so that they are ranked."""
-    with np.errstate(over="ignore"):
-        return 1 / (1 + np.exp(-x))
 
 
 def softmax(x: Floats) -> Floats:

@@ -147,7 +147,7 @@ def test_activations_by_name(model: minisbert.CrossEncoder, name: str) -> None:
 
 
 def test_small_scores_are_told_apart() -> None:
-    small = scores.sigmoid(np.array([-40.0, -41.0, -1000.0], np.float32))
+    small = scores.resolve_activation("Sigmoid")(np.array([[-40.0, -41.0, -1000.0]], np.float32))[0]
     assert small[0] > small[1] > small[2] == 0
 
 
