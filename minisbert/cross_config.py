@@ -11,6 +11,7 @@ from minisbert.config import (
     is_cross_encoder,
     kind_key,
     read_prompts,
+    read_sentence_config,
     read_text_settings,
     read_transformer,
 )
@@ -94,7 +95,7 @@ def _read_module_files(folder: Path) -> tuple[JsonFile, JsonFile]:
         raise UnsupportedCheckpointError(
             f"{path}: the modules of the cross-encoder are {' -> '.join(kinds) or 'none'}; supported: Transformer"
         )
-    settings = read_json(entries[0].folder / "sentence_bert_config.json")
+    settings = read_sentence_config(entries[0].folder)
     settings.get("transformer_task", str)  # where it is missing, features are meant, and nothing gives scores
     return read_json(folder / "config_sentence_transformers.json"), settings
 
