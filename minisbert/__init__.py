@@ -4,6 +4,7 @@
 >>> vectors = encoder.encode(["A cat sits on the mat.", "Une deuxième phrase."])
 """
 
+from minisbert.cross_encoder import CrossEncoder, load_cross_encoder
 from minisbert.encoder import SentenceEncoder, load
 from minisbert.errors import (
     CheckpointError,
@@ -19,6 +20,7 @@ from minisbert.errors import (
 __all__ = [
     "CheckpointError",
     "CheckpointNotFoundError",
+    "CrossEncoder",
     "EncodeTypeError",
     "EncodeValueError",
     "MinisbertError",
@@ -28,6 +30,7 @@ __all__ = [
     "UnsupportedCheckpointError",
     "__version__",
     "load",
+    "load_cross_encoder",
 ]
 
 __version__ = "0.1.0"

@@ -5,19 +5,31 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from minisbert.errors import EncodeTypeError, EncodeValueError, TruncationError, TruncationWarning, shown
 from minisbert.kernels import Floats
-from minisbert.tokenization import TokenIds
 from minisbert.vectors import PRECISIONS, output_width, quantize
 
-__all__ = ["Collector", "OverlongTexts", "Progress", "as_texts", "check_texts", "micro_batches"]
+__all__ = [
+    "Collector",
+    "OverlongTexts",
+    "Progress",
+    "as_texts",
+    "check_texts",
+    "micro_batches",
+    "read_chunks",
+]
 
+T = TypeVar("T")
+
+# Inputs are read, tokenised and returned in chunks of this many: a stream takes constant memory.
+CHUNK = 1024
 # A micro-batch has about this many tokens: enough rows for a fast multiply, few enough to stay in cache.
 TOKENS_PER_BATCH = 512
 # A progress bar appears by itself on a terminal once the work has taken this many seconds.
@@ -54,6 +66,16 @@ def check_texts(texts: list[Any], first: int) -> list[str]:
                 f"sentence {index} is {type(text).__name__} {shown(text)}; expected a string{hint}"
             )
     return texts
+
+
+def read_chunks(
+    items: Iterator[Any], check: Callable[[list[Any], int], list[T]]
+) -> Iterator[tuple[int, list[T]]]:
+    """Yield the items a checked chunk at a time, with the index of its first one."""
+    first = 0
+    while chunk := check(list(islice(items, CHUNK)), first):
+        yield first, chunk
+        first += len(chunk)
 
 
 def micro_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -142,22 +164,22 @@ class Collector:
 
 
 class OverlongTexts:
-    """Notes which texts are longer than `max_tokens`, to say so once at the end or to stop at the first."""
+    """Notes which inputs are longer than `max_tokens`, to say so once at the end or to stop at the first."""
 
-    def __init__(self, max_tokens: int, mode: str) -> None:
+    def __init__(self, max_tokens: int, mode: str, item: str) -> None:
         self._max_tokens = max_tokens
         self._mode = mode
+        self._item = item
         self._rows: list[int] = []
         self._longest = 0
 
-    def add(self, ids: Sequence[TokenIds], first: int) -> None:
-        """Look at the full token ids of the texts that start at index `first`."""
-        lengths = [len(row) for row in ids]
+    def add(self, lengths: Sequence[int], first: int) -> None:
+        """Look at the full lengths, in tokens, of the inputs that start at index `first`."""
         rows = [row for row, length in enumerate(lengths, first) if length > self._max_tokens]
         if rows and self._mode == "error":
             row, length = rows[0], lengths[rows[0] - first]
             raise TruncationError(
-                f"sentence {row} has {length:,} tokens, and max_seq_length is {self._max_tokens}; split it, "
+                f"{self._item} {row} has {length:,} tokens, and max_seq_length is {self._max_tokens}; split it, "
                 "or pass truncation='warn' to have it cut",
                 (row,),
                 length,
@@ -166,12 +188,12 @@ class OverlongTexts:
         self._longest = max(self._longest, *lengths)
 
     def report(self, count: int) -> None:
-        """Warn once about all texts that were cut."""
+        """Warn once about all inputs that were cut."""
         if not self._rows or self._mode == "silent":
             return
         shown = ", ".join(map(str, self._rows[:5])) + (", ..." if len(self._rows) > 5 else "")
         message = (
-            f"{len(self._rows)} of {count} sentences were cut to max_seq_length, {self._max_tokens} tokens: "
+            f"{len(self._rows)} of {count} {self._item}s were cut to max_seq_length, {self._max_tokens} tokens: "
             f"{shown} (the longest has {self._longest:,}). Split them, or pass truncation='silent'"
         )
         warnings.warn(TruncationWarning(message, tuple(self._rows), self._longest), stacklevel=3)
@@ -180,8 +202,9 @@ class OverlongTexts:
 class Progress:
     """A tqdm bar, made only when it is to be seen: importing tqdm takes longer than a small encode."""
 
-    def __init__(self, total: int | None, show: bool | None) -> None:
+    def __init__(self, total: int | None, show: bool | None, item: str) -> None:
         self._total = total
+        self._unit = f" {item}s"
         can_show = not getattr(sys.stderr, "closed", True)  # it is None where there is no console
         self._wanted = can_show and show is not False and (show is True or sys.stderr.isatty())
         self._due = time.monotonic() + (0 if show else PROGRESS_DELAY)
@@ -196,7 +219,7 @@ class Progress:
         if self._bar is None:
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(desc="Encoding", total=self._total, unit=" sentences")
+            self._bar = tqdm(desc="Encoding", total=self._total, unit=self._unit)
         self._bar.update(self._done - self._bar.n)
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ from minisbert.jsonfile import is_there, read_json
 from minisbert.kernels import Floats
 from minisbert.modules import Module
 
-__all__ = ["load_module_tensors", "load_tensors", "pickle_refusal"]
+__all__ = ["head_tensors", "load_module_tensors", "load_tensors", "pickle_refusal"]
 
 # What a checkpoint's names begin with where a model was saved inside of others: a parallel or compiled one, the first
 # module of sentence-transformers before 5.4 and since, and whatever calls its encoder a model.
@@ -39,6 +39,15 @@ PIECE = 1 << 20  # bytes that are looked at at once
 
 # Rows of a table: role, name in the file, and shape, as letters or as numbers.
 Rows = Iterable[tuple[str, str, str | tuple[int, ...]]]
+
+
+def head_tensors(config: TransformerConfig, num_labels: int) -> Rows:
+    """Return the rows of a classifier's head, for `load_tensors`."""
+    head = config.family.head
+    yield "head.dense.weight", f"{head.dense}.weight", "DD"
+    yield "head.dense.bias", f"{head.dense}.bias", "D"
+    yield "head.output.weight", f"{head.output}.weight", (num_labels, config.hidden_size)
+    yield "head.output.bias", f"{head.output}.bias", (num_labels,)
 
 
 def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> dict[str, Floats]:
@@ -123,11 +132,15 @@ def _weights_files(folder: Path) -> tuple[Path, list[Path]]:
 
 
 def pickle_refusal(pickle: str, source: str, folder: str) -> UnsupportedCheckpointError:
-    """Say that weights are pickles only, and how to convert `source`, a name or a folder, into `folder`."""
+    """Say that weights are pickles only, and how to convert `source`, a name or a folder, into `folder`.
+
+    The class is that of the checkpoint's architecture: a plain AutoModel would lose a cross-encoder's head.
+    """
     return UnsupportedCheckpointError(
         f"{pickle}: the weights are in Python's pickle format, which can run code and is never opened; expected "
-        'model.safetensors. Convert it where torch is installed: python -c "from transformers import AutoModel '
-        f"as A; A.from_pretrained(r'{source}').save_pretrained(r'{folder}')\""
+        'model.safetensors. Convert it where torch is installed: python -c "import transformers as t; '
+        f"n = r'{source}'; getattr(t, t.AutoConfig.from_pretrained(n).architectures[0]).from_pretrained(n)"
+        f".save_pretrained(r'{folder}')\""
     )
 
 

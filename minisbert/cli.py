@@ -1,4 +1,4 @@
-"""The ``minisbert`` command: what encode, similarity, search and info do. `minisbert.options` has their options.
+"""The ``minisbert`` command: what its commands do. `minisbert.options` has their options.
 
 Results go to standard output, all else to standard error. Exit status: 0 done, 2 an error (one line, no traceback
 unless ``--debug``), 128 + n ended by signal n. An exception that nobody foresaw is a bug and shows its traceback.
@@ -25,13 +25,17 @@ from typing import Any, NoReturn
 
 import minisbert
 from minisbert import textio
+from minisbert.base import TextModel
 from minisbert.errors import MinisbertError, TruncationError, TruncationWarning
 from minisbert.options import UsageError, build_parser
-from minisbert.textio import Record, Vectors
+from minisbert.textio import Record
 
 __all__ = ["main"]
 
-Encode = Callable[..., Vectors]  # a method of an encoder, with all its options but the texts
+Encode = Callable[
+    ..., Any
+]  # a method of a model, with all its options but the texts: mostly it gives vectors
+Ranked = list[tuple[float, Record]]  # scores, best first, and what they are of
 
 
 # --- the commands --------------------------------------------------------------------------------------------
@@ -80,7 +84,7 @@ def similarity(arguments: argparse.Namespace) -> None:
 
 def search(arguments: argparse.Namespace) -> None:
     """Print the texts of a file that are most similar to a query."""
-    best: list[tuple[float, Record]] = []
+    best: Ranked = []
     with textio.open_source(arguments.input, arguments.format, arguments.field) as source:
         encoder = _load(arguments)
         options = {"batch_size": arguments.batch_size, "truncation": arguments.truncation}
@@ -91,16 +95,23 @@ def search(arguments: argparse.Namespace) -> None:
         chunks = _read_chunks(source, arguments.quiet)
         for records, vectors in _encode_chunks(encoder, run, chunks, source.place):
             scores = encoder.similarity(query, vectors)[0].tolist()
-            found = [pair for pair in zip(scores, records, strict=True) if pair[1].text.strip()]
-            # Sorting is stable: of equal scores, the one that comes first in the file stays first.
-            best = sorted(best + found, key=lambda pair: -pair[0])[: arguments.k]
-    if arguments.json:
-        ranked = enumerate(best, 1)
-        _print_json([{"rank": i, "score": s, "line": r.line, "text": r.text} for i, (s, r) in ranked])
-    elif best:
-        print(*textio.search_table(best), sep="\n")
-    else:
-        _tell(f"warning: {source.name}: there is no text to search")
+            best = _merge(best, zip(scores, records, strict=True), arguments.k)
+    _print_ranked(best, arguments.json, source.name)
+
+
+def rerank(arguments: argparse.Namespace) -> None:
+    """Print the texts of a file that a cross-encoder finds most relevant to a query."""
+    best: Ranked = []
+    with textio.open_source(arguments.input, arguments.format, arguments.field) as source:
+        model = _load(arguments, minisbert.load_cross_encoder)
+        run = partial(
+            model.rank, arguments.query, batch_size=arguments.batch_size, truncation=arguments.truncation
+        )
+        chunks = _read_chunks(source, arguments.quiet)
+        for records, results in _encode_chunks(model, run, chunks, source.place):
+            found = ((result["score"], records[result["corpus_id"]]) for result in results)
+            best = _merge(best, found, arguments.k)
+    _print_ranked(best, arguments.json, source.name)
 
 
 def info(arguments: argparse.Namespace) -> None:
@@ -129,7 +140,14 @@ def warmup(arguments: argparse.Namespace) -> None:
     print(f"{time.perf_counter() - start:.1f} s; compiled kernels are kept in {where}")
 
 
-COMMANDS = {"encode": encode, "similarity": similarity, "search": search, "info": info, "warmup": warmup}
+COMMANDS = {
+    "encode": encode,
+    "similarity": similarity,
+    "search": search,
+    "rerank": rerank,
+    "info": info,
+    "warmup": warmup,
+}
 
 
 def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
@@ -186,11 +204,29 @@ def _shown(value: Any) -> list[str]:
 # --- what the commands share ---------------------------------------------------------------------------------
 
 
-def _load(arguments: argparse.Namespace) -> minisbert.SentenceEncoder:
-    encoder = minisbert.load(arguments.model, backend=arguments.backend, num_threads=arguments.threads)
+def _load(arguments: argparse.Namespace, load: Callable[..., Any] = minisbert.load) -> Any:
+    """Load the model: a `SentenceEncoder`, or what another function of minisbert loads."""
+    encoder = load(arguments.model, backend=arguments.backend, num_threads=arguments.threads)
     if arguments.max_seq_length is not None:
         encoder.max_seq_length = arguments.max_seq_length
     return encoder
+
+
+def _merge(best: Ranked, found: Iterable[tuple[float, Record]], k: int) -> Ranked:
+    """Keep the best k of what was found before and now, leaving out blank texts."""
+    texts = [pair for pair in found if pair[1].text.strip()]
+    # Sorting is stable: of equal scores, the one that comes first in the file stays first.
+    return sorted(best + texts, key=lambda pair: -pair[0])[:k]
+
+
+def _print_ranked(best: Ranked, as_json: bool, source: str) -> None:
+    if as_json:
+        ranked = enumerate(best, 1)
+        _print_json([{"rank": i, "score": s, "line": r.line, "text": r.text} for i, (s, r) in ranked])
+    elif best:
+        print(*textio.search_table(best), sep="\n")
+    else:
+        _tell(f"warning: {source}: there is no text to search")
 
 
 def _read_chunks(source: textio.Source, quiet: bool) -> Iterator[list[Record]]:
@@ -206,11 +242,11 @@ def _read_chunks(source: textio.Source, quiet: bool) -> Iterator[list[Record]]:
 
 
 def _encode_chunks(
-    encoder: minisbert.SentenceEncoder,
+    encoder: TextModel,
     run: Encode,
     chunks: Iterable[list[Record]],
     place: Callable[[int], str],
-) -> Iterator[tuple[list[Record], Vectors]]:
+) -> Iterator[tuple[list[Record], Any]]:
     """Encode texts chunk by chunk, and say at the end how many were cut.
 
     ``place`` turns the line of a text into what people call the text.
@@ -232,8 +268,8 @@ def _encode_chunks(
         _tell(f"warning: too long, cut to {limit:,} tokens: {first_cut}{more}")
 
 
-def _encode_chunk(run: Encode, texts: list[str]) -> tuple[Vectors, tuple[int, ...]]:
-    """Encode texts; return their vectors, and the indices of those that were cut."""
+def _encode_chunk(run: Encode, texts: list[str]) -> tuple[Any, tuple[int, ...]]:
+    """Encode texts; return their vectors, or whatever is made of them, and the indices of those that were cut."""
     cut: tuple[int, ...] = ()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TruncationWarning)

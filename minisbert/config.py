@@ -15,7 +15,19 @@ from minisbert.jsonfile import JsonFile, is_there, read_json
 from minisbert.modules import Module
 from minisbert.pipeline import read_entries, read_modules
 
-__all__ = ["CheckpointConfig", "TransformerConfig", "read_config"]
+__all__ = [
+    "CheckpointConfig",
+    "TextConfig",
+    "TransformerConfig",
+    "check_folder",
+    "is_cross_encoder",
+    "kind_key",
+    "read_config",
+    "read_prompts",
+    "read_sentence_config",
+    "read_text_settings",
+    "read_transformer",
+]
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
 # Settings of any family that change the result, and the values that are computed here.
@@ -66,19 +78,25 @@ class TransformerConfig:
         return self.max_position_embeddings - (self.pad_token_id + 1 if self.positions_follow_ids else 0)
 
 
-@dataclass(frozen=True)
-class CheckpointConfig:
-    """Everything that the JSON files of a checkpoint folder say about how to turn text into vectors."""
+@dataclass(frozen=True, kw_only=True)
+class TextConfig:
+    """What the JSON files of a checkpoint folder say about texts and the transformer, whatever follows it."""
 
     folder: Path
     transformer_folder: Path
     transformer: TransformerConfig
-    modules: tuple[Module, ...]
-    embedding_dimension: int
     max_seq_length: int
     do_lower_case: bool
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig(TextConfig):
+    """Everything that the JSON files of a checkpoint folder say about how to turn text into vectors."""
+
+    modules: tuple[Module, ...]
+    embedding_dimension: int
     similarity_fn_name: str = "cosine"
     truncate_dim: int | None = None
 
@@ -105,15 +123,19 @@ def read_config(folder: Path) -> CheckpointConfig:
     UnsupportedCheckpointError
         If a setting asks for something that is not computed here.
     """
-    if not os.path.isdir(folder):  # unlike the method, it takes any name, even one that no folder can have
-        raise CheckpointNotFoundError(
-            f"{folder}: there is no such folder; expected a checkpoint folder with a config.json in it"
+    check_folder(folder)
+    if is_cross_encoder(folder):
+        file, key = kind_key(folder)
+        raise UnsupportedCheckpointError(
+            f"{file.path}: {key} is {shown(file.values[key])}: this is a cross-encoder, which scores pairs of texts "
+            "and gives no vectors; load it with minisbert.load_cross_encoder"
         )
     entries = read_entries(folder)
     transformer_folder = entries[0].folder
-    transformer = _read_transformer(transformer_folder / "config.json")
+    transformer = read_transformer(transformer_folder / "config.json")
     modules, dimension = read_modules(folder, entries, transformer.hidden_size, transformer.num_hidden_layers)
-    max_seq_length, do_lower_case = _read_text_settings(transformer_folder, transformer)
+    settings = read_sentence_config(transformer_folder)
+    max_seq_length, do_lower_case = read_text_settings(settings, transformer, "feature-extraction")
     return CheckpointConfig(
         folder=folder,
         transformer_folder=transformer_folder,
@@ -126,7 +148,31 @@ def read_config(folder: Path) -> CheckpointConfig:
     )
 
 
-def _read_transformer(path: Path) -> TransformerConfig:
+def check_folder(folder: Path) -> None:
+    """Refuse what is no folder."""
+    if not os.path.isdir(folder):  # unlike the method, it takes any name, even one that no folder can have
+        raise CheckpointNotFoundError(
+            f"{folder}: there is no such folder; expected a checkpoint folder with a config.json in it"
+        )
+
+
+def kind_key(folder: Path) -> tuple[JsonFile, str]:
+    """Return the file and the key that tell what a checkpoint is for; where there are no modules, its architecture."""
+    if is_there(folder / "modules.json"):
+        return read_json(folder / "config_sentence_transformers.json"), "model_type"
+    return read_json(folder / "config.json"), "architectures"
+
+
+def is_cross_encoder(folder: Path) -> bool:
+    """Whether a checkpoint scores pairs of texts."""
+    file, key = kind_key(folder)
+    if key == "model_type":
+        return file.values.get(key) == "CrossEncoder"
+    return any(str(name).endswith("ForSequenceClassification") for name in file.get(key, list, []))
+
+
+def read_transformer(path: Path) -> TransformerConfig:
+    """Read the ``config.json`` of a transformer."""
     if not is_there(path):
         raise CheckpointNotFoundError(
             f"{path}: there is no such file; expected the config.json of a transformers checkpoint"
@@ -198,14 +244,21 @@ def read_sentence_config(folder: Path) -> JsonFile:
     return next((file for file in files if file.values), JsonFile(folder / "sentence_bert_config.json", {}))
 
 
-def _read_text_settings(folder: Path, transformer: TransformerConfig) -> tuple[int, bool]:
+# What a transformer module is for: what its output is called by the next module, and by the transformer.
+TASKS = {
+    "feature-extraction": ("token_embeddings", "last_hidden_state"),
+    "sequence-classification": ("scores", "logits"),
+}
+
+
+def read_text_settings(settings: JsonFile, transformer: TransformerConfig, task: str) -> tuple[int, bool]:
     """Return how many tokens of a text are read, and whether it is lower-cased first."""
-    settings = read_sentence_config(folder)
+    output, own_name = TASKS[task]
     settings.refuse_unless(
         {
-            "transformer_task": ("feature-extraction",),
-            "module_output_name": ("token_embeddings",),
-            "modality_config": ({"text": {"method": "forward", "method_output_name": "last_hidden_state"}},),
+            "transformer_task": (task,),
+            "module_output_name": (output,),
+            "modality_config": ({"text": {"method": "forward", "method_output_name": own_name}},),
             "tokenizer_name_or_path": (),
             "query_length": (),
             "document_length": (),
@@ -214,7 +267,7 @@ def _read_text_settings(folder: Path, transformer: TransformerConfig) -> tuple[i
         }
         | {f"{name}_{kind}": ({},) for name in _LOADING for kind in ("args", "kwargs")}
     )
-    tokenizer = read_json(folder / "tokenizer_config.json")
+    tokenizer = read_json(settings.path.parent / "tokenizer_config.json")
     tokenizer.refuse_unless({"truncation_side": ("right",)})
     file, key = settings, "max_seq_length"
     limit: float | None = file.optional(key, int)
@@ -233,16 +286,7 @@ def _read_sentence_settings(path: Path, dimension: int) -> dict[str, Any]:
     """Read the prompts, the similarity function and the length that vectors are cut to."""
     file = read_json(path)
     file.refuse_unless({"model_type": ("SentenceTransformer",)})
-    prompts = dict.fromkeys(("query", "document"), "")
-    for name, prompt in file.get("prompts", dict, {}).items():
-        if not isinstance(prompt, str | None):
-            raise CheckpointError(f"{path}: the prompt {shown(name)} is {shown(prompt)}; expected a string")
-        prompts[name] = prompt or ""
-    default = file.optional("default_prompt_name", str)
-    if default is not None and default not in prompts:
-        raise CheckpointError(
-            f"{path}: default_prompt_name is {shown(default)}; expected one of the prompts, {sorted(prompts)}"
-        )
+    prompts, default = read_prompts(file, ("query", "document"))
     similarity = file.get("similarity_fn_name", str, "cosine")
     file.refuse_unless({"similarity_fn_name": SIMILARITIES})
     cut = None if file.optional("truncate_dim", int) is None else file.size("truncate_dim", dimension)
@@ -252,3 +296,20 @@ def _read_sentence_settings(path: Path, dimension: int) -> dict[str, Any]:
         "similarity_fn_name": similarity,
         "truncate_dim": cut,
     }
+
+
+def read_prompts(file: JsonFile, always: tuple[str, ...] = ()) -> tuple[dict[str, str], str | None]:
+    """Read the prompts, of which some always are there, if empty, and the name of the one used by default."""
+    prompts = dict.fromkeys(always, "")
+    for name, prompt in file.get("prompts", dict, {}).items():
+        if not isinstance(prompt, str | None):
+            raise CheckpointError(
+                f"{file.path}: the prompt {shown(name)} is {shown(prompt)}; expected a string"
+            )
+        prompts[name] = prompt or ""
+    default = file.optional("default_prompt_name", str)
+    if default is not None and default not in prompts:
+        raise CheckpointError(
+            f"{file.path}: default_prompt_name is {shown(default)}; expected one of the prompts, {sorted(prompts)}"
+        )
+    return prompts, default

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +11,19 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minisbert import hub, model, vectors
-from minisbert.arguments import check_choice, check_dtype, check_integer
-from minisbert.batching import Collector, OverlongTexts, Progress, as_texts, check_texts
+from minisbert.arguments import check_choice, check_integer
+from minisbert.base import TextModel
+from minisbert.batching import Collector, OverlongTexts, Progress, as_texts, check_texts, read_chunks
 from minisbert.checkpoint import load_module_tensors, load_tensors
 from minisbert.config import CheckpointConfig, read_config
-from minisbert.errors import CheckpointError, EncodeValueError, shown
-from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, select
+from minisbert.errors import EncodeValueError, shown
+from minisbert.kernels import Floats, Ints
 from minisbert.modules import TOKENS
 from minisbert.prompts import resolve_prompt, with_role
-from minisbert.threads import resolve_num_threads
 from minisbert.tokenization import SentenceTokenizer, TokenIds, load_tokenizer
 from minisbert.workers import run
 
 __all__ = ["SentenceEncoder", "load"]
-
-# Sentences are read, tokenised and returned in chunks of this many: a stream takes constant memory.
-CHUNK = 1024
 
 
 def load(
@@ -87,7 +82,7 @@ def load(
     return SentenceEncoder(folder, backend=backend, dtype=dtype, num_threads=num_threads)
 
 
-class SentenceEncoder:
+class SentenceEncoder(TextModel):
     """Text in, vectors out: made by `minisbert.load`.
 
     The word embeddings stay in the file, which is mapped into memory for as long as the encoder lives. So
@@ -121,94 +116,28 @@ class SentenceEncoder:
         Weights in use, counted one by one.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        backend: str = "auto",
-        dtype: DTypeLike = np.float32,
-        num_threads: int | None = None,
-    ) -> None:
-        self.dtype = check_dtype(dtype)
-        check_choice("backend", backend, ("auto", *BACKENDS))
-        self.num_threads = resolve_num_threads(num_threads)
-        self._kernels: Kernels = select(backend, self.dtype)
-        # The first time, getting the kernels takes longer than reading the files.
-        with ThreadPoolExecutor(1, "minisbert") as pool:
-            ready = pool.submit(self._kernels.prepare)
-            self.config: CheckpointConfig = read_config(Path(folder))
-            tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
-            self._weights = model.build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
-            others = [(module, load_module_tensors(module)) for module in self.config.modules]
-            self._steps = [model.build_step(*other, self._kernels, self.dtype) for other in others]
-            self._tokenizer: SentenceTokenizer = load_tokenizer(self.config)
-        ready.result()
-        groups = (tensors, *(group for _, group in others))
-        self.num_parameters = sum(tensor.size for group in groups for tensor in group.values())
-        self.max_seq_length = self.config.max_seq_length
-        self.prompts = dict(self.config.prompts)
-        self.default_prompt_name = self.config.default_prompt_name
+    ITEM = "sentence"
+    SETTINGS = ("max_seq_length", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+    config: CheckpointConfig
+    _tokenizer: SentenceTokenizer
+
+    def _read(self, folder: Path) -> int:
+        self.config = read_config(folder)
+        tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
+        self._weights = model.build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
+        others = [(module, load_module_tensors(module)) for module in self.config.modules]
+        self._steps = [model.build_step(*other, self._kernels, self.dtype) for other in others]
+        self._tokenizer = load_tokenizer(self.config)
         self.similarity_fn_name = self.config.similarity_fn_name
         self.truncate_dim = self.config.truncate_dim
-
-    @property
-    def path(self) -> Path:
-        """The checkpoint folder."""
-        return self.config.folder
-
-    @property
-    def backend(self) -> str:
-        """The name of the backend that computes."""
-        return self._kernels.NAME
-
-    @property
-    def max_seq_length(self) -> int:
-        """How many tokens of a sentence are read, special ones included; it can be set.
-
-        Raises
-        ------
-        EncodeValueError
-            If it is set to more than the checkpoint has positions for, or to less than the special tokens.
-        """
-        return self._max_seq_length
-
-    @max_seq_length.setter
-    def max_seq_length(self, value: int) -> None:
-        most = self.config.transformer.max_tokens
-        least = max(1, self._tokenizer.num_special)
-        if not least <= check_integer("max_seq_length", value) <= most:
-            raise EncodeValueError(
-                f"max_seq_length is {shown(value)}; expected {least} to {most} for this checkpoint"
-            )
-        self._max_seq_length = int(value)
+        groups = (tensors, *(group for _, group in others))
+        return sum(tensor.size for group in groups for tensor in group.values())
 
     def get_embedding_dimension(self) -> int:
         """Return how many components a vector has, after ``truncate_dim``."""
         return self._resolve_dimension(None)
 
     get_sentence_embedding_dimension = get_embedding_dimension  # the name before sentence-transformers 5
-
-    def __repr__(self) -> str:
-        c = self.config.transformer
-        return (
-            f"SentenceEncoder({str(self.path)!r}: {c.model_type}, {c.num_hidden_layers} layers, width "
-            f"{c.hidden_size}, max_seq_length {self.max_seq_length}, {self.dtype}, {self.backend})"
-        )
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Pickle where the checkpoint is and what was set, not the weights: the copy reads them again."""
-        arguments = {"backend": self.backend, "dtype": self.dtype.name, "num_threads": self.num_threads}
-        names = ("max_seq_length", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
-        return {
-            "folder": self.path.absolute(),
-            "arguments": arguments,
-            "settings": {name: getattr(self, name) for name in names},
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        SentenceEncoder.__init__(self, state["folder"], **state["arguments"])
-        for name, value in state["settings"].items():
-            setattr(self, name, value)
 
     def encode(
         self,
@@ -270,16 +199,13 @@ class SentenceEncoder:
         """
         check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
         check_choice("precision", precision, tuple(vectors.PRECISIONS))
-        check_choice("truncation", truncation, ("warn", "silent", "error"))
-        if check_integer("batch_size", batch_size) < 1:
-            raise EncodeValueError(f"batch_size is {shown(batch_size)}; expected at least 1")
-        self.num_threads = resolve_num_threads(self.num_threads)  # it may have been set to anything
+        self._check_batch(batch_size, truncation)
         texts, count = as_texts(sentences)
-        overlong = OverlongTexts(self.max_seq_length, truncation)
+        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM)
         prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
         compute = partial(self._compute, output_value, self._count_prompt(prompt))
         chunks = self._token_chunks(texts, prompt, overlong)
-        progress = Progress(count, show_progress_bar)
+        progress = Progress(count, show_progress_bar, self.ITEM)
         if output_value == "token_embeddings":
             if precision != "float32" or out is not None:
                 raise EncodeValueError("token_embeddings go with neither precision nor out: they are ragged")
@@ -296,7 +222,11 @@ class SentenceEncoder:
 
             def finish(rows: list[Floats]) -> None:
                 block = np.stack(rows)[:, :dimension]  # (S, D)
-                self._check_finite(np.isfinite(block).all(axis=1), collector.rows)
+                self._check_finite(
+                    np.isfinite(block).all(axis=1),
+                    collector.rows,
+                    ", or a pooling of the maximum has no token left",
+                )
                 collector.add(self._kernels.normalize(block) if normalize_embeddings else block)
 
             run(chunks, compute, batch_size, self.num_threads, progress, finish)
@@ -338,21 +268,9 @@ class SentenceEncoder:
         return np.fromiter((len(ids) for ids in self._full_ids(texts)), np.int64)
 
     def _full_ids(self, texts: str | Iterable[str]) -> Iterator[TokenIds]:
-        first = 0
         iterator, _ = as_texts(texts)
-        while chunk := check_texts(list(islice(iterator, CHUNK)), first):
+        for first, chunk in read_chunks(iterator, check_texts):
             yield from self._tokenizer(chunk, first)
-            first += len(chunk)
-
-    def _check_finite(self, finite: ArrayLike, first: int) -> None:
-        """Refuse results if not all of them are finite; the first of them is of sentence `first`."""
-        finite = np.asarray(finite)
-        if not finite.all():
-            raise CheckpointError(
-                f"{self.config.transformer_folder / 'model.safetensors'}: gives NaN or infinity for sentence "
-                f"{first + finite.argmin()}; the weights are too large for {self.dtype}, or a pooling of the maximum "
-                "has no token left"
-            )
 
     def _resolve_dimension(self, truncate_dim: int | None) -> int:
         most = self.config.embedding_dimension
@@ -369,12 +287,10 @@ class SentenceEncoder:
         self, texts: Iterator[Any], prompt: str, overlong: OverlongTexts
     ) -> Iterator[list[TokenIds]]:
         """Read, check, prefix, tokenise and cut the texts, a chunk at a time."""
-        first = 0
-        while chunk := check_texts(list(islice(texts, CHUNK)), first):
+        for first, chunk in read_chunks(texts, check_texts):
             full = self._tokenizer([prompt + text for text in chunk] if prompt else chunk, first)
-            overlong.add(full, first)
+            overlong.add([len(ids) for ids in full], first)
             yield [self._tokenizer.truncate(ids, self.max_seq_length) for ids in full]
-            first += len(chunk)
 
     def _count_prompt(self, prompt: str) -> int:
         """Return how many tokens of each sentence are the prompt's, where a pooling leaves them out."""

@@ -20,13 +20,22 @@ BUCKETS = 32  # of MPNet's distances: the reference computes with 32, whatever t
 
 
 @dataclass(frozen=True)
+class HeadNames:
+    """The two matrices of a classifier, as they are called in the file, and the activation between them."""
+
+    dense: str
+    activation: str
+    output: str
+
+
+@dataclass(frozen=True)
 class Family:
     """What sets a family apart: the tables are in the order of the file.
 
     `layer_tensors` stand after `layer_prefix` and the number of the layer. `projection` maps embeddings to the width
     of the layers, where the two differ. `ignored` are the beginnings of names that sentence vectors do not depend on:
-    buffers that can be computed, and heads. `keys` has the settings that go by another name in this family's
-    ``config.json``, and `refuse_unless` the values that its settings must have.
+    buffers that can be computed, and heads. `head` is that of a classifier. `keys` has the settings that go by
+    another name in this family's ``config.json``, and `refuse_unless` the values that its settings must have.
     """
 
     prefix: str
@@ -35,6 +44,7 @@ class Family:
     layer_prefix: str
     layer_tensors: Table
     ignored: tuple[str, ...]
+    head: HeadNames
     projection: Table = ()
     keys: Mapping[str, str] = field(default_factory=dict)
     refuse_unless: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
@@ -98,6 +108,8 @@ _POSITION_BIAS: Table = (("position_bias", "encoder.relative_attention_bias.weig
 
 _IGNORED = ("embeddings.position_ids", "embeddings.token_type_ids", "pooler.", "classifier.", "qa_outputs.")
 
+_HEAD = HeadNames("classifier.dense", "tanh", "classifier.out_proj")
+
 _BERT = Family(
     prefix="bert.",
     tokenizer="BertTokenizer",
@@ -105,6 +117,7 @@ _BERT = Family(
     layer_prefix="encoder.layer.",
     layer_tensors=_BERT_LAYER,
     ignored=(*_IGNORED, "cls."),
+    head=HeadNames("pooler.dense", "tanh", "classifier"),
 )
 _ROBERTA = Family(
     prefix="roberta.",
@@ -113,6 +126,7 @@ _ROBERTA = Family(
     layer_prefix="encoder.layer.",
     layer_tensors=_BERT_LAYER,
     ignored=(*_IGNORED, "lm_head."),
+    head=_HEAD,
     pad_token_id=1,
     positions_follow_ids=True,
 )
@@ -130,6 +144,7 @@ _ELECTRA = Family(
         "generator_lm_head.",
         "sequence_summary.",
     ),
+    head=HeadNames("classifier.dense", "gelu", "classifier.out_proj"),
 )
 _DISTILBERT = Family(
     prefix="distilbert.",
@@ -138,6 +153,7 @@ _DISTILBERT = Family(
     layer_prefix="transformer.layer.",
     layer_tensors=_DISTILBERT_LAYER,
     ignored=(*_IGNORED, "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier."),
+    head=HeadNames("pre_classifier", "relu", "classifier"),
     keys={
         "hidden_size": "dim",
         "num_hidden_layers": "n_layers",
@@ -154,6 +170,7 @@ _MPNET = Family(
     layer_prefix="encoder.layer.",
     layer_tensors=_MPNET_LAYER,
     ignored=(*_IGNORED, "lm_head."),
+    head=_HEAD,
     refuse_unless={"relative_attention_num_buckets": (BUCKETS,), "pad_token_id": (1,)},
     pad_token_id=1,
     positions_follow_ids=True,

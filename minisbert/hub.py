@@ -51,13 +51,15 @@ NEEDED = {
 CACHE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def resolve(name_or_path: str | Path, **options: Any) -> Path:
+def resolve(name_or_path: str | Path, organisation: str = "sentence-transformers", **options: Any) -> Path:
     """Return the folder of a checkpoint.
 
     Parameters
     ----------
     name_or_path : str or pathlib.Path
-        A folder, or ``"organisation/model"``; without an organisation, ``sentence-transformers`` is meant.
+        A folder, or ``"organisation/model"``.
+    organisation : str
+        The one that is meant where a name has none.
     **options
         ``revision``, ``token``, ``cache_folder`` and ``local_files_only`` of `minisbert.load`.
 
@@ -79,7 +81,7 @@ def resolve(name_or_path: str | Path, **options: Any) -> Path:
         path = Path(name_or_path)
     if os.path.exists(path) or not _is_name(name_or_path):  # unlike the method, it takes any name
         return path
-    name = str(name_or_path) if "/" in str(name_or_path) else f"sentence-transformers/{name_or_path}"
+    name = str(name_or_path) if "/" in str(name_or_path) else f"{organisation}/{name_or_path}"
     return _snapshot(name, **options)
 
 

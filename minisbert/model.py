@@ -1,4 +1,4 @@
-"""The forward pass of sentence encoders of the BERT family: token ids in, sentence vectors out.
+"""The forward pass of the BERT family: token ids in, sentence vectors or a classifier's logits out.
 
 Read it from top to bottom: it is in execution order. `kernels` stands for the functions in
 `minisbert.kernels.reference`, or for their faster twins.
@@ -7,7 +7,7 @@ A micro-batch is ragged: the tokens of its sentences stand end to end, and ``off
 sentence starts and ends. So there is no padding and no attention mask.
 
 Dimensions: S sentences, N tokens in the micro-batch, T tokens of one sentence, D width, H heads,
-K = D // H head width, F feed-forward width, V vocabulary, P positions, L layers.
+K = D // H head width, F feed-forward width, V vocabulary, P positions, L layers, C labels.
 """
 
 from __future__ import annotations
@@ -90,6 +90,15 @@ class DenseWeights:
     linear: Any
     projection: Any | None
     slope: Floats | None
+
+
+@dataclass(frozen=True)
+class Head:
+    """What makes a cross-encoder of an encoder: D -> D, an activation, and D -> C."""
+
+    dense: Any
+    activation: str
+    output: Any
 
 
 # A module after the transformer, and its weights.
@@ -233,6 +242,12 @@ def dense(x: Floats, module: modules.Dense, w: DenseWeights, kernels: Kernels) -
 # --- Weights --------------------------------------------------------------------------------------------------
 
 
+def logits(states: Floats, offsets: Ints, head: Head, kernels: Kernels) -> Floats:
+    """Judge each input by the state of its first token, ``[CLS]`` or ``<s>``: (N, D) -> (S, C)."""
+    first = states[offsets[:-1]]  # (S, D)
+    return kernels.linear(kernels.linear(first, head.dense, activation=head.activation), head.output)
+
+
 def build_weights(
     tensors: Mapping[str, Floats], config: TransformerConfig, kernels: Kernels, dtype: DTypeLike
 ) -> Weights:
@@ -287,3 +302,12 @@ def build_step(module: Module, tensors: Mapping[str, Floats], kernels: Kernels, 
         case modules.WeightedLayerPooling():
             return module, np.array(tensors["layer_weights"], dtype)
     return module, None
+
+
+def build_head(tensors: Mapping[str, Floats], activation: str, kernels: Kernels, dtype: DTypeLike) -> Head:
+    """Take the head's tensors from those of a checkpoint."""
+    dense, output = (
+        kernels.pack(tensors[f"head.{part}.weight"], tensors[f"head.{part}.bias"], dtype)
+        for part in ("dense", "output")
+    )
+    return Head(dense, activation, output)

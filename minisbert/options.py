@@ -14,6 +14,7 @@ from minisbert.kernels import BACKENDS
 __all__ = ["UsageError", "build_parser"]
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_CROSS_ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 MAIN_EXAMPLES = """\
 examples:
   minisbert similarity "a cat on the mat" "a kitten on a rug"
@@ -43,6 +44,14 @@ examples:
 
 Blank texts are left out. Long ones are shortened to fit the terminal; --json
 gives them whole."""
+RERANK_EXAMPLES = """\
+examples:
+  minisbert rerank "how do I reset my password" questions.txt
+  minisbert rerank "waterproof boots" products.csv --field title -k 20 --json
+
+A cross-encoder reads the query together with each text, which is better than
+what search does, and far slower: it is for some hundred texts, such as the best
+that search finds."""
 INFO_EXAMPLES = """\
 examples:
   minisbert info
@@ -85,7 +94,7 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(
         title="commands", prog="minisbert", dest="command", metavar="COMMAND", required=True
     )
-    for add in (_add_encode, _add_similarity, _add_search, _add_info, _add_warmup):
+    for add in (_add_encode, _add_similarity, _add_search, _add_rerank, _add_info, _add_warmup):
         add(commands)
     return parser
 
@@ -118,6 +127,17 @@ def _add_similarity(commands: Any) -> None:
 def _add_search(commands: Any) -> None:
     what = "find the texts of a file that are closest to a query"
     parser = _add_command(commands, "search", "QUERY FILE", what, SEARCH_EXAMPLES)
+    _add_ranking(parser)
+
+
+def _add_rerank(commands: Any) -> None:
+    what = "find the texts of a file that a cross-encoder finds most relevant to a query"
+    model = ("MINISBERT_CROSS_ENCODER", DEFAULT_CROSS_ENCODER)
+    parser = _add_command(commands, "rerank", "QUERY FILE", what, RERANK_EXAMPLES, model)
+    _add_ranking(parser)
+
+
+def _add_ranking(parser: Any) -> None:
     parser.add_argument("query", metavar="QUERY", help="what to look for")
     parser.add_argument("input", metavar="FILE", help="where to look, or - for standard input")
     _add_number(parser, "-k", "how many texts to show (default: 5)", default=5)
@@ -149,12 +169,19 @@ def _add_parser(commands: Any, name: str, operands: str, what: str, examples: st
     return parser
 
 
-def _add_command(commands: Any, name: str, operands: str, what: str, examples: str) -> Any:
-    """Add a command that loads a model."""
+def _add_command(
+    commands: Any,
+    name: str,
+    operands: str,
+    what: str,
+    examples: str,
+    default: tuple[str, str] = ("MINISBERT_MODEL", DEFAULT_MODEL),
+) -> Any:
+    """Add a command that loads a model: by default the one that a variable names, or else the one of that name."""
     parser = _add_parser(commands, name, operands, what, examples)
     group = parser.add_argument_group("model")
-    model = os.environ.get("MINISBERT_MODEL") or DEFAULT_MODEL
-    which = "folder or Hugging Face name (default: $MINISBERT_MODEL, else all-MiniLM-L6-v2)"
+    model = os.environ.get(default[0]) or default[1]
+    which = f"folder or Hugging Face name (default: ${default[0]}, else {default[1].split('/')[1]})"
     group.add_argument("--model", metavar="NAME", default=model, help=which)
     _add_choice(group, "--backend", ["auto", *BACKENDS], "who computes")
     _add_number(group, "--threads", "workers (default: a thread for each CPU allowed)")

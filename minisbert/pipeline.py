@@ -26,7 +26,7 @@ from minisbert.modules import (
     WeightedLayerPooling,
 )
 
-__all__ = ["Entry", "read_entries", "read_modules"]
+__all__ = ["Entry", "entry_files", "read_entries", "read_entry", "read_modules"]
 
 # The old settings and today's names of the pooling modes, in the order in which old settings join them.
 POOLING_MODES = {
@@ -73,11 +73,8 @@ def read_entries(folder: Path) -> tuple[Entry, ...]:
     path = folder / "modules.json"
     if not is_there(path):
         return (Entry("Transformer", folder),)
-    values = parse_json(path)
-    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
-        raise CheckpointError(f"{path}: expected a list of objects, one a module")
-    files = [JsonFile(path, value) for value in values]
-    entries = tuple(_read_entry(file) for file in files)
+    files = entry_files(path)
+    entries = tuple(map(read_entry, files))
     kinds = [entry.kind for entry in entries]
     if kinds[:1] != ["Transformer"] or not kinds[1:] or not set(kinds[1:]) <= set(READERS):
         raise UnsupportedCheckpointError(
@@ -94,7 +91,16 @@ def read_entries(folder: Path) -> tuple[Entry, ...]:
     return entries
 
 
-def _read_entry(file: JsonFile) -> Entry:
+def entry_files(path: Path) -> list[JsonFile]:
+    """Read modules.json line by line, whatever the modules are."""
+    values = parse_json(path)
+    if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
+        raise CheckpointError(f"{path}: expected a list of objects, one a module")
+    return [JsonFile(path, value) for value in values]
+
+
+def read_entry(file: JsonFile) -> Entry:
+    """Read a line of modules.json: only types of sentence-transformers', and folders inside the checkpoint's."""
     kind = file.get("type", str)
     if kind.split(".")[0] != "sentence_transformers":
         raise UnsupportedCheckpointError(

@@ -19,7 +19,7 @@ __all__ = ["rebuild", "steps_of"]
 
 def rebuild(library: Tokenizer, kind: str, settings: JsonFile) -> None:
     """Give a tokenizer the steps of its class; one of any other class keeps those of its file."""
-    model, steps = _CLASSES.get(kind.removesuffix("Fast"), (None, None))
+    model, steps = _CLASSES.get(kind, (None, None))
     if model is not None and steps is not None and isinstance(library.model, model):
         steps(library, settings)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from tokenizers.models import BPE
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 
-from minisbert.config import CheckpointConfig
+from minisbert.config import TextConfig
 from minisbert.errors import (
     CheckpointError,
     CheckpointNotFoundError,
@@ -28,14 +28,24 @@ from minisbert.jsonfile import read_json
 from minisbert.links import refuse_link_out
 from minisbert.pretokenization import rebuild, steps_of
 
-__all__ = ["SentenceTokenizer", "TokenIds", "load_tokenizer"]
+__all__ = [
+    "SentenceTokenizer",
+    "TextTokenizer",
+    "TokenIds",
+    "check_id",
+    "check_limits",
+    "library_errors",
+    "load_tokenizer",
+    "read_library",
+    "tokenizer_class",
+]
 
 TokenIds = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
-class SentenceTokenizer:
-    """Turns texts into ids; ``suffix`` of a sentence's last ids are special ones that truncation keeps.
+class TextTokenizer:
+    """A ``tokenizer.json`` and the number of rows that the word embeddings have for its ids.
 
     Truncation is done here and not by the library, because a file often has a limit of its own baked in, and
     because the full length is wanted too: a text that was cut is worth a warning.
@@ -44,9 +54,29 @@ class SentenceTokenizer:
     path: Path
     library: Tokenizer
     num_special: int
+    vocab_size: int
+
+    def encode(self, texts: Sequence[str], special: bool, name: Callable[[int], str]) -> list[TokenIds]:
+        """Return the ids of each text at full length; `name` says what text i is called in messages."""
+        try:
+            with library_errors(self.path):
+                encodings = self.library.encode_batch_fast(texts, add_special_tokens=special)
+        except CheckpointError:  # or is it a text that is to blame?
+            for index, text in enumerate(texts):
+                _check_unicode(text, name(index))
+            raise
+        ids = [np.array(encoding.ids, np.uint32) for encoding in encodings]  # as the library has them
+        highest = max((int(row.max()) for row in ids if row.size), default=0)
+        check_id(self.path, self.library, highest, self.vocab_size)
+        return [row.view(np.int32) for row in ids]
+
+
+@dataclass(frozen=True)
+class SentenceTokenizer(TextTokenizer):
+    """Turns texts into ids; ``suffix`` of a sentence's last ids are special ones that truncation keeps."""
+
     suffix: int
     token_type: int
-    vocab_size: int
 
     def __call__(self, texts: Sequence[str], first: int = 0) -> list[TokenIds]:
         """Return the ids of each text, special tokens included, at full length.
@@ -58,21 +88,7 @@ class SentenceTokenizer:
         CheckpointError
             If the tokenizer fails, or gives an id that the word embeddings have no row for.
         """
-        try:
-            with _library_errors(self.path):
-                encodings = self.library.encode_batch_fast(texts)
-        except CheckpointError:  # or is it a text that is to blame?
-            for index, text in enumerate(texts, first):
-                _check_unicode(text, index)
-            raise
-        ids = [np.array(encoding.ids, np.uint32) for encoding in encodings]  # as the library has them
-        highest = max((int(row.max()) for row in ids if row.size), default=0)
-        if highest >= self.vocab_size:
-            raise CheckpointError(
-                f"{self.path}: gives the token {self.library.id_to_token(highest)!r} the id {highest}, and "
-                f"the word embeddings have {self.vocab_size} rows; do both files belong to one checkpoint?"
-            )
-        return [row.view(np.int32) for row in ids]
+        return self.encode(texts, True, lambda index: f"sentence {first + index}")
 
     def prompt_length(self, prompt: str, max_tokens: int) -> int:
         """Count the tokens that a prompt puts before a text: its own, alone and cut, without a special last one."""
@@ -88,7 +104,7 @@ class SentenceTokenizer:
         return np.concatenate([ids[: max_tokens - self.suffix], ids[len(ids) - self.suffix :]])
 
 
-def load_tokenizer(config: CheckpointConfig) -> SentenceTokenizer:
+def load_tokenizer(config: TextConfig) -> SentenceTokenizer:
     """Read ``tokenizer.json`` of a checkpoint.
 
     Raises
@@ -100,22 +116,11 @@ def load_tokenizer(config: CheckpointConfig) -> SentenceTokenizer:
     UnsupportedCheckpointError
         If one sentence gets more than one token type.
     """
-    path = config.transformer_folder / "tokenizer.json"
-    _check_there(path)
-    with _library_errors(path):
-        library = _read(path, config)
+    path, library = read_library(config)
+    with library_errors(path):
         suffix, token_type = _probe(path, library)
         num_special = library.num_special_tokens_to_add(False)
-    if config.transformer.family.has_token_types and config.transformer.type_vocab_size <= token_type:
-        raise CheckpointError(
-            f"{path}: gives sentences the token type {token_type}, and config.json says type_vocab_size is "
-            f"{config.transformer.type_vocab_size}"
-        )
-    if config.max_seq_length < num_special:
-        raise CheckpointError(
-            f"{path}: adds {num_special} special tokens to each sentence, and max_seq_length, from "
-            f"sentence_bert_config.json or tokenizer_config.json, is {config.max_seq_length}"
-        )
+    check_limits(path, config, token_type, num_special)
     return SentenceTokenizer(
         path=path,
         library=library,
@@ -126,8 +131,39 @@ def load_tokenizer(config: CheckpointConfig) -> SentenceTokenizer:
     )
 
 
+def read_library(config: TextConfig) -> tuple[Path, Tokenizer]:
+    """Read ``tokenizer.json``; return its path too, for messages."""
+    path = config.transformer_folder / "tokenizer.json"
+    _check_there(path)
+    with library_errors(path):
+        return path, _read(path, config)
+
+
+def tokenizer_class(config: TextConfig) -> str:
+    """Return the tokenizer's class, which the reference goes by: as the files say, or else the family's."""
+    settings, model = (
+        read_json(config.transformer_folder / name) for name in ("tokenizer_config.json", "config.json")
+    )
+    family = model.get("tokenizer_class", str, config.transformer.family.tokenizer)
+    return settings.get("tokenizer_class", str, family).removesuffix("Fast")
+
+
+def check_limits(path: Path, config: TextConfig, token_type: int, num_special: int) -> None:
+    """Compare the token types and special tokens that the tokenizer gives with what the model has room for."""
+    if config.transformer.family.has_token_types and config.transformer.type_vocab_size <= token_type:
+        raise CheckpointError(
+            f"{path}: gives texts the token type {token_type}, and config.json says type_vocab_size is "
+            f"{config.transformer.type_vocab_size}"
+        )
+    if config.max_seq_length < num_special:
+        raise CheckpointError(
+            f"{path}: adds {num_special} special tokens to each input, and max_seq_length, from "
+            f"sentence_bert_config.json or tokenizer_config.json, is {config.max_seq_length}"
+        )
+
+
 @contextmanager
-def _library_errors(path: Path) -> Iterator[None]:
+def library_errors(path: Path) -> Iterator[None]:
     """Turn what the library raises into our exception: bare Exception, and panics that are not even that."""
     try:
         yield
@@ -149,7 +185,7 @@ def _check_there(path: Path) -> None:
         )
 
 
-def _read(path: Path, config: CheckpointConfig) -> Tokenizer:
+def _read(path: Path, config: TextConfig) -> Tokenizer:
     """Read the file, and overrule what it says of truncation, padding, dropout and what other files decide."""
     content = path.read_bytes()
     _check_charsmap(path, content)
@@ -158,11 +194,7 @@ def _read(path: Path, config: CheckpointConfig) -> Tokenizer:
     library.no_padding()
     if isinstance(library.model, BPE):  # merges left out at random, for training: as RobertaTokenizer, none
         library.model.dropout = None
-    settings = read_json(path.with_name("tokenizer_config.json"))
-    family = read_json(path.with_name("config.json")).get(
-        "tokenizer_class", str, config.transformer.family.tokenizer
-    )
-    rebuild(library, settings.get("tokenizer_class", str, family), settings)
+    rebuild(library, tokenizer_class(config), read_json(path.with_name("tokenizer_config.json")))
     steps = steps_of(library.normalizer)
     if config.do_lower_case and not any(isinstance(step, Lowercase) for step in steps):
         library.normalizer = NormalizerSequence([Lowercase(), *steps])
@@ -195,11 +227,20 @@ def _probe(path: Path, library: Tokenizer) -> tuple[int, int]:
     raise CheckpointError(f"{path}: turns the text 'a' into no token at all; expected at least one")
 
 
-def _check_unicode(text: str, index: int) -> None:
+def check_id(path: Path, library: Tokenizer, highest: int, vocab_size: int) -> None:
+    """Refuse the highest id of some tokens, if the word embeddings have no row for it."""
+    if highest >= vocab_size:
+        raise CheckpointError(
+            f"{path}: gives the token {library.id_to_token(highest)!r} the id {highest}, and "
+            f"the word embeddings have {vocab_size} rows; do both files belong to one checkpoint?"
+        )
+
+
+def _check_unicode(text: str, name: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise EncodeValueError(
-            f"sentence {index} holds a lone surrogate, {text[error.start]!r}, at character {error.start}, so it "
+            f"{name} holds a lone surrogate, {text[error.start]!r}, at character {error.start}, so it "
             "can't be written as UTF-8; decode the bytes it came from with errors='replace'"
         ) from None

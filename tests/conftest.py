@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import checkpoints
+import cross_checkpoints
 import minisbert
 
 DATA = Path(__file__).parent / "data"
@@ -68,6 +69,21 @@ def roberta(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoints") / "roberta"
     checkpoints.build_full_size_roberta(folder, bpe)
     return folder
+
+
+@pytest.fixture(scope="session")
+def cross_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Find a tiny cross-encoder; those of other families are made of their tiny encoders."""
+    parent = tmp_path_factory.mktemp("cross-encoders")
+
+    def find(name: str) -> Path:
+        if name in cross_checkpoints.TINY:
+            return DATA / name
+        if not (parent / name).exists():
+            cross_checkpoints.build_family(name, parent / name, DATA)
+        return parent / name
+
+    return find
 
 
 @pytest.fixture

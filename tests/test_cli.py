@@ -53,6 +53,7 @@ Patch = Callable[[Callable[[list[str]], None]], None]
 def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Every test runs in a folder of its own, on the tiny model, in a terminal of 80 columns."""
     monkeypatch.setenv("MINISBERT_MODEL", str(MODEL))
+    monkeypatch.setenv("MINISBERT_CROSS_ENCODER", str(DATA / "cross-bert"))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr(cli, "_unwind_at_signals", lambda: None)  # the signals of this process are pytest's
     monkeypatch.chdir(tmp_path)
@@ -540,6 +541,36 @@ def test_search_in_nothing_says_so(run: Run) -> None:
     assert run("search", "x", source, "--json").out == "[]\n"
 
 
+@pytest.mark.parametrize("k", [1, 100])
+@small_chunks
+def test_rerank_sorts_by_the_scores_of_a_cross_encoder(run: Run, k: int) -> None:
+    argv = ["rerank", "an apple", write_input("txt", CORPUS), "-k", str(k), "--truncation", "silent"]
+    texts = {line: text for line, text in enumerate(CORPUS, 1) if text.strip()}
+    model = minisbert.load_cross_encoder(DATA / "cross-bert")
+    ranked = model.rank("an apple", list(texts.values()), top_k=k, truncation="silent")
+    found = json.loads(run(*argv, "--json").out)
+    assert [row["line"] for row in found] == [list(texts)[result["corpus_id"]] for result in ranked]
+    assert [row["rank"] for row in found] == list(range(1, len(ranked) + 1))
+    for row, result in zip(found, ranked, strict=True):
+        assert row["text"] == texts[row["line"]]
+        assert row["score"] == pytest.approx(result["score"], abs=BATCH_TOLERANCE)
+    heading, *lines = run(*argv).out.splitlines()
+    assert heading == "rank   score  line  text"
+    assert len(lines) == len(found)
+
+
+def test_rerank_says_what_is_wrong(run: Run) -> None:
+    source = write_input("txt", ["one", LONG])
+    said = "minisbert: warning: too long, cut to 32 tokens: texts.txt, line 2\n"
+    assert run("rerank", "x", source, "--json").err == said
+    check_error(
+        run("rerank", "x", source, "--truncation", "error"), "texts.txt, line 2: 164 tokens, more than 32"
+    )
+    check_error(run("rerank", "x", source, "--model", MODEL), "load it with minisbert.load")
+    check_error(run("search", "x", source, "--model", DATA / "cross-bert"), "minisbert.load_cross_encoder")
+    check_error(run("rerank", "x", source, "--model", DATA / "cross-labels"), "one label, and this one has 3")
+
+
 def test_info(run: Run, prompted: Path, bert: Encoder) -> None:
     facts = json.loads(run("info", "--json", "--threads", "3").out)
     assert facts["model"] == facts["folder"] == str(MODEL)
@@ -586,7 +617,9 @@ def test_as_a_module_and_without_what_is_not_needed() -> None:
 @pytest.mark.parametrize("variable", ["", "from/variable"])
 def test_which_model(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     monkeypatch.setenv("MINISBERT_MODEL", variable)
+    monkeypatch.setenv("MINISBERT_CROSS_ENCODER", variable)
     parse = options.build_parser().parse_args
+    assert parse(["rerank", "q", "f"]).model == (variable or "cross-encoder/ms-marco-MiniLM-L6-v2")
     assert parse(["info"]).model == (variable or "sentence-transformers/all-MiniLM-L6-v2")
     assert parse(["info", "--model", "from/option"]).model == "from/option"
 

@@ -24,7 +24,6 @@ from safetensors.numpy import load_file, save_file
 import minisbert
 from conftest import DATA, edit_json, largest
 from minisbert import batching
-from minisbert import encoder as encoder_module
 
 Encoder = minisbert.SentenceEncoder
 TEXTS = ["The first sentence.", "", "A second, rather longer one than the first was.", "third", "  ", "x y z"]
@@ -137,7 +136,7 @@ def test_an_item_that_is_no_string_is_named(bert: Encoder, value: Any) -> None:
 
 
 def test_the_index_counts_over_chunks(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_module, "CHUNK", 2)
+    monkeypatch.setattr(batching, "CHUNK", 2)
     with pytest.raises(minisbert.EncodeTypeError, match="sentence 5 is int"):
         bert.encode(["a"] * 5 + [1])
     with pytest.raises(minisbert.EncodeValueError, match="sentence 3 holds a lone surrogate"):
@@ -167,7 +166,7 @@ def test_lone_surrogates_are_refused(bert: Encoder, text: str) -> None:
 def test_order_is_kept_over_chunks_and_batches(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"{'word ' * (i % 7)}{i}" for i in range(50)]
     alone = np.stack([bert.encode(text) for text in texts])
-    monkeypatch.setattr(encoder_module, "CHUNK", 7)
+    monkeypatch.setattr(batching, "CHUNK", 7)
     monkeypatch.setattr(batching, "TOKENS_PER_BATCH", 30)
     assert largest(bert.encode(texts) - alone) <= BATCH_TOLERANCE
 
@@ -232,7 +231,7 @@ def test_precisions(
     bert: Encoder, precision: str, dtype: Any, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = minisbert.vectors.quantize(bert.encode(TEXTS), precision)
-    monkeypatch.setattr(encoder_module, "CHUNK", 2)  # ranges are over all sentences, not over a chunk
+    monkeypatch.setattr(batching, "CHUNK", 2)  # ranges are over all sentences, not over a chunk
     for collection in (TEXTS, iter(TEXTS)):
         found = bert.encode(collection, precision=precision)
         assert found.dtype == dtype
@@ -289,7 +288,7 @@ def test_a_generator_that_does_not_fit_out(bert: Encoder, rows: int, message: st
 
 
 def test_a_generator_is_read_as_it_is_encoded(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_module, "CHUNK", 4)
+    monkeypatch.setattr(batching, "CHUNK", 4)
     out = np.zeros((20, 75), np.float32)
     ahead = []
 
@@ -595,7 +594,7 @@ def test_any_number_of_threads(num_threads: int, bert: Encoder) -> None:
 
 
 def test_an_error_in_the_middle_leaves_no_thread(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_module, "CHUNK", 8)
+    monkeypatch.setattr(batching, "CHUNK", 8)
 
     def texts() -> Iterator[str]:
         for i in range(30):

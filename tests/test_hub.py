@@ -66,6 +66,14 @@ def test_a_name_in_the_cache_is_loaded_without_a_network(cache: Path, name: str,
     assert encoder.encode("text").shape == (75,)
 
 
+def test_a_cross_encoder_s_name_is_of_another_organisation(cache: Path) -> None:
+    model = cache / "models--cross-encoder--plain"
+    shutil.copytree(cache / "models--sentence-transformers--plain" / "refs", model / "refs")
+    shutil.copytree(DATA / "cross-bert", model / "snapshots" / REVISION)
+    found = minisbert.load_cross_encoder("plain", cache_folder=cache, local_files_only=True)
+    assert found.path == model / "snapshots" / REVISION
+
+
 def test_a_name_that_is_not_in_the_cache_when_offline(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         minisbert.CheckpointNotFoundError, match=r"'org/other'.*not in the local cache.*local_files_only"

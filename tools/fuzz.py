@@ -4,9 +4,9 @@
     python tools/dev.py fuzz --count 20000
 
 Each input is a tiny checkpoint of ``tests/data`` with damage that its seed alone decides (`tests/mutations.py`). It
-is loaded and encodes a few texts, in a child process with limited memory. Two things may come of that: finite
-vectors, or one of minisbert's own exceptions. Another exception, a warning, a crash, more memory or more time is a
-fault: the exit code is 1, and the seed is printed. To see it again with its traceback::
+is loaded and encodes a few texts, or scores a few pairs, in a child process with limited memory. Two things may come
+of that: finite vectors or scores, or one of minisbert's own exceptions. Another exception, a warning, a crash, more
+memory or more time is a fault: the exit code is 1, and the seed is printed. To see it again with its traceback::
 
     python tools/dev.py fuzz --first SEED --count 1
 """
@@ -90,14 +90,22 @@ def write(files: mutations.Files, folder: Path) -> None:
 
 
 def attempt(folder: Path) -> str:
-    """Load and encode; what is neither an exception nor finite vectors raises an AssertionError."""
+    """Load and encode; what is neither an exception nor finite vectors, or scores, raises an AssertionError."""
     import numpy as np
 
     import minisbert
 
-    encoder = minisbert.load(folder, backend="reference", num_threads=1)
-    vectors = encoder.encode(TEXTS, truncation="silent")
-    shape = (len(TEXTS), encoder.get_sentence_embedding_dimension())
+    shape: tuple[int, ...]
+    try:
+        encoder = minisbert.load(folder, backend="reference", num_threads=1)
+        vectors = encoder.encode(TEXTS, truncation="silent")
+        shape = (len(TEXTS), encoder.get_sentence_embedding_dimension())
+    except minisbert.UnsupportedCheckpointError as error:
+        if "minisbert.load_cross_encoder" not in str(error):
+            raise
+        model = minisbert.load_cross_encoder(folder, backend="reference", num_threads=1)
+        vectors = model.predict([(text, TEXTS[0]) for text in TEXTS], truncation="silent")
+        shape = (len(TEXTS),) if model.num_labels == 1 else (len(TEXTS), model.num_labels)
     if vectors.shape != shape or vectors.dtype != np.float32 or not np.isfinite(vectors).all():
         raise AssertionError(
             f"vectors of shape {vectors.shape}, {vectors.dtype}; expected finite ones, {shape}"

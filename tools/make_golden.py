@@ -48,6 +48,8 @@ What it writes. S sentences, N tokens of all sentences end to end, D width, F fe
 
     - for each case by its name (S, D) float64, or (N, D) where it asks for token embeddings
     - ``versions`` (str): a JSON object
+``cross-bert/``, ``cross-bert.npz``, and two more
+    Cross-encoders and what they give for pairs of texts: see ``golden_pairs.py``.
 ``outputs.npz``
     What follows the model, on small fixed matrices.
 
@@ -100,10 +102,12 @@ import tokenizers  # noqa: E402
 import torch  # noqa: E402
 import transformers  # noqa: E402
 from golden_modules import golden_modules  # noqa: E402
+from golden_pairs import golden_families, golden_pairs, make_cross_encoder  # noqa: E402
 from sentence_transformers import SentenceTransformer, SimilarityFunction  # noqa: E402
 from sentence_transformers.util import normalize_embeddings, quantize_embeddings, truncate_embeddings  # noqa: E402
 
 import checkpoints  # noqa: E402
+import cross_checkpoints  # noqa: E402
 import family_checkpoints  # noqa: E402
 import texts as test_texts  # noqa: E402
 
@@ -380,6 +384,11 @@ def main() -> None:
         write(f"tiny-{family}.npz", golden_tiny(folder, [*TINY_TEXTS, *TINY_SPECIAL[family]]))
     make_families(arguments.minilm, every)
     write("modules.npz", golden_modules(load, DATA / "tiny-bert"))
+    for name in cross_checkpoints.TINY:
+        make_cross_encoder(name, DATA)
+        write(f"{name}.npz", golden_pairs(DATA / name))
+    for name, golden in golden_families(DATA):
+        write(f"{name}.npz", golden)
     write("outputs.npz", golden_outputs())
     check_tokenizer(arguments.minilm, 256, every)
     write("minilm.npz", golden_vectors(arguments.minilm, list(range(len(every))), sha256))

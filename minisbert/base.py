@@ -1,0 +1,128 @@
+"""What `SentenceEncoder` and `CrossEncoder` have in common: loading, limits, prompts, pickling."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from minisbert import model
+from minisbert.arguments import check_choice, check_dtype, check_integer
+from minisbert.config import TextConfig
+from minisbert.errors import CheckpointError, EncodeValueError, shown
+from minisbert.kernels import BACKENDS, Kernels, select
+from minisbert.threads import resolve_num_threads
+from minisbert.tokenization import TextTokenizer
+
+__all__ = ["TextModel"]
+
+
+class TextModel(ABC):
+    """A checkpoint, ready to compute; what it turns texts into is the subclass's affair."""
+
+    # What one input is called in messages, and which attributes, set by whoever uses it, a pickle keeps.
+    ITEM: ClassVar[str]
+    SETTINGS: ClassVar[tuple[str, ...]]
+
+    config: TextConfig
+    _tokenizer: TextTokenizer
+    _weights: model.Weights
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        backend: str = "auto",
+        dtype: DTypeLike = np.float32,
+        num_threads: int | None = None,
+    ) -> None:
+        self._open(folder, backend, dtype, num_threads)
+
+    def _open(self, folder: Path, backend: str, dtype: DTypeLike, num_threads: int | None) -> None:
+        self.dtype = check_dtype(dtype)
+        check_choice("backend", backend, ("auto", *BACKENDS))
+        self.num_threads = resolve_num_threads(num_threads)
+        self._kernels: Kernels = select(backend, self.dtype)
+        # The first time, getting the kernels takes longer than reading the files.
+        with ThreadPoolExecutor(1, "minisbert") as pool:
+            ready = pool.submit(self._kernels.prepare)
+            self.num_parameters = self._read(Path(folder))
+        ready.result()
+        self.max_seq_length = self.config.max_seq_length
+        self.prompts = dict(self.config.prompts)
+        self.default_prompt_name = self.config.default_prompt_name
+
+    @abstractmethod
+    def _read(self, folder: Path) -> int:
+        """Read the checkpoint's settings, weights and tokenizer; return how many weights there are."""
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint folder."""
+        return self.config.folder
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that computes."""
+        return self._kernels.NAME
+
+    @property
+    def max_seq_length(self) -> int:
+        """How many tokens of an input are read, special ones included; it can be set.
+
+        Raises
+        ------
+        EncodeValueError
+            If it is set to more than the checkpoint has positions for, or to less than the special tokens.
+        """
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        most = self.config.transformer.max_tokens
+        least = max(1, self._tokenizer.num_special)
+        if not least <= check_integer("max_seq_length", value) <= most:
+            raise EncodeValueError(
+                f"max_seq_length is {shown(value)}; expected {least} to {most} for this checkpoint"
+            )
+        self._max_seq_length = int(value)
+
+    def __repr__(self) -> str:
+        c = self.config.transformer
+        return (
+            f"{type(self).__name__}({str(self.path)!r}: {c.model_type}, {c.num_hidden_layers} layers, width "
+            f"{c.hidden_size}, max_seq_length {self.max_seq_length}, {self.dtype}, {self.backend})"
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle where the checkpoint is and what was set, not the weights: the copy reads them again."""
+        return {
+            "folder": self.path.absolute(),
+            "arguments": (self.backend, self.dtype.name, self.num_threads),
+            "settings": {name: getattr(self, name) for name in self.SETTINGS},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._open(state["folder"], *state["arguments"])
+        for name, value in state["settings"].items():
+            setattr(self, name, value)
+
+    def _check_batch(self, batch_size: int, truncation: str) -> None:
+        """Check what every computation is told."""
+        check_choice("truncation", truncation, ("warn", "silent", "error"))
+        if check_integer("batch_size", batch_size) < 1:
+            raise EncodeValueError(f"batch_size is {shown(batch_size)}; expected at least 1")
+        self.num_threads = resolve_num_threads(self.num_threads)  # it may have been set to anything
+
+    def _check_finite(self, finite: ArrayLike, first: int, other_reason: str = "") -> None:
+        """Refuse results if not all of them are finite; the first of them is of input `first`."""
+        finite = np.asarray(finite)
+        if not finite.all():
+            raise CheckpointError(
+                f"{self.config.transformer_folder / 'model.safetensors'}: gives NaN or infinity for {self.ITEM} "
+                f"{first + finite.argmin()}; the weights are too large for {self.dtype}{other_reason}"
+            )

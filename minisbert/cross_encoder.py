@@ -1,0 +1,322 @@
+"""`CrossEncoder`: from pairs of texts to scores, on all cores; the same encoder, with a classifier on top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minisbert import hub, model
+from minisbert.arguments import check_integer
+from minisbert.base import TextModel
+from minisbert.batching import OverlongTexts, Progress, read_chunks
+from minisbert.checkpoint import head_tensors, load_tensors
+from minisbert.cross_config import CrossEncoderConfig, read_cross_config
+from minisbert.errors import EncodeTypeError, EncodeValueError, shown
+from minisbert.kernels import Floats, Ints
+from minisbert.pairs import PairTokenizer, as_pairs, check_pairs, is_pair, load_pair_tokenizer
+from minisbert.prompts import resolve_prompt
+from minisbert.scores import Activation, resolve_activation, softmax
+from minisbert.tokenization import TokenIds
+from minisbert.workers import run
+
+__all__ = ["CrossEncoder", "load_cross_encoder"]
+
+
+def load_cross_encoder(
+    name_or_path: str | Path,
+    *,
+    backend: str = "auto",
+    dtype: DTypeLike = np.float32,
+    num_threads: int | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_folder: str | Path | None = None,
+    local_files_only: bool = False,
+) -> CrossEncoder:
+    """Load a cross-encoder, which scores pairs of texts.
+
+    Parameters
+    ----------
+    name_or_path : str or pathlib.Path
+        A checkpoint folder, or the name of one on the Hugging Face hub; a name without an organisation is one of
+        ``cross-encoder``.
+    backend, dtype, num_threads, revision, token, cache_folder, local_files_only
+        As in `minisbert.load`.
+
+    Returns
+    -------
+    CrossEncoder
+
+    Raises
+    ------
+    CheckpointNotFoundError
+        If there is no such checkpoint, or a file that it needs is missing.
+    CheckpointError
+        If a file is damaged or contradicts another one.
+    UnsupportedCheckpointError
+        If it is no cross-encoder, or asks for something that minisbert does not compute.
+
+    Examples
+    --------
+    >>> model = minisbert.load_cross_encoder("cross-encoder/ms-marco-MiniLM-L6-v2")
+    >>> model.predict([("How many people live in Berlin?", "Berlin has 3.5 million inhabitants.")]).shape
+    (1,)
+    """
+    folder = hub.resolve(
+        name_or_path,
+        organisation="cross-encoder",
+        revision=revision,
+        token=token,
+        cache_folder=cache_folder,
+        local_files_only=local_files_only,
+    )
+    return CrossEncoder(folder, backend=backend, dtype=dtype, num_threads=num_threads)
+
+
+class CrossEncoder(TextModel):
+    """Pairs of texts in, scores out: made by `minisbert.load_cross_encoder`.
+
+    As with `minisbert.SentenceEncoder`, the word embeddings stay in the file.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        A checkpoint folder.
+    backend, dtype, num_threads
+        As in `minisbert.load`.
+
+    Attributes
+    ----------
+    config : CrossEncoderConfig
+        The checkpoint's settings.
+    activation_fn : str or callable
+        What turns logits into scores where `predict` is not told: see there.
+    prompts : dict of str to str
+        Texts that ``prompt_name`` can put before the first text of each pair.
+    default_prompt_name : str or None
+        The prompt used where none is named.
+    dtype : numpy.dtype
+        What is computed in, and what the scores have.
+    num_threads : int
+        Worker threads.
+    num_parameters : int
+        Weights in use, counted one by one.
+    """
+
+    ITEM = "pair"
+    SETTINGS = ("max_seq_length", "prompts", "default_prompt_name", "activation_fn")
+    config: CrossEncoderConfig
+    _tokenizer: PairTokenizer
+    activation_fn: str | Activation
+
+    def _read(self, folder: Path) -> int:
+        self.config = read_cross_config(folder)
+        config = self.config.transformer
+        head = head_tensors(config, self.num_labels)
+        tensors = load_tensors(self.config.transformer_folder, config, head)
+        self._weights = model.build_weights(tensors, config, self._kernels, self.dtype)
+        self._head = model.build_head(tensors, config.family.head.activation, self._kernels, self.dtype)
+        self._tokenizer = load_pair_tokenizer(self.config)
+        self.activation_fn = self.config.activation_fn
+        return sum(tensor.size for tensor in tensors.values())
+
+    @property
+    def num_labels(self) -> int:
+        """How many logits a pair has."""
+        return self.config.num_labels
+
+    def predict(
+        self,
+        inputs: Sequence[str] | Iterable[Sequence[str]],
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: str | Activation | None = None,
+        apply_softmax: bool | None = False,
+        *,
+        truncation: str = "warn",
+    ) -> Any:
+        """Score pairs of texts.
+
+        Parameters
+        ----------
+        inputs : pair of str, or iterable of such pairs
+            One pair, or a list, tuple, array or generator of pairs. A generator is read as it is scored.
+        prompt_name : str, optional
+            Which of `prompts` to put before the first text of each pair; by default `default_prompt_name`.
+        prompt : str, optional
+            A prompt itself; it goes before `prompt_name`.
+        batch_size : int
+            The most pairs in one micro-batch.
+        show_progress_bar : bool, optional
+            By default a bar appears on a terminal once the work has taken two seconds.
+        activation_fn : str or callable, optional
+            What turns logits into scores: "Identity", "Sigmoid", "Tanh", "ReLU" or "SiLU", an object of such a
+            class of torch.nn, or a function of an array of shape (1, C), which it is given for each pair. By
+            default `self.activation_fn`, which is what the checkpoint says; where that is nothing, the sigmoid
+            for one label and the logits themselves for several.
+        apply_softmax : bool, optional
+            Have the scores of each pair sum to 1, if there are several labels.
+        truncation : {"warn", "silent", "error"}
+            What to do about pairs longer than `max_seq_length`, which are cut: tokens are taken from the end of
+            the longer text until both are as long, then from both.
+
+        Returns
+        -------
+        ndarray of `dtype`, shape (S,) or (S, C)
+            The first for one label, the second for C of them; without S for a single pair.
+
+        Raises
+        ------
+        EncodeTypeError
+            If something is not a pair of strings: the message says which.
+        EncodeValueError
+            If an argument is impossible, or a text can't be written as UTF-8.
+        TruncationError
+            If a pair is too long and `truncation` is "error".
+        """
+        self._check_batch(batch_size, truncation)
+        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM)
+        prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
+        scores = self._predict(
+            inputs, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax, overlong
+        )
+        overlong.report(len(scores))
+        return scores[0] if is_pair(inputs) else scores
+
+    def rank(
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_k: int | None = None,
+        return_documents: bool = False,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int = 32,
+        show_progress_bar: bool | None = None,
+        activation_fn: str | Activation | None = None,
+        *,
+        truncation: str = "warn",
+    ) -> list[dict[str, Any]]:
+        """Sort documents by their scores with a query, best first.
+
+        Parameters
+        ----------
+        query : str
+            The first text of each pair.
+        documents : iterable of str
+            The second texts.
+        top_k : int, optional
+            How many results to return; by default all.
+        return_documents : bool
+            Have the documents in the results.
+        prompt_name, prompt, batch_size, show_progress_bar, activation_fn, truncation
+            As in `predict`.
+
+        Returns
+        -------
+        list of dict
+            For each document ``{"corpus_id": its index, "score": float}``, and ``"text"`` if asked for. Of equal
+            scores, the document that comes first stays first.
+
+        Raises
+        ------
+        EncodeTypeError, EncodeValueError, TruncationError
+            As `predict`; and if the model has several labels.
+        """
+        if self.num_labels != 1:
+            raise EncodeValueError(
+                f"rank needs a cross-encoder with one label, and this one has {self.num_labels}; use predict"
+            )
+        if isinstance(documents, str):
+            raise EncodeTypeError(f"documents is the string {shown(documents)}; expected a list of strings")
+        if top_k is not None and check_integer("top_k", top_k) < 0:
+            raise EncodeValueError(f"top_k is {shown(top_k)}; expected at least 0")
+        self._check_batch(batch_size, truncation)
+        texts = list(documents)
+        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM)
+        prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
+        pairs = [(query, text) for text in texts]
+        scores = self._predict(pairs, prompt, batch_size, show_progress_bar, activation_fn, False, overlong)
+        overlong.report(len(scores))
+        results = [{"corpus_id": i, "score": score} for i, score in enumerate(scores.tolist())]
+        if return_documents:
+            results = [result | {"text": text} for result, text in zip(results, texts, strict=True)]
+        return sorted(results, key=lambda result: -result["score"])[:top_k]
+
+    def _predict(
+        self,
+        inputs: Any,
+        prompt: str,
+        batch_size: int,
+        show_progress_bar: bool | None,
+        activation_fn: str | Activation | None,
+        apply_softmax: bool | None,
+        overlong: OverlongTexts,
+    ) -> Floats:
+        """Score pairs: (S,) or (S, C)."""
+        activate = resolve_activation(self.activation_fn if activation_fn is None else activation_fn)
+        pairs, count = as_pairs(inputs)
+        chunks = self._token_chunks(pairs, prompt, overlong)
+        progress = Progress(count, show_progress_bar, self.ITEM)
+        scores: list[Floats] = []
+
+        def finish(rows: list[Floats]) -> None:
+            self._check_finite([np.isfinite(row).all() for row in rows], len(scores))
+            scores.extend(self._score(row[None], activate, bool(apply_softmax)) for row in rows)
+
+        run(chunks, self._compute, batch_size, self.num_threads, progress, finish)
+        result = np.concatenate([np.empty((0, self.num_labels), self.dtype), *scores])  # (S, C)
+        return result[:, 0] if self.num_labels == 1 else result
+
+    def tokenize(self, inputs: Sequence[str] | Iterable[Sequence[str]]) -> dict[str, list[TokenIds]]:
+        """Return the token ids and token types of each pair, cut to `max_seq_length`.
+
+        Returns
+        -------
+        dict
+            ``"input_ids"`` and ``"token_type_ids"``: a list of int32 arrays each, one a pair, not padded.
+        """
+        overlong = OverlongTexts(self.max_seq_length, "silent", self.ITEM)
+        chunks = self._token_chunks(as_pairs(inputs)[0], "", overlong)
+        rows = [np.ascontiguousarray(row.T) for chunk in chunks for row in chunk]  # (2, T) each
+        return {"input_ids": [row[0] for row in rows], "token_type_ids": [row[1] for row in rows]}
+
+    def token_counts(self, inputs: Sequence[str] | Iterable[Sequence[str]]) -> NDArray[np.int64]:
+        """Return how many tokens each pair has before it is cut, special ones included: (S,)."""
+        chunks = read_chunks(as_pairs(inputs)[0], check_pairs)
+        pairs = (pair for first, chunk in chunks for pair in self._tokenizer(chunk, first))
+        return np.fromiter(map(self._tokenizer.count, pairs), np.int64)
+
+    def _token_chunks(
+        self, inputs: Iterator[Any], prompt: str, overlong: OverlongTexts
+    ) -> Iterator[list[TokenIds]]:
+        """Read, check, prefix, tokenise and cut the pairs, a chunk at a time: ids and types (T, 2) each."""
+        for first, chunk in read_chunks(inputs, check_pairs):
+            full = self._tokenizer([(prompt + one, other) for one, other in chunk], first)
+            overlong.add([self._tokenizer.count(pair) for pair in full], first)
+            yield [self._tokenizer.join(pair, self.max_seq_length) for pair in full]
+
+    def _compute(self, rows: list[TokenIds], threads: int) -> Sequence[Floats]:
+        """Judge one micro-batch on so many threads: the tokens (T, 2) of S pairs to S arrays of logits (C,)."""
+        ids, types = np.ascontiguousarray(np.concatenate(rows).T)  # (N,) each
+        offsets: Ints = np.cumsum([0, *map(len, rows)])  # (S + 1,)
+        config, kernels = self.config.transformer, self._kernels
+        # What overflows becomes infinity or NaN, and an error of ours once the logits are looked at.
+        with kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
+            states = model.token_states(ids, types, offsets, self._weights, config, kernels)
+            return list(model.logits(states, offsets, self._head, kernels))
+
+    def _score(self, logits: Floats, activate: Activation, apply_softmax: bool) -> Floats:
+        """Turn the logits of one pair into its scores, by itself, so that it does not depend on others: (1, C)."""
+        scores = np.asarray(activate(logits), self.dtype)
+        if scores.shape != logits.shape:
+            raise EncodeValueError(
+                f"activation_fn turns an array of shape {logits.shape} into {scores.shape}; expected the same shape"
+            )
+        return softmax(scores) if apply_softmax and self.num_labels > 1 else scores

@@ -1,0 +1,189 @@
+"""Pairs of texts on their way in: accepted inputs, and their token ids and types, cut longest first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Encoding, Tokenizer
+
+from minisbert.config import TextConfig
+from minisbert.errors import CheckpointError, EncodeTypeError, UnsupportedCheckpointError, shown
+from minisbert.jsonfile import read_json
+from minisbert.tokenization import (
+    TextTokenizer,
+    TokenIds,
+    check_id,
+    check_limits,
+    library_errors,
+    read_library,
+    tokenizer_class,
+)
+
+__all__ = ["PairTokenizer", "as_pairs", "check_pairs", "is_pair", "load_pair_tokenizer", "longest_first"]
+
+# The tokenizers of transformers that hand on token types.
+TYPED_TOKENIZERS = ("BertTokenizer", "ElectraTokenizer")
+
+
+def is_pair(inputs: Any) -> bool:
+    """Whether this is one pair, and not a collection of pairs: a sequence that begins with a text."""
+    return isinstance(inputs, list | tuple | np.ndarray) and len(inputs) > 0 and isinstance(inputs[0], str)
+
+
+def as_pairs(inputs: Any) -> tuple[Iterator[Any], int | None]:
+    """Return an iterator over the pairs, and how many they are where that is known.
+
+    Raises
+    ------
+    EncodeTypeError
+        If this is no collection; the pairs themselves are checked as they are read.
+    """
+    if is_pair(inputs):
+        return iter([inputs]), 1
+    table = len(getattr(inputs, "shape", ())) > 1 and not isinstance(inputs, np.ndarray)  # gives its columns
+    if table or isinstance(inputs, str | bytes | bytearray | Mapping) or not isinstance(inputs, Iterable):
+        raise EncodeTypeError(
+            f"inputs is {type(inputs).__name__} {shown(inputs)}; expected a pair of strings, or a list, array or "
+            "generator of pairs"
+        )
+    return iter(inputs), len(inputs) if isinstance(inputs, Sized) else None
+
+
+def check_pairs(pairs: list[Any], first: int) -> list[tuple[str, str]]:
+    """Return the pairs, each checked to be two strings; `first` is the index of the first one."""
+    for index, pair in enumerate(pairs, first):
+        if not isinstance(pair, list | tuple | np.ndarray) or len(pair) != 2:
+            raise EncodeTypeError(
+                f"pair {index} is {type(pair).__name__} {shown(pair)}; expected two strings, as in (query, document)"
+            )
+        for which, text in enumerate(pair):
+            if not isinstance(text, str):
+                raise EncodeTypeError(
+                    f"text {which} of pair {index} is {type(text).__name__} {shown(text)}; expected a string"
+                )
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+@dataclass(frozen=True)
+class PairTokenizer(TextTokenizer):
+    """Turns pairs of texts into ids and token types, which stand side by side: (T, 2).
+
+    A pair is ``before``, the first text, ``between``, the second text and ``after``: the special tokens, each
+    with its type, are always the same. ``types`` are the types of the two texts.
+    """
+
+    before: TokenIds
+    between: TokenIds
+    after: TokenIds
+    types: tuple[int, int]
+
+    def __call__(self, pairs: Sequence[tuple[str, str]], first: int = 0) -> list[tuple[TokenIds, TokenIds]]:
+        """Return the ids of both texts of each pair, without special tokens, at full length.
+
+        Raises
+        ------
+        EncodeValueError, CheckpointError
+            As `minisbert.tokenization.SentenceTokenizer`; the message counts the pairs from `first`.
+        """
+        texts = [text for pair in pairs for text in pair]
+        ids = self.encode(texts, False, lambda i: f"text {i % 2} of pair {first + i // 2}")
+        return list(zip(ids[::2], ids[1::2], strict=True))
+
+    def count(self, pair: tuple[TokenIds, TokenIds]) -> int:
+        """Return how many tokens a pair has at full length."""
+        return len(pair[0]) + len(pair[1]) + self.num_special
+
+    def join(self, pair: tuple[TokenIds, TokenIds], max_tokens: int) -> TokenIds:
+        """Put a pair together, cut to at most `max_tokens`: ids and types (T, 2)."""
+        kept = longest_first(len(pair[0]), len(pair[1]), max_tokens - self.num_special)
+        first, second = (
+            np.stack([ids[:count], np.full(count, kind, np.int32)], axis=1)
+            for ids, count, kind in zip(pair, kept, self.types, strict=True)
+        )
+        return np.concatenate([self.before, first, self.between, second, self.after])
+
+
+def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Return how many tokens of each of two texts are kept, of at most `room` in all.
+
+    The shorter text is kept whole if it takes no more than half of the room. If both are longer than that, each
+    gets half; of an odd room the greater part goes to the longer text, and of equals to the second.
+    """
+    if first + second <= room:
+        return first, second
+    shorter = min(first, second, room // 2)
+    return (shorter, room - shorter) if first <= second else (room - shorter, shorter)
+
+
+def load_pair_tokenizer(config: TextConfig) -> PairTokenizer:
+    """Read ``tokenizer.json`` of a cross-encoder.
+
+    Raises
+    ------
+    CheckpointNotFoundError, CheckpointError
+        As `minisbert.tokenization.load_tokenizer`.
+    UnsupportedCheckpointError
+        If a pair is not a special token, the one text, and then the other one.
+    """
+    path, library = read_library(config)
+    with library_errors(path):
+        sample = _sample(path, library)
+    texts = sample.sequence_ids
+    _check_order(path, sample)
+    ids = [index for index, text in zip(sample.ids, texts, strict=True) if text is None]
+    check_id(path, library, max(ids), config.transformer.vocab_size)
+    types = sample.type_ids if _has_token_types(config) else [0] * len(texts)
+    check_limits(path, config, max(types), len(ids))
+    tokens: NDArray[np.int64] = np.array([sample.ids, types], np.int64).T  # (T, 2)
+    first, second = texts.index(0), texts.index(1)
+    return PairTokenizer(
+        path=path,
+        library=library,
+        num_special=len(ids),
+        vocab_size=config.transformer.vocab_size,
+        before=tokens[:first].astype(np.int32),
+        between=tokens[first + texts.count(0) : second].astype(np.int32),
+        after=tokens[second + texts.count(1) :].astype(np.int32),
+        types=(types[first], types[second]),
+    )
+
+
+def _has_token_types(config: TextConfig) -> bool:
+    """Whether the reference's tokenizer tells the model which text a token is of; else every token has type 0."""
+    inputs = read_json(config.transformer_folder / "tokenizer_config.json").optional(
+        "model_input_names", list
+    )
+    typed = tokenizer_class(config) in TYPED_TOKENIZERS if inputs is None else "token_type_ids" in inputs
+    return typed and config.transformer.family.has_token_types
+
+
+def _sample(path: Path, library: Tokenizer) -> Encoding:
+    """Encode a pair of texts that become tokens."""
+    for text in ("a", "1", "."):
+        encoding = library.encode(text, text)
+        if set(encoding.sequence_ids) >= {0, 1}:
+            return encoding
+    raise CheckpointError(
+        f"{path}: turns the pair 'a', 'a' into no tokens of both texts; expected at least one of each"
+    )
+
+
+def _check_order(path: Path, sample: Encoding) -> None:
+    """Check which text each token of a pair is of, special ones being of none, and its type."""
+    texts = sample.sequence_ids
+    runs = [text for text, _ in groupby(texts)]
+    in_order = runs[0] is None and [text for text in runs if text is not None] == [0, 1]
+    kinds = {kind for kind in zip(texts, sample.type_ids, strict=True) if kind[0] is not None}
+    # The library forgets the first of two places that one text is put in: its tokens are of none, and not special.
+    once = [text is None for text in texts] == [special == 1 for special in sample.special_tokens_mask]
+    if not in_order or len(kinds) != 2 or not once:
+        raise UnsupportedCheckpointError(
+            f"{path}: puts pairs together in a way that minisbert does not compute; supported: special tokens, the "
+            "first text, special tokens, the second text, special tokens, with one token type for each text"
+        )

@@ -1,0 +1,97 @@
+"""Live parity of cross-encoders with the reference implementation, where torch is installed: as test_parity.py."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cross_checkpoints
+import minisbert
+import texts
+from conftest import FP32_MARGIN, largest
+
+pytest.importorskip("torch", reason="torch is not installed: python tools/dev.py test --parity installs it")
+reference = pytest.importorskip(
+    "sentence_transformers", reason="sentence-transformers is not installed: see test_parity.py"
+)
+
+SCORE_TOLERANCE = 2e-6
+
+
+@pytest.fixture(scope="module", params=[*cross_checkpoints.TINY, *cross_checkpoints.FAMILIES, "full size"])
+def folder(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    cross_folder: Callable[[str], Path],
+) -> Path:
+    if request.param != "full size":
+        return cross_folder(request.param)
+    built = tmp_path_factory.mktemp("checkpoints") / "full-size"
+    cross_checkpoints.build_full_size(built, request.getfixturevalue("minilm"))
+    return built
+
+
+@pytest.fixture(scope="module")
+def pairs() -> list[tuple[str, str]]:
+    """Two hundred pairs: half of them with edge cases, half of real texts."""
+    bits = random.Random(11)
+    edges = [text for text in texts.edge_texts() if len(text) < 1000]
+    real = texts.real_texts()
+    pairs = [(bits.choice(edges), bits.choice(edges + real)) for _ in range(100)]
+    return pairs + [(bits.choice(real), bits.choice(real)) for _ in range(100)]
+
+
+def reference_model(folder: Path) -> Any:
+    return reference.CrossEncoder(str(folder), device="cpu", local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def expected(folder: Path, pairs: list[tuple[str, str]]) -> tuple[Any, Any]:
+    """The reference's scores as its user gets them, and in float64."""
+    model = reference_model(folder)
+    return model.predict(pairs), model.double().predict(pairs, convert_to_tensor=True).numpy()
+
+
+def test_tokens(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    theirs, found = reference_model(folder), minisbert.load_cross_encoder(folder).tokenize(pairs)
+    for pair, ids, types in zip(pairs, found["input_ids"], found["token_type_ids"], strict=True):
+        expected = theirs.preprocess([pair])
+        assert ids.tolist() == expected["input_ids"][0].tolist(), pair
+        if "token_type_ids" in expected:
+            assert types.tolist() == expected["token_type_ids"][0].tolist(), pair
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_scores_and_ranks(
+    folder: Path, pairs: list[tuple[str, str]], backend: str, expected: tuple[Any, Any]
+) -> None:
+    theirs, exact = expected
+    found = minisbert.load_cross_encoder(folder, backend=backend).predict(pairs, truncation="silent")
+    assert (found.shape, found.dtype) == (theirs.shape, theirs.dtype)
+    ours, torch_error = largest(found - exact), largest(theirs - exact)
+    print(f"{folder.name}, {backend}: from torch {largest(found - theirs):.1e}, from float64 {ours:.1e}, "
+          f"torch float32 from float64 {torch_error:.1e}")  # fmt: skip
+    assert largest(found - theirs) <= SCORE_TOLERANCE
+    assert ours <= max(FP32_MARGIN * torch_error, SCORE_TOLERANCE / 2)
+    np.testing.assert_array_equal(*(np.argsort(scores, axis=0, kind="stable") for scores in (found, theirs)))
+
+
+def test_rank(folder: Path, pairs: list[tuple[str, str]]) -> None:
+    """The same dicts in the same order, but for the last digits of the scores."""
+    theirs, model = reference_model(folder), minisbert.load_cross_encoder(folder)
+    documents = [document for _, document in pairs]
+    if model.num_labels > 1:
+        with pytest.raises(ValueError, match="num_labels"):
+            theirs.rank(pairs[-1][0], documents)
+        pytest.skip("rank needs one label, there as here")
+    expected = theirs.rank(pairs[-1][0], documents, top_k=150, return_documents=True)
+    found = model.rank(pairs[-1][0], documents, top_k=150, return_documents=True, truncation="silent")
+    for one, other in zip(found, expected, strict=True):
+        assert list(one) == list(other)
+        assert (one["corpus_id"], one["text"]) == (other["corpus_id"], other["text"])
+        assert abs(one["score"] - other["score"]) <= SCORE_TOLERANCE
