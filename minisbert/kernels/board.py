@@ -45,10 +45,6 @@ from minisbert.kernels.team import (
     UNITS,
 )
 
-PATIENCE = (
-    20_000  # so many looks, some 20 microseconds, before a waiting thread lets others have its processor
-)
-
 # So many looks, each about a nanosecond, before a waiting thread lets others have its processor. The next job comes
 # soon as a rule; a unit that is not finished soon may be that of a thread that waits for this processor.
 JOB_PATIENCE, UNIT_PATIENCE = 100_000, 20_000
