@@ -180,9 +180,8 @@ def position_bias(table: Floats, positions: int) -> Floats:
     """
     after = np.arange(1 - positions, positions)  # (2P - 1,)
     distance = np.abs(after)
-    starts = 64 << np.arange(
-        1, 8
-    )  # squares of the distances at which the buckets 9 to 15 begin: exact in integers
+    # Squares of the distances at which the buckets 9 to 15 begin: in integers, and so exact.
+    starts = 64 << np.arange(1, 8)
     far = 8 + np.searchsorted(starts, distance * distance, side="right")
     buckets = np.where(distance < 8, distance, far) + 16 * (after > 0)
     return np.ascontiguousarray(table[buckets].T)
@@ -239,13 +238,13 @@ def dense(x: Floats, module: modules.Dense, w: DenseWeights, kernels: Kernels) -
     return y + x if module.use_residual else y
 
 
-# --- Weights --------------------------------------------------------------------------------------------------
-
-
 def logits(states: Floats, offsets: Ints, head: Head, kernels: Kernels) -> Floats:
     """Judge each input by the state of its first token, ``[CLS]`` or ``<s>``: (N, D) -> (S, C)."""
     first = states[offsets[:-1]]  # (S, D)
     return kernels.linear(kernels.linear(first, head.dense, activation=head.activation), head.output)
+
+
+# --- Weights --------------------------------------------------------------------------------------------------
 
 
 def build_weights(
