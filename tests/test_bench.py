@@ -29,10 +29,10 @@ RESULT: dict[str, Any] = {
         "a model": {
             "description": "bert, 6 layers",
             "errors": {"texts": 400, **{name: {"largest": 1.5e-7, "mean": 1.25e-8} for name in TIMES}},
-            "workloads": {"titles": {**ENTRY, "seconds": TIMES}},
+            "throughput": {"titles": {**ENTRY, "seconds": TIMES}},
             "avx2": {**ENTRY, "seconds": {name: TIMES[name] for name in ("minisbert", "torch")}},
             "latency": {"one title": {**ENTRY, "turn": 3, "seconds": TIMES}},
-            "scaling": {
+            "threads": {
                 "threads": 2,
                 "seconds": {"one": [4.0, 6.0], "all": [2.0, 4.0]},
                 "ceiling": {"one": [100.0, 100.0], "all": [190.0, 200.0]},
@@ -90,7 +90,7 @@ def test_memory_grows_by_the_vectors_and_by_what_is_beyond_them() -> None:
 def test_what_was_not_measured_is_not_shown() -> None:
     result = copy.deepcopy(RESULT)
     model = result["models"]["a model"]
-    for part in ("workloads", "avx2", "latency", "scaling", "start", "memory", "curves"):
+    for part in ("throughput", "avx2", "latency", "threads", "start", "memory", "curves"):
         del model[part]
     tables = report.markdown(result)
     assert [line.split("|")[1].strip() for line in tables.split("\n") if line.startswith("|")] == [

@@ -19,11 +19,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -39,9 +38,10 @@ from workloads import MODELS, SIZES, checkpoint, workloads
 import minisbert
 import texts as parity_texts
 from minisbert.kernels.shape import LANES
+from minisbert.threads import resolve_num_threads
 
 README = Path(__file__).resolve().parents[1] / "README.md"
-PACKAGES = ("minisbert", "numpy", "numba", "torch", "sentence-transformers", "onnxruntime", "openvino")
+PACKAGES = ("numpy", "numba", "torch", "sentence-transformers", "onnxruntime", "openvino")
 PARTS = ("errors", "throughput", "latency", "threads", "start", "avx2")
 MEMORY_COUNTS = (10_000, 100_000)
 
@@ -77,7 +77,7 @@ def processor() -> str:
 
 
 def versions() -> dict[str, str]:
-    found = {}
+    found = {"minisbert": minisbert.__version__}
     for package in PACKAGES:
         try:
             found[package] = version(package)
@@ -86,60 +86,53 @@ def versions() -> dict[str, str]:
     return found
 
 
-def measure_model(folder: Path, names: list[str], args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
-    """Measure all the chosen parts on one checkpoint."""
+def measure_model(folder: Path, args: argparse.Namespace, scratch: Path) -> dict[str, Any]:
+    """Compare every engine with float64 on one checkpoint, then measure the chosen parts."""
     encoder = minisbert.load(folder, num_threads=args.threads)
-    config = encoder.config.transformer
-    smaller = 8 if args.quick else config.hidden_size / 384
-    sizes = {task: max(16 if args.quick else 64, int(SIZES[task] / smaller)) for task in SIZES}
-    tasks = workloads(sizes)
+    config, limit, quick = encoder.config.transformer, encoder.max_seq_length, args.quick
+    names = ["minisbert", *(name for name in args.engines if name != "minisbert")]
+    tasks = workloads({task: task_size(task, config.hidden_size, quick) for task in SIZES})
+    single = {"one title": tasks["titles"][0], "one paragraph": tasks["paragraphs"][0]}
+    checked = parity_texts.real_texts()[: 400 if "errors" in args.parts and not quick else 32]
+    counts = tuple(count // 100 if quick else count for count in MEMORY_COUNTS)
+    with step(f"loading {', '.join(names)}"):
+        engines = make(names, folder, args.threads, limit, scratch)
+    with step(f"comparing {len(checked)} texts with float64"):
+        wrong = errors(engines, reference_vectors(folder, limit, checked), checked)
+    timed = {task: tasks[task] for task in args.tasks}
+    measurements: dict[str, Callable[[], Any]] = {
+        "errors": lambda: wrong,
+        "throughput": lambda: throughput(engines, encoder, timed, args.rounds),
+        "latency": lambda: latency(engines, encoder, single, 25 if quick else 200),
+        "threads": lambda: scaling(folder, encoder, tasks["mixed"], args.rounds),
+        "start": lambda: start(folder, args.threads, 1 if quick else 3),
+        "avx2": lambda: avx2(folder, args.threads, args.rounds, quick),
+        "memory": lambda: memory(folder, args.threads, tasks["mixed"], counts),
+        "curves": lambda: curves(names, folder, encoder, scratch, quick),
+    }
     found: dict[str, Any] = {
         "description": f"{config.model_type}, {config.num_hidden_layers} layers, width {config.hidden_size}, "
-        f"texts cut to {encoder.max_seq_length} tokens"
+        f"texts cut to {limit} tokens"
     }
-    checked = parity_texts.real_texts()[: 400 if "errors" in args.parts and not args.quick else 32]
-    with step(f"loading {', '.join(names)}"):
-        engines = make(names, folder, args.threads, encoder.max_seq_length, scratch)
-    with step(f"comparing {len(checked)} texts with float64"):
-        expected = reference_vectors(folder, encoder.max_seq_length, checked)
-        found["errors"] = errors(engines, expected, checked)
-    if "throughput" in args.parts:
-        with step(f"{', '.join(args.tasks)}: {args.rounds} rounds"):
-            chosen = {task: tasks[task] for task in args.tasks}
-            found["workloads"] = throughput(engines, encoder, chosen, args.rounds)
-    if "latency" in args.parts:
-        with step("one text at a time"):
-            single = {"one title": tasks["titles"][0], "one paragraph": tasks["paragraphs"][0]}
-            found["latency"] = latency(engines, encoder, single, 25 if args.quick else 200)
-    del engines
-    if "threads" in args.parts:
-        with step("one thread and all"):
-            found["scaling"] = scaling(folder, encoder, tasks["mixed"], args.rounds)
-    if "start" in args.parts:
-        with step("new processes"):
-            found["start"] = start(folder, args.threads, 1 if args.quick else 3)
-    if "avx2" in args.parts:
-        with step("all held to AVX2"):
-            found["avx2"] = avx2(folder, args.threads, args.rounds, args.quick)
-    if args.memory:
-        with step("memory"):
-            counts = tuple(count // 100 if args.quick else count for count in MEMORY_COUNTS)
-            found["memory"] = memory(folder, args.threads, tasks["mixed"], counts)
-    if args.curves:
-        with step("rising counts and lengths"):
-            found["curves"] = curves(names, folder, encoder, scratch, args.quick)
+    for part in [*args.parts, *["memory"] * args.memory, *["curves"] * args.curves]:
+        with step(part):
+            found[part] = measurements[part]()
     return found
 
 
+def task_size(task: str, width: int, quick: bool) -> int:
+    """Return how many texts to time: fewer for a wider model, but enough for batches."""
+    return SIZES[task] // 8 if quick else max(64, SIZES[task] * 384 // width)
+
+
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    names = ["minisbert", *(name for name in args.engines if name != "minisbert")]
     models = {}
     for model in args.model:
         with tempfile.TemporaryDirectory() as scratch:
             folder = checkpoint(model, Path(scratch))
             title = MODELS.get(model, folder.name)
             print(title, file=sys.stderr)
-            models[title] = measure_model(folder, names, args, Path(scratch))
+            models[title] = measure_model(folder, args, Path(scratch))
     today = datetime.date.today().isoformat()
     return {"date": today, "machine": machine(args.threads), "versions": versions(), "models": models}
 
@@ -161,31 +154,16 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("--model", nargs="+", default=["minilm"], help="minilm (default), roberta, or checkpoint folders")
     add("--engines", nargs="+", choices=ENGINES, default=list(ENGINES), help="which to time")
+    add("--parts", nargs="*", choices=PARTS, default=PARTS, help="what to measure: all of these, or none")
     add(
-        "--parts",
-        nargs="*",
-        choices=PARTS,
-        default=PARTS,
-        help="what to measure (all of these; none is possible)",
+        "--tasks", nargs="+", choices=SIZES, default=list(SIZES), help="which texts throughput is measured on"
     )
-    add("--tasks", nargs="+", choices=SIZES, default=list(SIZES), help="which texts to measure throughput on")
-    add("--threads", type=int, default=os.cpu_count(), help="for every engine")
+    add("--threads", type=int, default=resolve_num_threads(None), help="for every engine")
     add("--rounds", type=int, default=4, help="timed rounds (4)")
     add("--quick", action="store_true", help="an eighth of everything, to see that it works")
-    add("--curves", action="store_true", help="also rising counts and rising lengths: half an hour")
-    add(
-        "--memory",
-        action="store_true",
-        help="also the memory that 10,000 and 100,000 texts take: half an hour",
-    )
-    add(
-        "--from",
-        dest="results",
-        nargs="+",
-        type=Path,
-        metavar="FILE",
-        help="show stored results, measure nothing",
-    )
+    add("--curves", action="store_true", help="also rising counts and lengths: half an hour")
+    add("--memory", action="store_true", help="also what 10,000 and 100,000 texts take: half an hour")
+    add("--from", dest="results", nargs="+", type=Path, metavar="FILE", help="show stored results instead")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
     add("--plot", type=Path, metavar="FILE.png", help="draw the curves")
     add("--readme", nargs="?", type=Path, const=README, metavar="FILE", help="rewrite the README's tables")
@@ -194,11 +172,9 @@ def parse() -> argparse.Namespace:
         parser.error("--plot needs --curves, or --from a run that had it")
     if args.memory and not Path("/proc/self/status").exists():
         parser.error("--memory reads /proc, which only Linux has")
-    if args.readme:
+    if args.readme:  # missing markers are to be known now, not in ten minutes
         try:
-            report.with_block(
-                args.readme.read_text(encoding="utf-8"), ""
-            )  # or it would be said in ten minutes
+            report.with_block(args.readme.read_text(encoding="utf-8"), "")
         except (OSError, ValueError) as error:
             parser.error(f"--readme {args.readme}: {error}")
     return args

@@ -116,14 +116,13 @@ def avx2(folder: Path, threads: int, rounds: int, quick: bool) -> dict[str, Any]
             "--engines", "torch", "--parts", "throughput", "--tasks", "mixed",
             "--threads", str(threads), "--rounds", str(rounds), "--json", str(result),
         ]  # fmt: skip
-        child = subprocess.run(
-            command + ["--quick"] * quick, env={**os.environ, **AVX2}, stdout=subprocess.DEVNULL
-        )
+        command += ["--quick"] * quick
+        child = subprocess.run(command, env={**os.environ, **AVX2}, capture_output=True, text=True)
         if child.returncode:
-            sys.exit("bench: the process held to AVX2 failed; what it said is above")
+            sys.exit(f"bench: the process held to AVX2 failed:\n{child.stderr}")
         found = json.loads(result.read_text())
     if found["machine"]["float32 a vector"] != 8 or found["machine"]["torch's kernels"] != "AVX2":
         sys.exit(f"bench: could not hold everything to AVX2: {found['machine']}")
     (model,) = found["models"].values()
-    mixed: dict[str, Any] = model["workloads"]["mixed"]
+    mixed: dict[str, Any] = model["throughput"]["mixed"]
     return mixed

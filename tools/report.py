@@ -7,7 +7,7 @@ the rounds' ratios is shown. Nothing here measures, so the tables can be made an
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ def markdown(found: Found) -> str:
 
 def model_block(title: str, model: Found) -> str:
     parts = [f"**{title}**: {model['description']}."]
-    if "workloads" in model or "avx2" in model:
+    if "throughput" in model or model.get("avx2"):
         parts.append(speed_table(model))
     parts += [alone_table(model), facts_table(model), curves_table(model)]
     return "\n\n".join(part for part in parts if part)
@@ -109,7 +109,7 @@ def peers(entries: Iterable[Found]) -> list[str]:
 
 def speed_table(model: Found) -> str:
     """Return sentences a second, the ratios, and the share of the ceiling, for each kind of text."""
-    entries = {f"{KINDS[task]}": entry for task, entry in model.get("workloads", {}).items()}
+    entries = {KINDS[task]: entry for task, entry in model.get("throughput", {}).items()}
     if model.get("avx2"):
         entries["of all kinds, AVX2 only"] = model["avx2"]
     names = peers(entries.values())
@@ -124,32 +124,35 @@ def speed_table(model: Found) -> str:
 
 def alone_table(model: Found) -> str:
     """Return the time that one text takes, and the errors: a column for each engine."""
-    entries, wrong = model.get("latency", {}), model["errors"]
-    names = [name for name in TITLES if name in wrong]
-    rows: list[list[str]] = []
-    for kind, entry in entries.items():
-        what = f"{kind} alone, {entry['tokens']:.0f} tokens"
-        for q in (50, 99):
-            values = {name: 1e3 * float(np.percentile(entry["seconds"][name], q)) for name in names}
-            rows.append([f"{what}: p{q}, ms", *(f"{value:.2f}" for value in values.values())])
-        medians = turn_medians(entry)
-        rows.append([f"{what}: ÷ minisbert", "1", *(ranged(ratios(medians, name), 2) for name in names[1:])])
-    for kind in ("largest", "mean"):
+    entries, wrong = model.get("latency", {}), model.get("errors", {})
+    measured = [*wrong, *(name for entry in entries.values() for name in entry["seconds"])]
+    names = [name for name in TITLES if name in measured]
+    rows = [row for kind, entry in entries.items() for row in latency_rows(kind, entry, names)]
+    for kind in ("largest", "mean") if wrong else ():
         row = (f"{wrong[name][kind]:.1e}" for name in names)
         rows.append([f"{kind} error of a component, {wrong['texts']} texts", *row])
-    return table(["", *(TITLES[name] for name in names)], rows)
+    return table(["", *(TITLES[name] for name in names)], rows) if rows else ""
+
+
+def latency_rows(kind: str, entry: Found, names: list[str]) -> Iterator[list[str]]:
+    what = f"{kind} alone, {entry['tokens']:.0f} tokens"
+    for q in (50, 99):
+        values = (1e3 * float(np.percentile(entry["seconds"][name], q)) for name in names)
+        yield [f"{what}: p{q}, ms", *(f"{value:.2f}" for value in values)]
+    medians = turn_medians(entry)
+    yield [f"{what}: ÷ minisbert", "1", *(ranged(ratios(medians, name), 2) for name in names[1:])]
 
 
 def facts_table(model: Found) -> str:
     """Return what was measured of minisbert alone: threads, new processes, memory."""
-    rows = [*scaling_rows(model), *start_rows(model), *memory_rows(model)]
+    rows = [*threads_rows(model), *start_rows(model), *memory_rows(model)]
     return table(["minisbert", ""], rows) if rows else ""
 
 
-def scaling_rows(model: Found) -> list[list[str]]:
-    if "scaling" not in model:
+def threads_rows(model: Found) -> list[list[str]]:
+    if "threads" not in model:
         return []
-    found = model["scaling"]
+    found = model["threads"]
     faster = [
         one / every for one, every in zip(found["seconds"]["one"], found["seconds"]["all"], strict=True)
     ]
@@ -171,14 +174,10 @@ def start_rows(model: Found) -> list[list[str]]:
 def memory_rows(model: Found) -> list[list[str]]:
     rows = []
     for count, found in model.get("memory", {}).items():
-        rows.append(
-            [
-                f"peak memory, {int(count):,} texts of all kinds, MB",
-                f"{found['peak']:,.0f}, of which vectors {found['vectors']:,.0f}",
-            ]
-        )
+        what = f"peak memory, {int(count):,} texts of all kinds, MB"
+        rows.append([what, f"{found['peak']:,.0f}, of which vectors {found['vectors']:,.0f}"])
     if len(rows) == 2:
-        few, many = ({**found} for found in model["memory"].values())
+        few, many = model["memory"].values()
         growth = many["peak"] - few["peak"]
         beyond = growth - (many["vectors"] - few["vectors"])
         rows.append(["growth from the one to the other; beyond the vectors", f"{growth:,.0f}; {beyond:,.0f}"])

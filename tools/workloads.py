@@ -23,7 +23,7 @@ MODELS = {
     "minilm": "all-MiniLM-L6-v2",
     "roberta": "RoBERTa of distilroberta's size, seeded weights",
 }
-SIZES = {"titles": 1024, "paragraphs": 128, "code": 128, "mixed": 192}  # for a model of width 384
+SIZES = {"titles": 1024, "paragraphs": 96, "code": 96, "mixed": 144}  # for a model of width 384
 
 
 # --- Checkpoints ------------------------------------------------------------------------------------------
