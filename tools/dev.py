@@ -287,7 +287,6 @@ examples:
   python tools/dev.py test -k pooling            run the tests; pytest's own arguments work
   python tools/dev.py test --parity              ... with torch and sentence-transformers beside it
   python tools/dev.py check                      ruff check, ruff format --check, mypy --strict
-  python tools/dev.py bench --help               time minisbert beside the reference
   python tools/dev.py fuzz --count 20000         load damaged checkpoints: any fault but our own exceptions?
   python tools/dev.py bench --help               time minisbert beside its peers
   python tools/dev.py ladder                     time the matrix multiply, rung by rung
