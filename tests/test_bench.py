@@ -1,0 +1,183 @@
+"""The benchmark's own arithmetic: what is timed, and what is written of it. Nothing here is timed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minisbert
+from conftest import DATA
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
+
+import report
+import workloads
+
+TIMES = {"minisbert": [1.0, 2.0, 4.0], "torch": [2.0, 5.0, 8.0], "openvino": [3.0, 3.0, 3.0]}
+ENTRY: dict[str, Any] = {"texts": 1200, "tokens": 12.6, "gflop": 100.0, "ceiling": [200.0, 100.0, 50.0]}
+RESULT: dict[str, Any] = {
+    "date": "2026-01-02",
+    "machine": {"processor": "A processor", "threads": 2, "float32 a vector": 16, "python": "3.11.7"},
+    "versions": {"minisbert": "0.1.0", "torch": "2.13.0"},
+    "models": {
+        "a model": {
+            "description": "bert, 6 layers",
+            "errors": {"texts": 400, **{name: {"largest": 1.5e-7, "mean": 1.25e-8} for name in TIMES}},
+            "throughput": {"titles": {**ENTRY, "seconds": TIMES}},
+            "avx2": {**ENTRY, "seconds": {name: TIMES[name] for name in ("minisbert", "torch")}},
+            "latency": {"one title": {**ENTRY, "turn": 3, "seconds": TIMES}},
+            "threads": {
+                "threads": 2,
+                "seconds": {"one": [4.0, 6.0], "all": [2.0, 4.0]},
+                "ceiling": {"one": [100.0, 100.0], "all": [190.0, 200.0]},
+            },
+            "start": {"warm": [0.5, 0.75, 0.25], "empty": [4.0]},
+            "memory": {
+                "10000": {"loaded": 100.0, "peak": 200.0, "vectors": 15.0},
+                "100000": {"loaded": 100.0, "peak": 340.0, "vectors": 150.0},
+            },
+            "curves": {"counts": [{**ENTRY, "seconds": TIMES}], "lengths": [{**ENTRY, "seconds": TIMES}]},
+        }
+    },
+}
+
+
+def row(tables: str, start: str) -> list[str]:
+    """Return the cells of the only row whose first cell starts so."""
+    (line,) = [line for line in tables.split("\n") if line.startswith(f"| {start}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+# --- The tables -------------------------------------------------------------------------------------------
+
+
+def test_a_ratio_is_taken_within_a_round_and_its_median_is_shown_with_the_range() -> None:
+    assert report.ratios(TIMES, "torch") == [2.0, 2.5, 2.0]
+    tables = report.markdown(RESULT)
+    assert row(tables, "1,200 titles") == [
+        "1,200 titles, 13 tokens",
+        "600 (300–1,200)",  # noqa: RUF001
+        "2.00 (2.00–2.50)",  # noqa: RUF001
+        "1.50 (0.75–3.00)",  # noqa: RUF001
+        "50 (50–50)",  # noqa: RUF001
+    ]
+    assert row(tables, "1,200 of all kinds, AVX2")[2:4] == ["2.00 (2.00–2.50)", ""]  # noqa: RUF001
+
+
+def test_one_text_alone_has_percentiles_and_the_ratio_of_each_turns_medians() -> None:
+    tables = report.markdown(RESULT)
+    p99 = np.percentile(TIMES["torch"], 99) * 1000
+    assert row(tables, "one title alone, 13 tokens: p50")[1:] == ["2000.00", "5000.00", "3000.00"]
+    assert row(tables, "one title alone, 13 tokens: p99")[2] == f"{p99:.2f}"
+    assert row(tables, "one title alone, 13 tokens: ÷")[1:] == ["1", "2.50", "1.50"]
+    assert row(tables, "largest error")[1:] == ["1.5e-07"] * 3
+
+
+def test_memory_grows_by_the_vectors_and_by_what_is_beyond_them() -> None:
+    tables = report.markdown(RESULT)
+    assert row(tables, "peak memory, 100,000 texts")[1] == "340, of which vectors 150"
+    assert row(tables, "growth")[1] == "140; 5"
+    assert row(tables, "2 threads")[1] == "1.75 (1.50–2.00); 1.95 (1.90–2.00)"  # noqa: RUF001
+    assert row(tables, "a new process")[1] == "0.50 (0.25–0.75)"  # noqa: RUF001
+
+
+def test_what_was_not_measured_is_not_shown() -> None:
+    result = copy.deepcopy(RESULT)
+    model = result["models"]["a model"]
+    for part in ("throughput", "avx2", "latency", "threads", "start", "memory", "curves"):
+        del model[part]
+    tables = report.markdown(result)
+    assert [line.split("|")[1].strip() for line in tables.split("\n") if line.startswith("|")] == [
+        "",
+        "---",
+        "largest error of a component, 400 texts",
+        "mean error of a component, 400 texts",
+    ]
+    assert tables.endswith("In brackets: the lowest and the highest of the rounds.")
+
+
+def test_the_tables_can_be_made_from_the_stored_result() -> None:
+    assert report.markdown(json.loads(json.dumps(RESULT))) == report.markdown(RESULT)
+
+
+# --- The README -------------------------------------------------------------------------------------------
+
+
+def test_the_block_between_the_markers_is_replaced_and_nothing_else() -> None:
+    before, after = "# Title\n\nText.\n\n", "\n\nMore | text |.\n"
+    text = f"{before}{report.START}\nold\n{report.END}{after}"
+    once = report.with_block(text, report.markdown(RESULT))
+    assert once.startswith(before + report.START)
+    assert once.endswith(report.END + after)
+    assert "old" not in once
+    assert "| 1,200 titles, 13 tokens |" in once
+    assert report.with_block(once, report.markdown(RESULT)) == once
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "nothing",
+        report.START,
+        report.END,
+        f"{report.END} {report.START}",
+        f"{report.START} {report.END} {report.START} {report.END}",
+    ],
+)
+def test_markers_that_are_not_there_once_in_order_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="once each and in this order"):
+        report.with_block(text, "block")
+
+
+# --- The texts --------------------------------------------------------------------------------------------
+
+
+def test_the_workloads_are_the_same_in_every_run_and_as_many_as_asked_for() -> None:
+    sizes = {"titles": 40, "paragraphs": 5, "code": 5, "mixed": 12}
+    first = workloads.workloads(sizes)
+    assert {name: len(texts) for name, texts in first.items()} == sizes
+    assert first == workloads.workloads(sizes)
+    assert all(len(text) > 300 for text in first["paragraphs"])
+    assert all("def " in text for text in first["code"])
+    assert not any("\n" in text for text in first["titles"])
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-roberta"])
+def test_texts_of_a_length_have_exactly_so_many_tokens(name: str) -> None:
+    encoder = minisbert.load(DATA / name)
+    words = ["Return a string that stands for the given object, with no more than one line of it."]
+    for tokens in (8, 9, 31, 32, 200):
+        made = workloads.of_length(encoder, tokens, words, 4)
+        assert encoder.token_counts(made).tolist() == [tokens] * 4
+
+
+def test_operations_count_real_tokens_up_to_the_limit() -> None:
+    encoder = minisbert.load(DATA / "tiny-bert")
+    config = encoder.config.transformer
+    D, F, L = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    T = encoder.max_seq_length
+    one = L * (T * 2 * (4 * D * D + 2 * D * F) + 4 * T * T * D) / 1e9
+    assert workloads.operations(encoder, ["word " * 500]) == pytest.approx(one)
+    assert workloads.operations(encoder, ["word " * 500, "word " * 600]) == pytest.approx(2 * one)
+
+
+# --- The ladder -------------------------------------------------------------------------------------------
+
+
+def test_every_rung_of_the_ladder_multiplies() -> None:
+    pytest.importorskip("numba", reason="the ladder's rungs are compiled by numba, which is not installed")
+    import ladder
+
+    generator = np.random.default_rng(0)
+    a = generator.standard_normal((12, 40), np.float32)
+    b = generator.standard_normal((40, 128), np.float32)
+    for name, rung in ladder.RUNGS.items():
+        assert ladder.check(name, rung.prepared(b), a, b) <= 1e-6
+    with pytest.raises(SystemExit, match="its speed says nothing"):
+        ladder.check("wrong", lambda a: a @ b + 1, a, b)

@@ -1,0 +1,198 @@
+"""What `bench.py` measured, as Markdown: for the terminal, and for the README between two markers.
+
+Medians come with the lowest and the highest value of the rounds. A ratio is taken within a round, and the median of
+the rounds' ratios is shown. Nothing here measures, so the tables can be made anew from a stored result.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from engines import TITLES
+
+__all__ = ["END", "START", "markdown", "ratios", "with_block"]
+
+START, END = "<!-- benchmark: start -->", "<!-- benchmark: end -->"
+KINDS = {"paragraphs": "paragraphs", "titles": "titles", "code": "functions of code", "mixed": "of all kinds"}
+Found = dict[str, Any]
+
+
+def with_block(text: str, block: str) -> str:
+    """Return a text with what stands between the two markers replaced.
+
+    Raises
+    ------
+    ValueError
+        If the markers are not there, once each and in order.
+    """
+    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
+        raise ValueError(f"expected the lines {START} and {END}, once each and in this order")
+    before, rest = text.split(START)
+    _, after = rest.split(END)
+    return f"{before}{START}\n\n{block.strip()}\n\n{END}{after}"
+
+
+def markdown(found: Found) -> str:
+    """Return all tables: a block for each model, and a line that says where and when it was measured."""
+    blocks = [model_block(title, model) for title, model in found["models"].items()]
+    return "\n\n".join([*blocks, footer(found)])
+
+
+def model_block(title: str, model: Found) -> str:
+    parts = [f"**{title}**: {model['description']}."]
+    if "throughput" in model or model.get("avx2"):
+        parts.append(speed_table(model))
+    parts += [alone_table(model), facts_table(model), curves_table(model)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def footer(found: Found) -> str:
+    machine = found["machine"]
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return (
+        f"{machine['processor']}, {machine['threads']} threads for every engine, {machine['float32 a vector']} "
+        f"float32 a vector; Python {machine['python']}, {versions}; {found['date']}. "
+        "In brackets: the lowest and the highest of the rounds."
+    )
+
+
+# --- Numbers ----------------------------------------------------------------------------------------------
+
+
+def ranged(values: Sequence[float], digits: int) -> str:
+    """Write a median and, in brackets, the range."""
+    middle, low, high = (f"{f(values):,.{digits}f}" for f in (statistics.median, min, max))
+    return f"{middle} ({low}–{high})" if len(values) > 1 else middle  # noqa: RUF001  (a range takes an en dash)
+
+
+def ratios(seconds: dict[str, list[float]], name: str) -> list[float]:
+    """Return how many times as fast as an engine minisbert was, round by round."""
+    return [theirs / ours for theirs, ours in zip(seconds[name], seconds["minisbert"], strict=True)]
+
+
+def rates(entry: Found, name: str) -> list[float]:
+    """Return texts a second, round by round."""
+    return [entry["texts"] / taken for taken in entry["seconds"][name]]
+
+
+def shares(entry: Found) -> list[float]:
+    """Return minisbert's share of the machine's ceiling in per cent, round by round."""
+    pairs = zip(entry["seconds"]["minisbert"], entry["ceiling"], strict=True)
+    return [100 * entry["gflop"] / taken / most for taken, most in pairs]
+
+
+def turn_medians(entry: Found) -> dict[str, list[float]]:
+    """Return the median of each turn of a latency measurement."""
+    return {
+        name: [float(value) for value in np.median(np.reshape(taken, (-1, entry["turn"])), axis=1)]
+        for name, taken in entry["seconds"].items()
+    }
+
+
+# --- Tables -----------------------------------------------------------------------------------------------
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    head = list(head)
+    lines = [head, ["---"] * len(head), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def peers(entries: Iterable[Found]) -> list[str]:
+    """Return the engines beside minisbert, in the order of `TITLES`."""
+    measured = {name for entry in entries for name in entry["seconds"]}
+    return [name for name in TITLES if name in measured and name != "minisbert"]
+
+
+def speed_table(model: Found) -> str:
+    """Return sentences a second, the ratios, and the share of the ceiling, for each kind of text."""
+    entries = {KINDS[task]: entry for task, entry in model.get("throughput", {}).items()}
+    if model.get("avx2"):
+        entries["of all kinds, AVX2 only"] = model["avx2"]
+    names = peers(entries.values())
+    head = ["texts", "a second", *(f"÷ {TITLES[name]}" for name in names), "% of the ceiling"]
+    rows = []
+    for kind, entry in entries.items():
+        texts = f"{entry['texts']:,} {kind}, {entry['tokens']:.0f} tokens"
+        times = [ranged(ratios(entry["seconds"], n), 2) if n in entry["seconds"] else "" for n in names]
+        rows.append([texts, ranged(rates(entry, "minisbert"), 0), *times, ranged(shares(entry), 0)])
+    return table(head, rows)
+
+
+def alone_table(model: Found) -> str:
+    """Return the time that one text takes, and the errors: a column for each engine."""
+    entries, wrong = model.get("latency", {}), model.get("errors", {})
+    measured = [*wrong, *(name for entry in entries.values() for name in entry["seconds"])]
+    names = [name for name in TITLES if name in measured]
+    rows = [row for kind, entry in entries.items() for row in latency_rows(kind, entry, names)]
+    for kind in ("largest", "mean") if wrong else ():
+        row = (f"{wrong[name][kind]:.1e}" for name in names)
+        rows.append([f"{kind} error of a component, {wrong['texts']} texts", *row])
+    return table(["", *(TITLES[name] for name in names)], rows) if rows else ""
+
+
+def latency_rows(kind: str, entry: Found, names: list[str]) -> Iterator[list[str]]:
+    what = f"{kind} alone, {entry['tokens']:.0f} tokens"
+    for q in (50, 99):
+        values = (1e3 * float(np.percentile(entry["seconds"][name], q)) for name in names)
+        yield [f"{what}: p{q}, ms", *(f"{value:.2f}" for value in values)]
+    medians = turn_medians(entry)
+    yield [f"{what}: ÷ minisbert", "1", *(ranged(ratios(medians, name), 2) for name in names[1:])]
+
+
+def facts_table(model: Found) -> str:
+    """Return what was measured of minisbert alone: threads, new processes, memory."""
+    rows = [*threads_rows(model), *start_rows(model), *memory_rows(model)]
+    return table(["minisbert", ""], rows) if rows else ""
+
+
+def threads_rows(model: Found) -> list[list[str]]:
+    if "threads" not in model:
+        return []
+    found = model["threads"]
+    faster = [
+        one / every for one, every in zip(found["seconds"]["one"], found["seconds"]["all"], strict=True)
+    ]
+    top = [every / one for one, every in zip(found["ceiling"]["one"], found["ceiling"]["all"], strict=True)]
+    what = f"{found['threads']} threads ÷ 1 thread, texts of all kinds; the ceiling likewise"
+    return [[what, f"{ranged(faster, 2)}; {ranged(top, 2)}"]]
+
+
+def start_rows(model: Found) -> list[list[str]]:
+    if "start" not in model:
+        return []
+    warm, empty = (ranged(model["start"][kind], 2) for kind in ("warm", "empty"))
+    return [
+        ["a new process, from its start to the first vector, s", warm],
+        ["the same where the kernels have yet to be compiled, s", empty],
+    ]
+
+
+def memory_rows(model: Found) -> list[list[str]]:
+    rows = []
+    for count, found in model.get("memory", {}).items():
+        what = f"peak memory, {int(count):,} texts of all kinds, MB"
+        rows.append([what, f"{found['peak']:,.0f}, of which vectors {found['vectors']:,.0f}"])
+    if len(rows) == 2:
+        few, many = model["memory"].values()
+        growth = many["peak"] - few["peak"]
+        beyond = growth - (many["vectors"] - few["vectors"])
+        rows.append(["growth from the one to the other; beyond the vectors", f"{growth:,.0f}; {beyond:,.0f}"])
+    return rows
+
+
+def curves_table(model: Found) -> str:
+    """Return the points of both curves: texts a second, and the ratios."""
+    if "curves" not in model:
+        return ""
+    found = model["curves"]
+    names = peers(found["counts"])
+    rows = []
+    for entry in (*found["counts"], *found["lengths"]):
+        texts = f"{entry['texts']:,} of {entry['tokens']:.0f} tokens"
+        times = (ranged(ratios(entry["seconds"], name), 2) for name in names)
+        rows.append([texts, ranged(rates(entry, "minisbert"), 0), *times])
+    return table(["rising counts and lengths", "a second", *(f"÷ {TITLES[name]}" for name in names)], rows)
