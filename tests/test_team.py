@@ -68,7 +68,7 @@ def test_an_error_gives_the_helpers_back() -> None:
 def test_job_numbers_start_again_before_they_overflow() -> None:
     packed, x = weights()
     expected = jit.linear(x, packed)
-    team._board().numbers[team.TICKET] = 0x3FFFFFFE << 32
+    team._board().numbers[team.TICKET] = 0x3FFFFE << 2 * team.BITS
     for _ in range(5):
         np.testing.assert_array_equal(jit.linear(x, packed), expected)
 
@@ -146,16 +146,15 @@ print(codes)
 def test_a_helper_that_comes_late_takes_nothing_of_the_next_job() -> None:
     """Its owner is writing the arguments of a large job when a helper turns up for the small one before."""
     board, kernels = team.Board(), machine.kernels()
-    for unit in (0, 1):  # the old job has a unit left, or none
+    for left in (0, 1):  # units of the old job
         job = 7
-        board.numbers[team.TICKET] = job << 32 | unit
-        board.numbers[team.UNITS] = 1
-        kernels.close(board.address)
-        board.numbers[team.UNITS] = 100  # with arguments of 0: taking a unit would read from address 0
+        board.numbers[team.TICKET] = job << 2 * team.BITS | left
+        kernels.close(board.address)  # now come the arguments, which are 0: a unit would read from address 0
+        closed = int(board.numbers[team.TICKET])
         kernels.work(board.address, job, 1)
-        kernels.work(board.address, int(board.numbers[team.TICKET]) >> 32, 1)  # or for the closed one
+        kernels.work(board.address, closed >> 2 * team.BITS, 1)  # or for the closed one
         assert board.numbers[team.FINISHED] == 0
-        assert int(board.numbers[team.TICKET]) & 0xFFFFFFFF == team.CLOSED
+        assert int(board.numbers[team.TICKET]) == closed
 
 
 @pytest.mark.skipif(

@@ -5,14 +5,16 @@ a chain of some forty operations of 20 to 100 microseconds each. Handing parts o
 longer than they do. So a helper thread watches, without the interpreter lock, a *board* in memory:
 
 - Whoever runs an operation first writes a *closed* ticket, with a new job number and no units to take. Then come its
-  arguments, and at last the open ticket: another job number, and next to it the number of the next unit of work, 0
-  (a unit is one panel, or a few heads of one sentence).
-- Owner and helper take units by raising the unit number with an atomic compare-and-swap. It fails if the ticket is no
-  longer that of the job that was seen, so a helper that comes late takes nothing: while arguments are being written,
-  no ticket that anybody has seen open is there any more.
+  arguments, and at last the open ticket: another job number, and next to it the first and the last of the units that
+  nobody has taken (a unit is one panel, or a few heads of one sentence).
+- Helpers take units from the front and the owner from the back, by an atomic compare-and-swap of the ticket. It fails
+  if the ticket is no longer that of the job that was seen, so a helper that comes late takes nothing: while arguments
+  are being written, no ticket that anybody has seen open is there any more.
 - They take a quarter of what is left, and at the end one unit: neighbouring panels are neighbours in memory, and what
   a thread asks memory for ahead of time should be its own. The quarters shrink, so all are done at about the same time.
 - The owner goes on when as many units are finished as there are. If the helper sleeps, the owner has done them all.
+- While a helper waits for the next job, it asks memory for the weights of the next multiply: they lie behind those of
+  the last one, as layers are packed one after the other, and the helper will begin with the first of them.
 
 Without a helper the owner does the same on a board that nobody else looks at: there is one way to run an operation.
 Which thread computes a unit makes no difference to its bits. `minisbert.kernels.team` keeps boards and helpers.
@@ -34,20 +36,23 @@ from minisbert.kernels.gemm import multiply_panel
 from minisbert.kernels.shape import COLUMNS
 from minisbert.kernels.team import (
     ARGUMENTS,
-    CLOSED,
+    BITS,
     FINISHED,
     GROUPS,
     KIND,
+    MOST,
     MULTIPLY,
     NUMBER_OF_ARGUMENTS,
     STOP,
     TICKET,
-    UNITS,
 )
 
 # So many looks, each about a nanosecond, before a waiting thread lets others have its processor. The next job comes
 # soon as a rule; a unit that is not finished soon may be that of a thread that waits for this processor.
 JOB_PATIENCE, UNIT_PATIENCE = 100_000, 20_000
+HEAD_START = (
+    1 << 19
+)  # bytes: what a waiting helper asks for at most, a quarter of a common second-level cache
 
 # --- Memory that several threads look at ------------------------------------------------------------------
 
@@ -99,6 +104,20 @@ def swap(_typing: Any, address: Any, expected: Any, value: Any) -> Any:
 
 
 @intrinsic
+def ask_for(_typing: Any, address: Any) -> Any:
+    """Ask for a cache line that may be read soon, into the second-level cache; any address will do."""
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+        prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
+        b.call(prefetch, [b.inttoptr(arguments[0], byte), number(0), number(2), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), emit
+
+
+@intrinsic
 def let_others_run(_typing: Any) -> Any:
     """Let another thread have this processor; the one waited for may need it."""
 
@@ -117,17 +136,8 @@ def let_others_run(_typing: Any) -> Any:
 @part
 def do_multiply(unit: int, a: Any) -> None:
     """Do one panel; the arguments are those that `team.linear` gives."""
-    N, K, width, x, panels, bias, residual, activation, y = (
-        a[0],
-        a[1],
-        a[2],
-        a[3],
-        a[4],
-        a[5],
-        a[6],
-        a[7],
-        a[8],
-    )
+    N, K, width, x, panels = a[0], a[1], a[2], a[3], a[4]
+    bias, residual, activation, y = a[5], a[6], a[7], a[8]
     panel = panels + unit * K * COLUMNS * 4
     multiply_panel(N, K, width, x, panel, bias, residual, activation, y, unit)
 
@@ -135,16 +145,8 @@ def do_multiply(unit: int, a: Any) -> None:
 @part
 def do_attend(unit: int, a: Any, slot: int) -> None:
     """Do one group of heads of one sentence; the arguments are those that `team.attention` gives."""
-    D, num_heads, qkv, offsets, bias, span, context, room = (
-        a[0],
-        a[1],
-        a[2],
-        a[3],
-        a[4],
-        a[5],
-        a[6],
-        a[7] + slot * a[8],
-    )
+    D, num_heads, qkv, offsets = a[0], a[1], a[2], a[3]
+    bias, span, context, room = a[4], a[5], a[6], a[7] + slot * a[8]
     s, g = unit // GROUPS, unit % GROUPS
     ends = longs_at(offsets + s * 8)
     first, T = ends[0], ends[1] - ends[0]
@@ -155,27 +157,29 @@ def do_attend(unit: int, a: Any, slot: int) -> None:
 @kernel("i8", "i8", "i8")
 def work(address: int, job: int, slot: int) -> None:
     """Take units of a job until there are none left, or until the ticket is that of another job."""
-    board = longs_at(address)
-    units, arguments = board[UNITS], longs_at(address + 8 * ARGUMENTS)
+    board, arguments = longs_at(address), longs_at(address + 8 * ARGUMENTS)
     while True:
         ticket = read(address + 8 * TICKET)
-        unit = ticket & 0xFFFFFFFF
-        if ticket >> 32 != job or unit >= units:
+        first, last = ticket >> BITS & MOST, ticket & MOST
+        if ticket >> 2 * BITS != job or first == last:
             return
-        count = max(1, (units - unit) // 4)
-        if swap(address + 8 * TICKET, ticket, ticket + count):
-            for taken in range(unit, unit + count):
+        count = max(1, (last - first) // 4)
+        start, left = first, ticket + (count << BITS)
+        if slot == 0:  # the owner
+            start, left = last - count, ticket - count
+        if swap(address + 8 * TICKET, ticket, left):
+            for unit in range(start, start + count):
                 if board[KIND] == MULTIPLY:  # and the arguments: all stays as it is while units are taken
-                    do_multiply(taken, arguments)
+                    do_multiply(unit, arguments)
                 else:
-                    do_attend(taken, arguments, slot)
+                    do_attend(unit, arguments, slot)
             add(address + 8 * FINISHED, count)
 
 
 @part
 def next_job(address: int) -> int:
     """Return a number that the last few million tickets did not have."""
-    return ((read(address + 8 * TICKET) >> 32) + 1) & 0x3FFFFFFF
+    return ((read(address + 8 * TICKET) >> 2 * BITS) + 1) & 0x3FFFFF
 
 
 @part
@@ -190,7 +194,7 @@ def rest(looks: int, patience: int) -> int:
 @kernel("i8")
 def close(address: int) -> None:
     """Let nobody take a unit any more; now the next job can be written."""
-    write(address + 8 * TICKET, next_job(address) << 32 | CLOSED)
+    write(address + 8 * TICKET, next_job(address) << 2 * BITS)
 
 
 @kernel("i8", "i8", "i8", "i8")
@@ -198,25 +202,39 @@ def post(address: int, kind: int, units: int, arguments: int) -> None:
     """Publish a job of so many units, work on it, and wait until all of it is done."""
     close((address,))
     board, given = longs_at(address), longs_at(arguments)
-    board[UNITS], board[KIND] = units, kind
+    board[KIND] = kind
     for i in range(NUMBER_OF_ARGUMENTS):
         board[ARGUMENTS + i] = given[i]
     write(address + 8 * FINISHED, 0)
     job = next_job(address)
-    write(address + 8 * TICKET, job << 32)
+    write(address + 8 * TICKET, job << 2 * BITS | units)
     work((address, job, 0))
     looks = 0
     while read(address + 8 * FINISHED) < units:
         looks = rest(looks, UNIT_PATIENCE)
 
 
+@part
+def end_of_weights(board: Any) -> int:
+    """Return the address behind the panels of the multiply that is on the board, if that is what is there."""
+    K, width, panels = board[ARGUMENTS + 1], board[ARGUMENTS + 2], board[ARGUMENTS + 4]
+    return panels + (width + COLUMNS - 1) // COLUMNS * COLUMNS * K * 4
+
+
 @kernel("i8", "i8")
 def watch(address: int, slot: int) -> None:
     """Work on every job that appears on the board, until the stop sign does."""
-    seen, looks = -1, 0
+    board = longs_at(address)
+    seen, looks, ahead, end = -1, 0, 0, 0
     while read(address + 8 * STOP) == 0:
-        job = read(address + 8 * TICKET) >> 32
+        job = read(address + 8 * TICKET) >> 2 * BITS
         if job != seen:
             work((address, job, slot))
             seen, looks = job, 0
+            if board[KIND] == MULTIPLY:
+                ahead = end_of_weights(board)
+                end = ahead + HEAD_START
+        elif ahead < end:
+            ask_for(ahead)
+            ahead += 64
         looks = rest(looks, JOB_PATIENCE)

@@ -16,9 +16,11 @@ __all__ = ["helpers", "post", "room"]
 
 # Places on a board. Ticket, count of finished units and stop sign are written by several threads: each has a cache
 # line, eight numbers, of its own.
-TICKET, FINISHED, STOP, UNITS, KIND, ARGUMENTS, BOARD = 0, 8, 16, 24, 25, 26, 40
+TICKET, FINISHED, STOP, KIND, ARGUMENTS, BOARD = 0, 8, 16, 24, 25, 40
 NUMBER_OF_ARGUMENTS = 9
-CLOSED = 0xFFFFFFFF  # the number of a unit that no job has
+# A ticket is a job's number and the first and the last unit that nobody has taken, so many bits each.
+BITS = 20
+MOST = (1 << BITS) - 1
 MULTIPLY, ATTEND = 0, 1  # kinds of jobs
 # So many parts the heads of a sentence are shared out in: enough for a few threads, few enough to set up quickly.
 GROUPS = 4
