@@ -13,7 +13,7 @@ import pytest
 import cross_checkpoints
 import minisbert
 import texts
-from conftest import FP32_MARGIN, largest
+from conftest import largest
 
 pytest.importorskip("torch", reason="torch is not installed: python tools/dev.py test --parity installs it")
 reference = pytest.importorskip(
@@ -21,6 +21,7 @@ reference = pytest.importorskip(
 )
 
 SCORE_TOLERANCE = 2e-6
+MEAN_MARGIN = 1.5
 
 
 @pytest.fixture(scope="module", params=[*cross_checkpoints.TINY, *cross_checkpoints.FAMILIES, "full size"])
@@ -73,11 +74,13 @@ def test_scores_and_ranks(
     theirs, exact = expected
     found = minisbert.load_cross_encoder(folder, backend=backend).predict(pairs, truncation="silent")
     assert (found.shape, found.dtype) == (theirs.shape, theirs.dtype)
-    ours, torch_error = largest(found - exact), largest(theirs - exact)
-    print(f"{folder.name}, {backend}: from torch {largest(found - theirs):.1e}, from float64 {ours:.1e}, "
-          f"torch float32 from float64 {torch_error:.1e}")  # fmt: skip
+    ours, torch_error = np.abs(found - exact), np.abs(theirs - exact)
+    print(f"{folder.name}, {backend}: from torch {largest(found - theirs):.1e}; from float64 {ours.max():.1e}, "
+          f"torch {torch_error.max():.1e}; means {ours.mean():.1e}, {torch_error.mean():.1e}")  # fmt: skip
     assert largest(found - theirs) <= SCORE_TOLERANCE
-    assert ours <= max(FP32_MARGIN * torch_error, SCORE_TOLERANCE / 2)
+    assert ours.max() <= SCORE_TOLERANCE
+    # The largest of two hundred errors wanders; their mean must not, though it too is a matter of a few roundings.
+    assert ours.mean() <= MEAN_MARGIN * torch_error.mean()
     np.testing.assert_array_equal(*(np.argsort(scores, axis=0, kind="stable") for scores in (found, theirs)))
 
 
