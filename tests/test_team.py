@@ -111,6 +111,20 @@ def test_child_processes(method: str) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_joblib(backend: str) -> None:
+    """In a process of its own: joblib's worker processes live on, and would be found by other tests."""
+    code = f"""
+import joblib, numpy, minisbert
+encoder = minisbert.load({str(DATA / "tiny-bert")!r}, num_threads=2)
+texts = [f"sentence {{i}}" for i in range(12)]
+expected = encoder.encode(texts)
+found = joblib.Parallel(n_jobs=2, backend={backend!r})(joblib.delayed(encoder.encode)(text) for text in texts)
+assert numpy.array_equal(found, expected)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=180)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
 def test_a_fork_while_the_helpers_are_at_work() -> None:
     """As with a server that loads the model and then forks its workers: in a process of its own."""
