@@ -13,7 +13,6 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
 import coverage_cases
 import coverage_report
-import readme
 from coverage_cases import DTYPES, FULL_SIZE, LAYOUTS, POOLINGS, Case
 
 from conftest import DATA, TINY
@@ -136,32 +135,6 @@ def test_a_row_within_all_bounds_misses_none() -> None:
     assert coverage_report.misses(ROW) == []
     assert coverage_report.misses({**ROW, "unit": False, "numba": 1.9e-6}) == []
     assert "MISSED" not in coverage_report.line(ROW)
-
-
-# --- The README -------------------------------------------------------------------------------------------
-
-PAGE = "before\n<!-- coverage: start -->\nold\n<!-- coverage: end -->\nafter\n"
-
-
-def test_only_what_stands_between_the_markers_is_replaced(tmp_path: Path) -> None:
-    path = tmp_path / "README.md"
-    path.write_text("caf\u00e9 " + PAGE, encoding="utf-8")
-    for _ in range(2):
-        readme.rewrite(path, "coverage", "| new |\n")
-        assert path.read_text(encoding="utf-8") == "caf\u00e9 " + PAGE.replace("\nold\n", "\n\n| new |\n\n")
-
-
-@pytest.mark.parametrize(
-    "page",
-    ["", "<!-- coverage: start -->", PAGE + PAGE, "<!-- coverage: end --> <!-- coverage: start -->",
-     PAGE.replace("coverage", "benchmark")],
-)  # fmt: skip
-def test_missing_markers_are_named_and_the_file_is_left_alone(tmp_path: Path, page: str) -> None:
-    path = tmp_path / "README.md"
-    path.write_text(page)
-    with pytest.raises(ValueError, match=r"README.md: expected the lines <!-- coverage: start --> and"):
-        readme.rewrite(path, "coverage", "new")
-    assert path.read_text() == page
 
 
 def test_a_result_can_be_stored() -> None:

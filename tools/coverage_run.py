@@ -1,6 +1,6 @@
 """Compare minisbert with sentence-transformers on every kind of checkpoint that it reads.
 
-    python tools/dev.py coverage [--readme] [--json FILE]
+    python tools/dev.py coverage [--json FILE] [--readme]
 
 Each row is a checkpoint, made in a temporary folder: `coverage_cases.py` says which. The reference runs in float64
 on the same weights, each text alone. minisbert is compared with it in float64, and in float32 on both backends; and
@@ -153,22 +153,18 @@ def main() -> int:
     add("--only", nargs="+", choices=FAMILIES, metavar="FAMILY", help=f"some of {', '.join(FAMILIES)}")
     add("--from", dest="stored", type=Path, metavar="FILE", help="show a stored result instead")
     add("--json", type=Path, metavar="FILE", help="write every row")
-    add("--readme", action="store_true", help="rewrite the README's table")
+    readme.add_option(parser)
     args = parser.parse_args()
-    if args.readme:  # missing markers are to be known now, not in ten minutes
-        try:
-            readme.with_block(readme.README.read_text(encoding="utf-8"), report.NAME, "")
-        except ValueError as wrong:
-            parser.error(f"{readme.README}: {wrong}")
-        if args.only:
-            parser.error("--readme is for all families: leave out --only")
+    if args.readme and args.only:
+        parser.error("--readme is for all families: leave out --only")
+    readme.check(parser, args.readme, report.NAME)
     found = json.loads(args.stored.read_text()) if args.stored else run(args.only or list(FAMILIES))
     block = report.markdown(found)
     print(block)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1))
     if args.readme:
-        readme.rewrite(readme.README, report.NAME, block)
+        readme.rewrite(args.readme, report.NAME, block)
     missed = [miss for row in found["rows"] for miss in report.misses(row)]
     print(*missed, sep="\n")
     return 1 if missed else 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-__all__ = ["README", "rewrite", "with_block"]
+__all__ = ["README", "add_option", "check", "rewrite", "with_block"]
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -26,15 +27,20 @@ def with_block(text: str, name: str, block: str) -> str:
 
 
 def rewrite(path: Path, name: str, block: str) -> None:
-    """Replace the block of that name in a file.
+    """Replace the block of that name in a file, or raise ValueError as `with_block`."""
+    path.write_text(with_block(path.read_text(encoding="utf-8"), name, block), encoding="utf-8")
 
-    Raises
-    ------
-    ValueError
-        If the markers are not there: the message names the file.
-    """
+
+def add_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--readme [FILE]``."""
+    what = "rewrite the README's tables"
+    parser.add_argument("--readme", nargs="?", type=Path, const=README, metavar="FILE", help=what)
+
+
+def check(parser: argparse.ArgumentParser, path: Path | None, name: str) -> None:
+    """Stop if a file that is to be rewritten has no markers: that is to be known now, not in ten minutes."""
     try:
-        whole = with_block(path.read_text(encoding="utf-8"), name, block)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    path.write_text(whole, encoding="utf-8")
+        if path is not None:
+            with_block(path.read_text(encoding="utf-8"), name, "")
+    except (OSError, ValueError) as error:
+        parser.error(f"--readme {path}: {error}")
