@@ -84,7 +84,7 @@ def build_xlm_roberta(folder: Path) -> None:
     weights["lm_head.bias"] = np.ones(config["vocab_size"], np.float32)
     weights["lm_head.layer_norm.weight"] = np.ones(24, np.float32)
     _write(folder, config, weights, tokenizer, "XLMRobertaTokenizer", "<unk>")
-    _split(folder)
+    split(folder)
 
 
 def build_camembert(folder: Path) -> None:
@@ -94,14 +94,7 @@ def build_camembert(folder: Path) -> None:
     config = {**_ROBERTA, "model_type": "camembert", "architectures": ["CamembertModel"], "bos_token_id": 5,
               "eos_token_id": 6, "vocab_size": len(tokenizer["model"]["vocab"]), "hidden_act": "relu"}  # fmt: skip
     _write(folder, config, _weights(config, 13, gain=1.7), tokenizer, "CamembertTokenizer", "<unk>")
-    inner = folder / "0_Transformer"
-    inner.mkdir(exist_ok=True)
-    for name in ("config.json", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json",
-                 "model.safetensors"):  # fmt: skip
-        (folder / name).replace(inner / name)
-    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    modules[0]["path"] = inner.name
-    write_json(folder / "modules.json", modules)
+    move_transformer(folder)
 
 
 def build_distilbert(folder: Path, minilm: Path) -> None:
@@ -308,7 +301,19 @@ def _write(
     write_json(folder / "tokenizer_config.json", settings)
 
 
-def _split(folder: Path) -> None:
+def move_transformer(folder: Path) -> None:
+    """Give the transformer a folder of its own, as the first versions of sentence-transformers did."""
+    inner = folder / "0_Transformer"
+    inner.mkdir(exist_ok=True)
+    for name in ("config.json", "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json",
+                 "model.safetensors"):  # fmt: skip
+        (folder / name).replace(inner / name)
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    modules[0]["path"] = inner.name
+    write_json(folder / "modules.json", modules)
+
+
+def split(folder: Path) -> None:
     """Save the weights in two files with an index instead of one."""
     from safetensors.numpy import load_file
 

@@ -106,35 +106,6 @@ def test_the_tables_can_be_made_from_the_stored_result() -> None:
     assert report.markdown(json.loads(json.dumps(RESULT))) == report.markdown(RESULT)
 
 
-# --- The README -------------------------------------------------------------------------------------------
-
-
-def test_the_block_between_the_markers_is_replaced_and_nothing_else() -> None:
-    before, after = "# Title\n\nText.\n\n", "\n\nMore | text |.\n"
-    text = f"{before}{report.START}\nold\n{report.END}{after}"
-    once = report.with_block(text, report.markdown(RESULT))
-    assert once.startswith(before + report.START)
-    assert once.endswith(report.END + after)
-    assert "old" not in once
-    assert "| 1,200 titles, 13 tokens |" in once
-    assert report.with_block(once, report.markdown(RESULT)) == once
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "nothing",
-        report.START,
-        report.END,
-        f"{report.END} {report.START}",
-        f"{report.START} {report.END} {report.START} {report.END}",
-    ],
-)
-def test_markers_that_are_not_there_once_in_order_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="once each and in this order"):
-        report.with_block(text, "block")
-
-
 # --- The texts --------------------------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import plot
+import readme
 import report
 from engines import ENGINES, make, reference_vectors
 from measure import curves, errors, latency, scaling, throughput
@@ -40,7 +41,6 @@ import texts as parity_texts
 from minisbert.kernels.shape import LANES
 from minisbert.threads import resolve_num_threads
 
-README = Path(__file__).resolve().parents[1] / "README.md"
 PACKAGES = ("numpy", "numba", "torch", "sentence-transformers", "onnxruntime", "openvino")
 PARTS = ("errors", "throughput", "latency", "threads", "start", "avx2")
 MEMORY_COUNTS = (10_000, 100_000)
@@ -166,17 +166,13 @@ def parse() -> argparse.Namespace:
     add("--from", dest="results", nargs="+", type=Path, metavar="FILE", help="show stored results instead")
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
     add("--plot", type=Path, metavar="FILE.png", help="draw the curves")
-    add("--readme", nargs="?", type=Path, const=README, metavar="FILE", help="rewrite the README's tables")
+    readme.add_option(parser)
     args = parser.parse_args()
     if args.plot and not (args.curves or args.results):
         parser.error("--plot needs --curves, or --from a run that had it")
     if args.memory and not Path("/proc/self/status").exists():
         parser.error("--memory reads /proc, which only Linux has")
-    if args.readme:  # missing markers are to be known now, not in ten minutes
-        try:
-            report.with_block(args.readme.read_text(encoding="utf-8"), "")
-        except (OSError, ValueError) as error:
-            parser.error(f"--readme {args.readme}: {error}")
+    readme.check(parser, args.readme, report.NAME)
     return args
 
 
@@ -188,8 +184,7 @@ def main() -> None:
     if args.json:
         args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     if args.readme:
-        whole = report.with_block(args.readme.read_text(encoding="utf-8"), tables)
-        args.readme.write_text(whole, encoding="utf-8")
+        readme.rewrite(args.readme, report.NAME, tables)
     if args.plot:
         plot.draw(found, args.plot)
 

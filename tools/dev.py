@@ -270,6 +270,10 @@ def bench(arguments: list[str]) -> int:
     return run(prepare_parity("bench"), str(ROOT / "tools" / "bench.py"), *arguments)
 
 
+def coverage(arguments: list[str]) -> int:
+    return run(prepare_parity(), str(ROOT / "tools" / "coverage_run.py"), *arguments)
+
+
 def fuzz(arguments: list[str]) -> int:
     return run(prepare_plain(), str(ROOT / "tools" / "fuzz.py"), *arguments)
 
@@ -287,11 +291,12 @@ examples:
   python tools/dev.py test -k pooling            run the tests; pytest's own arguments work
   python tools/dev.py test --parity              ... with torch and sentence-transformers beside it
   python tools/dev.py check                      ruff check, ruff format --check, mypy --strict
+  python tools/dev.py coverage                   every kind of checkpoint beside the reference: ten minutes
   python tools/dev.py fuzz --count 20000         load damaged checkpoints: any fault but our own exceptions?
   python tools/dev.py bench --help               time minisbert beside its peers
   python tools/dev.py ladder                     time the matrix multiply, rung by rung
 
-On Linux PyPI's torch brings CUDA along, several GB. For the small CPU build, before --parity or bench:
+On Linux PyPI's torch brings CUDA along, several GB. For the small CPU build, before --parity, bench or coverage:
   export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
 """
 
@@ -313,11 +318,16 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("check", help="lint, formatting and types")
     commands.add_parser("bench", help="run the benchmarks; arguments go to tools/bench.py", add_help=False)
     commands.add_parser(
+        "coverage",
+        help="compare on every kind of checkpoint; arguments go to tools/coverage_run.py",
+        add_help=False,
+    )
+    commands.add_parser(
         "fuzz", help="load damaged checkpoints; arguments go to tools/fuzz.py", add_help=False
     )
     commands.add_parser("ladder", help="from three loops to the matrix multiply, each rung timed")
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in {"test", "bench", "fuzz"}:
+    if rest and args.command not in {"test", "bench", "coverage", "fuzz"}:
         parser.error(f"{args.command} takes no argument {rest[0]}")
     return args, rest
 
@@ -330,6 +340,7 @@ def main(argv: list[str]) -> int:
         "test": lambda: test(args.parity, rest),
         "check": check,
         "bench": lambda: bench(rest),
+        "coverage": lambda: coverage(rest),
         "fuzz": lambda: fuzz(rest),
         "ladder": ladder,
     }

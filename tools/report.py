@@ -13,26 +13,11 @@ from typing import Any
 import numpy as np
 from engines import TITLES
 
-__all__ = ["END", "START", "markdown", "ratios", "with_block"]
+__all__ = ["NAME", "markdown", "ratios"]
 
-START, END = "<!-- benchmark: start -->", "<!-- benchmark: end -->"
+NAME = "benchmark"  # of the README's markers
 KINDS = {"paragraphs": "paragraphs", "titles": "titles", "code": "functions of code", "mixed": "of all kinds"}
 Found = dict[str, Any]
-
-
-def with_block(text: str, block: str) -> str:
-    """Return a text with what stands between the two markers replaced.
-
-    Raises
-    ------
-    ValueError
-        If the markers are not there, once each and in order.
-    """
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(START) > text.index(END):
-        raise ValueError(f"expected the lines {START} and {END}, once each and in this order")
-    before, rest = text.split(START)
-    _, after = rest.split(END)
-    return f"{before}{START}\n\n{block.strip()}\n\n{END}{after}"
 
 
 def markdown(found: Found) -> str:
