@@ -19,12 +19,11 @@ from numba.core.cpu_options import FastMathOptions
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from minisbert.kernels.machine import Compiled
-
 __all__ = ["COMPILED", "doubles_at", "floats_at", "kernel", "longs_at", "part", "scratch"]
 
 
-COMPILED: list[Compiled] = []
+# Of each kernel: its name, the types of its arguments, what the machine code calls it, and the code.
+COMPILED: list[tuple[str, list[str], str, bytes]] = []
 
 # For the parts of a kernel: put in their place before anything is compiled, instead of compiled by themselves and then
 # once more as a part of every caller. It halves the time that compiling takes.
@@ -43,9 +42,7 @@ def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[
         contexts = cpu_target.typing_context, cpu_target.target_context
         result = compiler.compile_extra(*contexts, function, kinds, types.void, flags, {})
         symbol = result.fndesc.llvm_func_name
-        COMPILED.append(
-            Compiled(function.__name__, list(arguments), symbol, result.library._get_compiled_object())
-        )
+        COMPILED.append((function.__name__, list(arguments), symbol, result.library._get_compiled_object()))
         return _caller(symbol, kinds)
 
     return compile_

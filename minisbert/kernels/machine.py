@@ -52,11 +52,12 @@ def _compile() -> list[Compiled]:
         import_module(f"minisbert.kernels.{name}")  # which compiles them
     from minisbert.kernels.compiler import COMPILED
 
+    compiled = [Compiled(*kernel) for kernel in COMPILED]
     place = file()
     if place is not None:
         with suppress(OSError):  # a full disk, say: the kernels work all the same
-            _write(place, _pack(COMPILED))
-    return COMPILED
+            _write(place, _pack(compiled))
+    return compiled
 
 
 # --- Calling the code -------------------------------------------------------------------------------------
