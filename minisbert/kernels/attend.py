@@ -13,56 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.kernels.compiler import floats_at, part
+from minisbert.kernels.compiler import floats_at, kernel, part
 from minisbert.kernels.gemm import row_of_zeros, tile, zero
 from minisbert.kernels.shape import COLUMNS, QUERIES, ROWS
 from minisbert.kernels.simd import softmax
-
-
-@part
-def attend(
-    D: int,
-    num_heads: int,
-    T: int,
-    qkv: int,
-    bias: int,
-    span: int,
-    context: int,
-    start: int,
-    stop: int,
-    room: int,
-) -> None:
-    """Fill the part of `context` (T, D) that heads start to stop of one sentence make, of its qkv (T, 3D).
-
-    `room` is for the floats that `shape.attention_room` counts. Bias (H, span) is as in the definition; a span of 0
-    stands for none.
-    """
-    K = D // num_heads
-    key_panels, value_panels = (T + COLUMNS - 1) // COLUMNS, (K + COLUMNS - 1) // COLUMNS
-    zeros = row_of_zeros()
-    zero(zeros, COLUMNS)
-    keys = room
-    values = keys + key_panels * K * COLUMNS * 4
-    scores, width = values + value_panels * T * COLUMNS * 4, key_panels * COLUMNS
-    found = scores + QUERIES * width * 4
-    totals = floats_at(found + QUERIES * value_panels * COLUMNS * 4)
-    scale = np.float32(1 / math.sqrt(K))
-    for h in range(start, stop):
-        pack_keys(T, K, D, qkv + (D + h * K) * 4, keys)
-        pack_values(T, K, D, qkv + (2 * D + h * K) * 4, values)
-        for first in range(0, T, QUERIES):
-            count = min(QUERIES, T - first)
-            q = qkv + (first * 3 * D + h * K) * 4
-            multiply_panels(count, K, key_panels, q, 3 * D * 4, keys, zeros, scores)
-            for i in range(count):
-                row = scores + i * width * 4
-                if span > 0:
-                    add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, row)
-                totals[i] = softmax(row, T, scale)
-            multiply_panels(count, T, value_panels, scores, width * 4, values, zeros, found)
-            for i in range(count):
-                place = context + ((first + i) * D + h * K) * 4
-                scale_row(K, found + i * value_panels * COLUMNS * 4, totals[i], place)
 
 
 @part
@@ -112,7 +66,7 @@ def pack_values(T: int, K: int, D: int, v: int, values: int) -> None:
                 to[j] = 0
 
 
-@part
+@kernel(*["i8"] * 8)
 def multiply_panels(
     count: int, steps: int, panels: int, a: int, a_step: int, b: int, zeros: int, c: int
 ) -> None:
@@ -126,3 +80,49 @@ def multiply_panels(
             panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
             tile((height, a + row * a_step, a_step, panel, b_step, steps, to, c_step, zeros, zeros, 0, zeros))
             row += height
+
+
+@kernel(*["i8"] * 10)
+def attend(
+    D: int,
+    num_heads: int,
+    T: int,
+    qkv: int,
+    bias: int,
+    span: int,
+    context: int,
+    start: int,
+    stop: int,
+    room: int,
+) -> None:
+    """Fill the part of `context` (T, D) that heads start to stop of one sentence make, of its qkv (T, 3D).
+
+    `room` is for the floats that `shape.attention_room` counts. Bias (H, span) is as in the definition; a span of 0
+    stands for none.
+    """
+    K = D // num_heads
+    key_panels, value_panels = (T + COLUMNS - 1) // COLUMNS, (K + COLUMNS - 1) // COLUMNS
+    zeros = row_of_zeros()
+    zero(zeros, COLUMNS)
+    keys = room
+    values = keys + key_panels * K * COLUMNS * 4
+    scores, width = values + value_panels * T * COLUMNS * 4, key_panels * COLUMNS
+    found = scores + QUERIES * width * 4
+    totals = floats_at(found + QUERIES * value_panels * COLUMNS * 4)
+    scale = np.float32(1 / math.sqrt(K))
+    for h in range(start, stop):
+        pack_keys(T, K, D, qkv + (D + h * K) * 4, keys)
+        pack_values(T, K, D, qkv + (2 * D + h * K) * 4, values)
+        for first in range(0, T, QUERIES):
+            count = min(QUERIES, T - first)
+            q = qkv + (first * 3 * D + h * K) * 4
+            multiply_panels((count, K, key_panels, q, 3 * D * 4, keys, zeros, scores))
+            for i in range(count):
+                row = scores + i * width * 4
+                if span > 0:
+                    add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, row)
+                totals[i] = softmax(row, T, scale)
+            multiply_panels((count, T, value_panels, scores, width * 4, values, zeros, found))
+            for i in range(count):
+                place = context + ((first + i) * D + h * K) * 4
+                scale_row(K, found + i * value_panels * COLUMNS * 4, totals[i], place)

@@ -139,7 +139,7 @@ def do_multiply(unit: int, a: Any) -> None:
     N, K, width, x, panels = a[0], a[1], a[2], a[3], a[4]
     bias, residual, activation, y = a[5], a[6], a[7], a[8]
     panel = panels + unit * K * COLUMNS * 4
-    multiply_panel(N, K, width, x, panel, bias, residual, activation, y, unit)
+    multiply_panel((N, K, width, x, panel, bias, residual, activation, y, unit))
 
 
 @part
@@ -151,7 +151,8 @@ def do_attend(unit: int, a: Any, slot: int) -> None:
     ends = longs_at(offsets + s * 8)
     first, T = ends[0], ends[1] - ends[0]
     start, stop = g * num_heads // GROUPS, (g + 1) * num_heads // GROUPS
-    attend(D, num_heads, T, qkv + first * 3 * D * 4, bias, span, context + first * D * 4, start, stop, room)
+    qkv, context = qkv + first * 3 * D * 4, context + first * D * 4
+    attend((D, num_heads, T, qkv, bias, span, context, start, stop, room))
 
 
 @kernel("i8", "i8", "i8")

@@ -61,7 +61,7 @@ tile = kernel(*["i8"] * 12)(_tile_of_any_height())
 row_of_zeros, block, other_block = scratch(COLUMNS), scratch(ROWS * COLUMNS), scratch(ROWS * COLUMNS)
 
 
-@part
+@kernel("i8", "i8", "i8", "i8")
 def activate(c: int, c_step: int, height: int, code: int) -> None:
     """Apply an activation in place to a tile: `height` rows of COLUMNS floats at address c."""
     for i in range(height):
@@ -96,7 +96,7 @@ def zero(a: int, count: int) -> None:
         numbers[j] = 0
 
 
-@part
+@kernel(*["i8"] * 10)
 def multiply_panel(
     N: int, K: int, width: int, x: int, panel: int, bias: int, residual: int, activation: int, y: int, p: int
 ) -> None:
@@ -124,7 +124,7 @@ def multiply_panel(
             r, r_step = zeros, 0
         tile((height, a, K * 4, panel, b_step, K, c, c_step, bias + left * 4, r, r_step, zeros))
         if activation:
-            activate(c, c_step, height, activation)
+            activate((c, c_step, height, activation))
         if columns < COLUMNS:
             copy(edge, b_step, to, step, height, columns)
         row += height
