@@ -33,7 +33,9 @@ def test_the_block_between_the_markers_is_replaced_and_nothing_else(page: Path) 
 def test_other_blocks_stay(page: Path) -> None:
     page.write_text(PAGE + PAGE.replace("speed", "size"), encoding="utf-8")
     readme.rewrite(page, "size", "| new |")
-    assert page.read_text(encoding="utf-8") == PAGE + PAGE.replace("speed", "size").replace("| old |", "| new |")
+    assert page.read_text(encoding="utf-8") == PAGE + PAGE.replace("speed", "size").replace(
+        "| old |", "| new |"
+    )
 
 
 @pytest.mark.parametrize("text", WITHOUT)
