@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,12 +38,7 @@ def folder(
 
 @pytest.fixture(scope="module")
 def pairs() -> list[tuple[str, str]]:
-    """Two hundred pairs: half of them with edge cases, half of real texts."""
-    bits = random.Random(11)
-    edges = [text for text in texts.edge_texts() if len(text) < 1000]
-    real = texts.real_texts()
-    pairs = [(bits.choice(edges), bits.choice(edges + real)) for _ in range(100)]
-    return pairs + [(bits.choice(real), bits.choice(real)) for _ in range(100)]
+    return texts.pairs()
 
 
 def reference_model(folder: Path) -> Any:

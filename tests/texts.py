@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from pathlib import Path
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -60,6 +61,15 @@ def edge_texts() -> list[str]:
 def all_texts() -> list[str]:
     """Every text, edge cases first: the rows of ``minilm.npz``."""
     return [*edge_texts(), *real_texts()]
+
+
+def pairs() -> list[tuple[str, str]]:
+    """Two hundred pairs for cross-encoders: half of them with edge cases, half of real texts."""
+    bits = random.Random(11)
+    edges = [text for text in edge_texts() if len(text) < 1000]
+    real = real_texts()
+    odd = [(bits.choice(edges), bits.choice(edges + real)) for _ in range(100)]
+    return odd + [(bits.choice(real), bits.choice(real)) for _ in range(100)]
 
 
 def fingerprint(texts: list[str]) -> str:

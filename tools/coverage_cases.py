@@ -17,7 +17,10 @@ import pipelines
 import texts
 from pipelines import NORMALIZE, Spec
 
-TINY = {
+# The families, by the checkpoints of tests/data, and two of full size.
+MINILM, ROBERTA = "all-MiniLM-L6-v2", "full-size-roberta"
+FULL_SIZE = (MINILM, ROBERTA)
+TITLES = {
     "tiny-bert": "BERT",
     "tiny-multilingual": "BERT with a Unigram tokenizer",
     "tiny-roberta": "RoBERTa",
@@ -26,9 +29,9 @@ TINY = {
     "tiny-distilbert": "DistilBERT",
     "tiny-electra": "ELECTRA",
     "tiny-mpnet": "MPNet",
+    MINILM: "all-MiniLM-L6-v2",
+    ROBERTA: "RoBERTa of full size",
 }
-MINILM, ROBERTA = "all-MiniLM-L6-v2", "RoBERTa of full size"
-FULL_SIZE = (MINILM, ROBERTA)
 
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
@@ -91,9 +94,9 @@ class Case:
     dtype: str = "float32"
 
     @property
-    def unit(self) -> bool:
-        """Whether the vectors have length 1."""
-        return self.pooling.endswith("Normalize")
+    def kind(self) -> str:
+        """What the vectors are: of length 1, or of any."""
+        return "unit" if self.pooling.endswith("Normalize") else "any"
 
 
 def cases(family: str) -> Iterator[Case]:
