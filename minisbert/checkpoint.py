@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +25,15 @@ from minisbert.jsonfile import is_there, read_json
 from minisbert.kernels import Floats
 from minisbert.modules import Module
 
-__all__ = ["head_tensors", "load_module_tensors", "load_tensors", "pickle_refusal"]
+__all__ = [
+    "Rows",
+    "TensorUse",
+    "head_tensors",
+    "load_module_tensors",
+    "load_tensors",
+    "pickle_refusal",
+    "tensor_uses",
+]
 
 # What a checkpoint's names begin with where a model was saved inside of others: a parallel or compiled one, the first
 # module of sentence-transformers before 5.4 and since, and whatever calls its encoder a model.
@@ -89,6 +98,41 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> di
             wanted = ((role, entries[name]) for name, (role, _) in expected.items())
             tensors.update((role, _map(file, entry)) for role, entry in wanted if entry.path == shard)
     return tensors
+
+
+@dataclass(frozen=True)
+class TensorUse:
+    """What a tensor is used for: its role, or else why it is ignored, and for which beginning of its name."""
+
+    path: Path
+    name: str
+    dtype: str
+    role: str | None = None
+    start: str = ""
+    ignored: str | None = None
+
+
+def tensor_uses(folder: Path, config: TransformerConfig, head: Rows = ()) -> Iterator[TensorUse]:
+    """Yield what each tensor of a checkpoint is used for; those with neither role nor reason are refused.
+
+    Raises
+    ------
+    CheckpointNotFoundError, CheckpointError
+        If a file is missing or damaged, as `load_tensors` does.
+    """
+    roles = {name: role for role, name, _ in _expected(config, head)}
+    seen: dict[str, str] = {}
+    for entry in chain.from_iterable(map(_read_header, _weights_files(folder)[1])):
+        name, dtype = _plain_name(entry.name, config.family), entry.dtype
+        start = config.family.ignored_by(name)
+        use = partial(TensorUse, entry.path, entry.name, dtype.replace("BF", "bfloat").replace("F", "float"))
+        if name not in roles and start is not None:
+            yield use(start=start, ignored=config.family.ignored[start])
+        elif name in seen:
+            yield use(start=entry.name, ignored=f"a copy of {seen[name]}")
+        else:
+            yield use(roles.get(name))
+        seen.setdefault(name, entry.name)
 
 
 def load_module_tensors(module: Module) -> dict[str, Floats]:
@@ -206,7 +250,7 @@ def _by_plain_name(
     found: dict[str, Entry] = {}
     for entry in entries:
         name = _plain_name(entry.name, config.family)
-        if name not in expected and name.startswith(config.family.ignored):
+        if name not in expected and config.family.ignored_by(name) is not None:
             continue
         if name not in found:
             found[name] = entry

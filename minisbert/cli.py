@@ -1,7 +1,8 @@
 """The ``minisbert`` command: what its commands do. `minisbert.options` has their options.
 
-Results go to standard output, all else to standard error. Exit status: 0 done, 2 an error (one line, no traceback
-unless ``--debug``), 128 + n ended by signal n. An exception that nobody foresaw is a bug and shows its traceback.
+Results go to standard output, all else to standard error. Exit status: 0 done, 1 done and a check failed, 2 an error
+(one line, no traceback unless ``--debug``), 128 + n ended by signal n. An exception that nobody foresaw is a bug and
+shows its traceback.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import io
 import json
 import os
 import platform
+import shutil
 import signal
 import sys
 import time
@@ -126,6 +128,24 @@ def info(arguments: argparse.Namespace) -> None:
         print(heading + f"\n{'':<{width}}".join(_shown(value) or ["none"]))
 
 
+def check(arguments: argparse.Namespace) -> int:
+    """Print what of a checkpoint is understood, ignored and refused; return 1 if it is refused, or not exact."""
+    from minisbert import parity  # neither is needed by every command
+    from minisbert.check import check, lines
+
+    if arguments.against_torch:
+        parity.check_installed()
+    report = check(arguments.path, backend=arguments.backend, dtype=arguments.dtype)
+    stages = parity.compare(report.encoder) if report.encoder and arguments.against_torch else []
+    if arguments.json:
+        _print_json(report.as_json() | {"stages": [stage.as_json() for stage in stages]})
+    else:
+        print(*lines(report, min(100, shutil.get_terminal_size().columns)), sep="\n")
+    if stages and not arguments.json:
+        print("", *parity.table(stages), sep="\n")
+    return int(report.encoder is None or not all(stage.ok for stage in stages))
+
+
 def warmup(arguments: argparse.Namespace) -> None:
     """Compile the kernels, so that no later process has to."""
     if find_spec("numba") is None:
@@ -140,12 +160,13 @@ def warmup(arguments: argparse.Namespace) -> None:
     print(f"{time.perf_counter() - start:.1f} s; compiled kernels are kept in {where}")
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "encode": encode,
     "similarity": similarity,
     "search": search,
     "rerank": rerank,
     "info": info,
+    "check": check,
     "warmup": warmup,
 }
 
@@ -301,7 +322,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _prepare_streams()
     arguments = argparse.Namespace(debug=False)  # for errors in the command line itself
     try:
-        _run(argv, arguments)
+        return _run(argv, arguments)
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader of standard output has seen enough, as head does
@@ -311,7 +332,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             traceback.print_exc()
         _tell(f"error: {_reason(error)}")
         return 2
-    return 0
 
 
 def _prepare_streams() -> None:
@@ -333,10 +353,10 @@ def _unwind_at_signals() -> None:
             signal.signal(number, unwind)
 
 
-def _run(argv: Sequence[str] | None, arguments: argparse.Namespace) -> None:
+def _run(argv: Sequence[str] | None, arguments: argparse.Namespace) -> int:
     try:
         build_parser().parse_args(argv, arguments)
-        COMMANDS[arguments.command](arguments)
+        return COMMANDS[arguments.command](arguments) or 0
     finally:
         _flush_stdout()
 

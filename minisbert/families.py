@@ -33,8 +33,8 @@ class Family:
     """What sets a family apart: the tables are in the order of the file.
 
     `layer_tensors` stand after `layer_prefix` and the number of the layer. `projection` maps embeddings to the width
-    of the layers, where the two differ. `ignored` are the beginnings of names that sentence vectors do not depend on:
-    buffers that can be computed, and heads. `head` is that of a classifier. `keys` has the settings that go by
+    of the layers, where the two differ. `ignored` are the beginnings of names that sentence vectors do not depend on,
+    and why: buffers that can be computed, and heads. `head` is that of a classifier. `keys` has the settings that go by
     another name in this family's ``config.json``, and `refuse_unless` the values that its settings must have.
     """
 
@@ -43,7 +43,7 @@ class Family:
     embedding_tensors: Table
     layer_prefix: str
     layer_tensors: Table
-    ignored: tuple[str, ...]
+    ignored: Mapping[str, str]
     head: HeadNames
     projection: Table = ()
     keys: Mapping[str, str] = field(default_factory=dict)
@@ -60,6 +60,10 @@ class Family:
     def key(self, name: str) -> str:
         """Return what a setting is called in this family's ``config.json``."""
         return self.keys.get(name, name)
+
+    def ignored_by(self, name: str) -> str | None:
+        """Return the beginning of a tensor's name for which it is ignored."""
+        return next((start for start in self.ignored if name.startswith(start)), None)
 
 
 def _affine(role: str, name: str, shape: str) -> Table:
@@ -106,7 +110,14 @@ _MPNET_LAYER: Table = (
 )
 _POSITION_BIAS: Table = (("position_bias", "encoder.relative_attention_bias.weight", "BH"),)
 
-_IGNORED = ("embeddings.position_ids", "embeddings.token_type_ids", "pooler.", "classifier.", "qa_outputs.")
+_IGNORED = {
+    "embeddings.position_ids": "numbers that are counted here",
+    "embeddings.token_type_ids": "zeros that are made here",
+    "pooler.": "only heads use it",
+    "classifier.": "a head that gives labels",
+    "qa_outputs.": "a head that finds answers",
+}
+_LANGUAGE_HEAD = "a head that guesses words"
 
 _HEAD = HeadNames("classifier.dense", "tanh", "classifier.out_proj")
 
@@ -116,7 +127,7 @@ _BERT = Family(
     embedding_tensors=(*_WORD_AND_POSITION, *_TOKEN_TYPE, *_EMBEDDING_NORM),
     layer_prefix="encoder.layer.",
     layer_tensors=_BERT_LAYER,
-    ignored=(*_IGNORED, "cls."),
+    ignored=_IGNORED | {"cls.": "heads of the pretraining"},
     head=HeadNames("pooler.dense", "tanh", "classifier"),
 )
 _ROBERTA = Family(
@@ -125,7 +136,7 @@ _ROBERTA = Family(
     embedding_tensors=_BERT.embedding_tensors,
     layer_prefix="encoder.layer.",
     layer_tensors=_BERT_LAYER,
-    ignored=(*_IGNORED, "lm_head."),
+    ignored=_IGNORED | {"lm_head.": _LANGUAGE_HEAD},
     head=_HEAD,
     pad_token_id=1,
     positions_follow_ids=True,
@@ -137,13 +148,13 @@ _ELECTRA = Family(
     projection=_affine("embeddings.projection", "embeddings_project", "DE"),
     layer_prefix="encoder.layer.",
     layer_tensors=_BERT_LAYER,
-    ignored=(
-        *_IGNORED,
-        "discriminator_predictions.",
-        "generator_predictions.",
-        "generator_lm_head.",
-        "sequence_summary.",
-    ),
+    ignored=_IGNORED
+    | {
+        "discriminator_predictions.": "the head of the pretraining",
+        "generator_predictions.": _LANGUAGE_HEAD,
+        "generator_lm_head.": _LANGUAGE_HEAD,
+        "sequence_summary.": "only heads use it",
+    },
     head=HeadNames("classifier.dense", "gelu", "classifier.out_proj"),
 )
 _DISTILBERT = Family(
@@ -152,7 +163,9 @@ _DISTILBERT = Family(
     embedding_tensors=(*_WORD_AND_POSITION, *_EMBEDDING_NORM),
     layer_prefix="transformer.layer.",
     layer_tensors=_DISTILBERT_LAYER,
-    ignored=(*_IGNORED, "vocab_transform.", "vocab_layer_norm.", "vocab_projector.", "pre_classifier."),
+    ignored=_IGNORED
+    | dict.fromkeys(("vocab_transform.", "vocab_layer_norm.", "vocab_projector."), _LANGUAGE_HEAD)
+    | {"pre_classifier.": "only heads use it"},
     head=HeadNames("pre_classifier", "relu", "classifier"),
     keys={
         "hidden_size": "dim",
@@ -169,7 +182,7 @@ _MPNET = Family(
     embedding_tensors=(*_WORD_AND_POSITION, *_EMBEDDING_NORM, *_POSITION_BIAS),
     layer_prefix="encoder.layer.",
     layer_tensors=_MPNET_LAYER,
-    ignored=(*_IGNORED, "lm_head."),
+    ignored=_IGNORED | {"lm_head.": _LANGUAGE_HEAD},
     head=_HEAD,
     refuse_unless={"relative_attention_num_buckets": (BUCKETS,), "pad_token_id": (1,)},
     pad_token_id=1,

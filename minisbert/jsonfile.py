@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -12,9 +14,48 @@ from typing import Any, TypeVar, cast
 from minisbert.errors import CheckpointError, UnsupportedCheckpointError, shown
 from minisbert.links import refuse_link_out
 
-__all__ = ["JsonFile", "is_there", "parse_json", "read_json"]
+__all__ = ["JsonFile", "KeyLog", "is_there", "parse_json", "read_json", "watch_keys"]
 
 T = TypeVar("T")
+KeyLog = dict[Path, dict[str, bool]]  # the keys of each file, and whether anybody asked for them
+_log: ContextVar[KeyLog | None] = ContextVar("_log", default=None)
+
+
+@contextmanager
+def watch_keys() -> Iterator[KeyLog]:
+    """Keep a log of the files that are read in this context, and of their keys: `minisbert check` reports it."""
+    log: KeyLog = {}
+    token = _log.set(log)
+    try:
+        yield log
+    finally:
+        _log.reset(token)
+
+
+class _Watched(dict[str, Any]):
+    """The content of a file, which notes what it is asked for."""
+
+    def __init__(self, values: Mapping[str, Any], log: dict[str, bool]) -> None:
+        super().__init__(values)
+        self._log = log
+        for key in values:
+            log.setdefault(key, False)
+
+    def _note(self, key: str) -> None:
+        if key in self._log:
+            self._log[key] = True
+
+    def __contains__(self, key: Any) -> bool:
+        self._note(key)
+        return super().__contains__(key)
+
+    def __getitem__(self, key: str) -> Any:
+        self._note(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._note(key)
+        return super().get(key, default)
 
 
 @dataclass(frozen=True)
@@ -23,6 +64,10 @@ class JsonFile:
 
     path: Path
     values: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if (log := _log.get()) is not None:
+            object.__setattr__(self, "values", _Watched(self.values, log.setdefault(self.path, {})))
 
     def get(self, key: str, kind: type[T], default: T | None = None) -> T:
         """Return the value of a key, checked to be of one type; a None or missing one gives the default."""
@@ -50,14 +95,17 @@ class JsonFile:
         return value
 
     def refuse_unless(self, allowed: Mapping[str, Iterable[Any]]) -> None:
-        """Refuse a setting that changes the result, unless its value is one that is computed here."""
+        """Refuse settings that change the result, unless their values are among those computed here."""
+        problems = []
         for key, values in allowed.items():
             if key in self.values and self.values[key] not in (values := (None, *values)):
                 supported = " or ".join(repr(value) for value in values if value is not None)
-                raise UnsupportedCheckpointError(
-                    f"{self.path}: {key} is {shown(self.values[key])}, which minisbert does not compute; "
+                problems.append(
+                    f"{key} is {shown(self.values[key])}, which minisbert does not compute; "
                     f"supported: {supported or 'leaving it out'}"
                 )
+        if problems:
+            raise UnsupportedCheckpointError(f"{self.path}: {'. '.join(problems)}")
 
 
 def read_json(path: Path) -> JsonFile:

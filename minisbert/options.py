@@ -56,6 +56,14 @@ INFO_EXAMPLES = """\
 examples:
   minisbert info
   minisbert info --model ./my-model --json"""
+CHECK_EXAMPLES = """\
+examples:
+  minisbert check ./my-model
+  minisbert check ./my-model --json | jq '.findings[] | select(.status == "refused")'
+  minisbert check ./my-model --against-torch
+
+Exit status: 0 if minisbert loads it, 1 if something is refused or, with
+--against-torch, differs from sentence-transformers by more than rounding."""
 WARMUP_EXAMPLES = """\
 examples:
   minisbert warmup
@@ -94,7 +102,15 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(
         title="commands", prog="minisbert", dest="command", metavar="COMMAND", required=True
     )
-    for add in (_add_encode, _add_similarity, _add_search, _add_rerank, _add_info, _add_warmup):
+    for add in (
+        _add_encode,
+        _add_similarity,
+        _add_search,
+        _add_rerank,
+        _add_info,
+        _add_check,
+        _add_warmup,
+    ):
         add(commands)
     return parser
 
@@ -149,6 +165,17 @@ def _add_ranking(parser: Any) -> None:
 def _add_info(commands: Any) -> None:
     parser = _add_command(commands, "info", "", "describe the model and how it is run", INFO_EXAMPLES)
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_check(commands: Any) -> None:
+    what = "tell what of a checkpoint is understood, ignored and refused"
+    parser = _add_parser(commands, "check", "PATH", what, CHECK_EXAMPLES)
+    parser.add_argument("path", metavar="PATH", help="folder or Hugging Face name")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    torch = "compare every stage with sentence-transformers, which has to be installed"
+    parser.add_argument("--against-torch", action="store_true", help=torch)
+    _add_choice(parser, "--backend", ["auto", *BACKENDS], "who computes")
+    _add_choice(parser, "--dtype", ["float32", "float64"], "what to compute in")
 
 
 def _add_warmup(commands: Any) -> None:
