@@ -83,7 +83,7 @@ def main() -> int:
     if args.readme:
         readme.rewrite(args.readme, report.NAME, tables)
     missed = [miss for row in found["vectors"] + found["scores"] for miss in report.misses(row)]
-    print(*missed, sep="\n")
+    print("\n".join(missed) or "Every row is within its bounds.")
     return 1 if missed else 0
 
 
