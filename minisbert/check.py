@@ -201,8 +201,10 @@ class _Parts:
         self.attempt(read_sentence_settings, self.folder / "config_sentence_transformers.json", width)
 
     def _read_tensors(self, folder: Path, transformer: TransformerConfig, head: Rows = ()) -> None:
-        self.tensors = self.attempt(list, tensor_uses(folder, transformer, head)) or []
-        self.attempt(load_tensors, folder, transformer, head)
+        found = self.attempt(list, tensor_uses(folder, transformer, head))
+        if found is not None:
+            self.tensors = found
+            self.attempt(load_tensors, folder, transformer, head)
         for module in self.modules:
             for name in self.attempt(load_module_tensors, module) or ():
                 path, role = module.folder / hub.WEIGHTS, f"{type(module).__name__}.{name}"

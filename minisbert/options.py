@@ -59,7 +59,7 @@ examples:
 CHECK_EXAMPLES = """\
 examples:
   minisbert check ./my-model
-  minisbert check ./my-model --json | jq '.findings[] | select(.status == "refused")'
+  minisbert check ./my-model --json
   minisbert check ./my-model --against-torch
 
 Exit status: 0 if minisbert loads it, 1 if something is refused or, with

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import cross_checkpoints
 import minisbert
 import texts
 from conftest import largest
+from minisbert import cli
 
 pytest.importorskip("torch", reason="torch is not installed: python tools/dev.py test --parity installs it")
 reference = pytest.importorskip(
@@ -92,3 +94,14 @@ def test_rank(folder: Path, pairs: list[tuple[str, str]]) -> None:
         assert list(one) == list(other)
         assert (one["corpus_id"], one["text"]) == (other["corpus_id"], other["text"])
         assert abs(one["score"] - other["score"]) <= SCORE_TOLERANCE
+
+
+def test_check_against_torch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`minisbert check --against-torch` finds every stage in order."""
+    assert cli.main(["check", str(folder), "--against-torch", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    names = [stage["name"] for stage in report["stages"]]
+    layers = minisbert.load_cross_encoder(folder).config.transformer.num_hidden_layers
+    assert report["class"] == "CrossEncoder"
+    assert names[:2] + names[2 + layers :] == ["texts with other tokens", "embeddings", "logits", "predict"]
+    assert all(stage["ok"] for stage in report["stages"])

@@ -6,6 +6,7 @@ not with stored results: so it also covers texts and checkpoints that the golden
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 import minisbert
 import texts
 from conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, TINY, VECTOR_TOLERANCE, edit_json, largest
-from minisbert import model
+from minisbert import cli, model
 from minisbert.config import read_config
 from recording import stages
 
@@ -82,6 +83,35 @@ def test_vectors_and_token_ids(reference: Any, folder: Path) -> None:
     assert ours.max() <= (2 if folder.name in TINY else FP32_MARGIN) * theirs.max()
     oracle = minisbert.load(folder, dtype="float64").encode(sentences[:100], truncation="silent")
     assert largest(oracle - expected[:100]) <= VECTOR_TOLERANCE["float64"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_check_against_torch(folder: Path, dtype: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`minisbert check --against-torch` finds every stage in order."""
+    assert cli.main(["check", str(folder), "--against-torch", "--json", "--dtype", dtype]) == 0
+    found = json.loads(capsys.readouterr().out)["stages"]
+    encoder = minisbert.load(folder)
+    layers = [f"layer {i + 1}" for i in range(encoder.config.transformer.num_hidden_layers)]
+    modules = [f"{i} {module}" for i, module in enumerate(encoder.config.modules, 1)]
+    names = ["texts with other tokens", "embeddings", *layers, *modules, "encode"]
+    assert [stage["name"] for stage in found] == names
+    assert all(set(stage) == {"name", "error", "bound", "ok"} and stage["ok"] for stage in found)
+
+
+def test_check_against_torch_names_the_first_wrong_stage(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attention = model.self_attention
+    calls = []
+
+    def wrong(x: Any, *arguments: Any) -> Any:
+        calls.append(1)
+        return attention(x, *arguments) + (1e-5 if len(calls) == 2 else 0)
+
+    monkeypatch.setattr(model, "self_attention", wrong)
+    assert cli.main(["check", str(DATA / "tiny-bert"), "--against-torch"]) == 1
+    wrong_stages = [line for line in capsys.readouterr().out.splitlines() if line.endswith("NOT OK")]
+    assert wrong_stages[0].startswith("layer 2 ")
 
 
 def test_every_distance_has_the_reference_s_bias() -> None:
