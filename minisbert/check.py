@@ -1,7 +1,7 @@
 """What of a checkpoint is understood, what is ignored and why that is safe, and what is refused.
 
 Nothing is known here of settings and tensors: the functions that load a checkpoint are run one by one, each as far as
-it gets, and are watched. The tables of what may be ignored stand where it is ignored; here is that of whole files.
+it gets, and are watched. What may be ignored stands in `minisbert.ignored`, and for tensors in `minisbert.families`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from minisbert import hub
 from minisbert.base import TextModel
 from minisbert.checkpoint import Rows, TensorUse, head_tensors, load_module_tensors, load_tensors, tensor_uses
 from minisbert.config import (
-    IGNORED,
     TextConfig,
     TransformerConfig,
     check_folder,
@@ -34,6 +33,7 @@ from minisbert.cross_config import read_cross_config
 from minisbert.cross_encoder import CrossEncoder
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import CheckpointError, CheckpointNotFoundError
+from minisbert.ignored import FILES, NOT_NEEDED, SETTINGS
 from minisbert.jsonfile import KeyLog, read_json, watch_keys
 from minisbert.modules import Module
 from minisbert.pairs import load_pair_tokenizer
@@ -46,26 +46,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 
-NOT_NEEDED = "what is read comes before it, or does without it"
-# The files that are never read, by their names, and why that is safe. The first that fits counts.
-IGNORED_FILES: dict[str, tuple[str, ...]] = {
-    "bookkeeping of Git and of downloads": (".*",),
-    "documentation": ("*.jpeg", "*.jpg", "*.md", "*.pdf", "*.png", "*.svg", "license*", "notice*", "readme*"),
-    "left over from training": (
-        "*.csv", "*_results.json", "checkpoint-*", "data_config.json", "eval", "logs", "optimizer.*", "rng_state*",
-        "runs", "scaler.pt", "scheduler.*", "trainer_state.json", "training_args*",
-    ),
-    "a pickle, which can run code and is never opened; safetensors files have the weights": (
-        "*.bin", "*.bin.index.json", "*.ckpt", "*.pickle", "*.pkl", "*.pt", "*.pth",
-    ),
-    "weights for other programs": (
-        "*.gguf", "*.h5", "*.mlpackage", "*.msgpack", "*.onnx", "*.onnx_data", "*.ot", "*.tflite", "coreml", "onnx",
-        "openvino", "openvino_*",
-    ),
-    "tokenizer.json has the vocabulary": ("*.model", "*.vocab", "merges.txt", "vocab.*"),
-    "code of a checkpoint is never run": ("*.ipynb", "*.py", "*.sh"),
-    NOT_NEEDED: (*hub.SETTINGS, "*.safetensors", hub.INDEX),
-}  # fmt: skip
 UNKNOWN_FILE = "the reference reads nothing of this name either"
 UNKNOWN_KEY = "the reference has no such setting"
 SKIPPED = "not looked at, because of what is refused"
@@ -145,7 +125,7 @@ def check(name_or_path: str | Path, **options: Any) -> Report:
         kind = parts.read_all()
         encoder = None if parts.problems else parts.attempt(kind, folder, **options)
         if parts.tokenizer is not None:  # the library reads all of it but what is overruled
-            log[parts.tokenizer] = {key: key not in IGNORED for key in read_json(parts.tokenizer).values}
+            log[parts.tokenizer] = {key: key not in SETTINGS for key in read_json(parts.tokenizer).values}
     return Report(str(folder), tuple(_findings(parts, log)), encoder)
 
 
@@ -265,7 +245,7 @@ def _files(parts: _Parts, log: KeyLog, refused: set[str]) -> Iterator[Finding]:
 
 def _unread_file(file: str, problems: bool) -> Finding:
     name = Path(file).name.lower()
-    fitting = (why for why, names in IGNORED_FILES.items() if any(fnmatchcase(name, n) for n in names))
+    fitting = (why for why, names in FILES.items() if any(fnmatchcase(name, n) for n in names))
     why = next(fitting, UNKNOWN_FILE)
     if problems and why is NOT_NEEDED:
         return Finding("file", file, "", "skipped", SKIPPED)
@@ -298,8 +278,8 @@ def _settings(parts: _Parts, log: KeyLog, refused: Iterable[Finding]) -> Iterato
         file = _relative(path, parts.folder)
         named = {name for finding in refused if finding.file == file for name in finding.name.split(", ")}
         for key, asked in keys.items():
-            if not asked and (key in IGNORED or not parts.problems):
-                yield Finding("setting", file, key, "ignored", IGNORED.get(key, UNKNOWN_KEY))
+            if not asked and (key in SETTINGS or not parts.problems):
+                yield Finding("setting", file, key, "ignored", SETTINGS.get(key, UNKNOWN_KEY))
             elif not asked:
                 yield Finding("setting", file, key, "skipped", SKIPPED)
             elif key not in named:

@@ -16,7 +16,6 @@ from minisbert.modules import Module
 from minisbert.pipeline import read_entries, read_modules
 
 __all__ = [
-    "IGNORED",
     "CheckpointConfig",
     "TextConfig",
     "TransformerConfig",
@@ -43,51 +42,6 @@ REFUSE_UNLESS: dict[str, tuple[Any, ...]] = {
     "pruned_heads": ({},),
     "auto_map": (),
 }
-# Settings that nobody here asks for, in whichever file, and why that is safe: what `minisbert check` says of them.
-_IGNORED: Mapping[str, tuple[str, ...]] = {
-    "used in training only": (
-        "attention_dropout", "attention_probs_dropout_prob", "classifier_dropout", "dropout",
-        "gradient_checkpointing", "hidden_dropout_prob", "initializer_factor", "initializer_range", "layerdrop",
-        "qa_dropout", "seq_classif_dropout",
-    ),
-    "only heads use it": (
-        "finetuning_task", "id2label", "label2id", "num_labels", "pooler_fc_size", "pooler_num_attention_heads",
-        "pooler_num_fc_layers", "pooler_size_per_head", "pooler_type", "problem_type", "summary_activation",
-        "summary_first_dropout", "summary_last_dropout", "summary_proj_to_labels", "summary_type",
-        "summary_use_proj", "task_specific_params", "tie_weights_", "tie_word_embeddings",
-    ),
-    "for models that generate text": (
-        "bos_token_id", "cls_token_id", "decoder_start_token_id", "eos_token_id", "output_past", "sep_token_id",
-        "use_cache",
-    ),
-    "vectors come from the states alone": (
-        "output_attentions", "output_hidden_states", "return_dict", "torchscript", "use_return_dict",
-    ),
-    "how the reference computes, not what": (
-        "_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "cache_dir", "unpad_inputs",
-        "use_bfloat16",
-    ),
-    "the weights' file says how its numbers are stored": ("dtype", "torch_dtype"),
-    "the weights have the vectors of the positions": ("sinusoidal_pos_embds",),
-    "nothing reads it": ("directionality",),
-    "a record of where the checkpoint comes from": (
-        "__version__", "_name_or_path", "architectures", "is_local", "local_files_only", "name_or_path",
-        "requirements", "special_tokens_map_file", "tokenizer_file", "transformers_version", "version", "vocab_file",
-    ),
-    "texts are cut at max_seq_length and never padded": (
-        "max_length", "pad_to_multiple_of", "pad_token_type_id", "padding", "padding_side", "stride",
-        "truncation", "truncation_strategy",
-    ),
-    "for turning ids back into text": ("clean_up_tokenization_spaces", "decoder", "errors", "trim_offsets"),
-    "the tokenizers library decides": (
-        "backend", "do_basic_tokenize", "from_slow", "never_split", "processor_class", "sp_model_kwargs",
-        "use_fast", "wordpieces_prefix",
-    ),
-    "max_seq_length, in another file, comes before it": ("model_max_length",),
-    "modules run in the order of the list": ("idx", "name"),
-    "names of arguments that no module here takes": ("kwargs",),
-}  # fmt: skip
-IGNORED = {key: reason for reason, keys in _IGNORED.items() for key in keys}
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 MAX_LAYERS = 1024  # far more than any encoder has: a bound, so that a damaged number can't keep us busy
 
