@@ -10,8 +10,8 @@ speed drifts is as fast for one as for the other; ratios are taken within a roun
 with float64 before anything is timed.
 
 The parts: errors (of 400 real texts instead of 32), throughput (titles, paragraphs, code, mixed), latency (one title,
-one paragraph), threads (all against one), start (new processes, up to the first vector) and avx2 (mixed against
-torch, all held to AVX2).
+one paragraph), threads (all against one), shares (of each kernel in minisbert's time), start (new processes, up to the
+first vector) and avx2 (mixed against torch, all held to AVX2).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import report
 from engines import ENGINES, make, reference_vectors
 from measure import curves, errors, latency, scaling, throughput
 from processes import avx2, memory, start
+from shares import shares
 from workloads import MODELS, SIZES, checkpoint, workloads
 
 import minisbert
@@ -42,7 +43,7 @@ from minisbert.kernels.shape import LANES
 from minisbert.threads import resolve_num_threads
 
 PACKAGES = ("numpy", "numba", "torch", "sentence-transformers", "onnxruntime", "openvino")
-PARTS = ("errors", "throughput", "latency", "threads", "start", "avx2")
+PARTS = ("errors", "throughput", "latency", "threads", "shares", "start", "avx2")
 MEMORY_COUNTS = (10_000, 100_000)
 
 
@@ -93,6 +94,7 @@ def measure_model(folder: Path, args: argparse.Namespace, scratch: Path) -> dict
     names = ["minisbert", *(name for name in args.engines if name != "minisbert")]
     tasks = workloads({task: task_size(task, config.hidden_size, quick) for task in SIZES})
     single = {"one title": tasks["titles"][0], "one paragraph": tasks["paragraphs"][0]}
+    alone = {name: [text] for name, text in single.items()}
     checked = parity_texts.real_texts()[: 400 if "errors" in args.parts and not quick else 32]
     counts = tuple(count // 100 if quick else count for count in MEMORY_COUNTS)
     with step(f"loading {', '.join(names)}"):
@@ -105,6 +107,7 @@ def measure_model(folder: Path, args: argparse.Namespace, scratch: Path) -> dict
         "throughput": lambda: throughput(engines, encoder, timed, args.rounds),
         "latency": lambda: latency(engines, encoder, single, 25 if quick else 200),
         "threads": lambda: scaling(folder, encoder, tasks["mixed"], args.rounds),
+        "shares": lambda: shares(folder, args.threads, {"paragraphs": tasks["paragraphs"], **alone}),
         "start": lambda: start(folder, args.threads, 1 if quick else 3),
         "avx2": lambda: avx2(folder, args.threads, args.rounds, quick),
         "memory": lambda: memory(folder, args.threads, tasks["mixed"], counts),

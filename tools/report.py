@@ -30,7 +30,7 @@ def model_block(title: str, model: Found) -> str:
     parts = [f"**{title}**: {model['description']}."]
     if "throughput" in model or model.get("avx2"):
         parts.append(speed_table(model))
-    parts += [alone_table(model), facts_table(model), curves_table(model)]
+    parts += [alone_table(model), facts_table(model), shares_table(model), curves_table(model)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -167,6 +167,24 @@ def memory_rows(model: Found) -> list[list[str]]:
         beyond = growth - (many["vectors"] - few["vectors"])
         rows.append(["growth from the one to the other; beyond the vectors", f"{growth:,.0f}; {beyond:,.0f}"])
     return rows
+
+
+def shares_table(model: Found) -> str:
+    """Return each kernel's share of the time, its speed against the ceiling, and what it reads of the weights."""
+    rows = [row for task, entry in model.get("shares", {}).items() for row in shares_rows(task, entry)]
+    head = ["where the time goes", "share", "GFLOP/s", "% of the ceiling", "weights, GB/s"]
+    return table(head, rows) if rows else ""
+
+
+def shares_rows(task: str, entry: Found) -> Iterator[list[str]]:
+    what = f"{task}, {entry['threads']} thread{'s' * (entry['threads'] > 1)}"
+    for name, (seconds, operations, read) in entry["kernels"].items():
+        speed = operations / seconds / 1e9
+        part = [f"{speed:.0f}", f"{100 * speed / entry['ceiling']:.0f}"] if operations else ["", ""]
+        weights = f"{read / seconds / 1e9:.0f}" if read else ""
+        yield [f"{what}: `{name}`", f"{100 * seconds / entry['seconds']:.0f} %", *part, weights]
+    left = entry["seconds"] - sum(seconds for seconds, *_ in entry["kernels"].values())
+    yield [f"{what}: all else", f"{100 * left / entry['seconds']:.0f} %", "", "", ""]
 
 
 def curves_table(model: Found) -> str:
