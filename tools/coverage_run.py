@@ -12,6 +12,7 @@ The file has not the command's name, because numba imports a module named ``cove
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import platform
 import sys
@@ -48,6 +49,7 @@ def measure(parts: list[str]) -> dict[str, Any]:
             for row in measure_part(part, Path(scratch)):
                 print(report.line(row), flush=True)
                 rows["scores" if part == PAIRS else "vectors"].append(row)
+                gc.collect()  # the reference's modules refer to each other, so a gigabyte a row would pile up
     return {
         "date": time.strftime("%Y-%m-%d"),
         "python": platform.python_version(),
