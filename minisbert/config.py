@@ -37,9 +37,14 @@ REFUSE_UNLESS: dict[str, tuple[Any, ...]] = {
     "is_decoder": (False,),
     "add_cross_attention": (False,),
     "is_encoder_decoder": (False,),
+    "is_causal": (False,),
     "chunk_size_feed_forward": (0,),
     "quantization_config": (),
     "pruned_heads": ({},),
+    "attribute_map": ({},),
+    "per_layer_config": ({},),
+    "fusion_config": ({},),
+    "transformers_weights": (),
     "auto_map": (),
 }
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
@@ -255,19 +260,19 @@ TASKS = {
 def read_text_settings(settings: JsonFile, transformer: TransformerConfig, task: str) -> tuple[int, bool]:
     """Return how many tokens of a text are read, and whether it is lower-cased first."""
     output, own_name = TASKS[task]
-    settings.refuse_unless(
-        {
-            "transformer_task": (task,),
-            "module_output_name": (output,),
-            "modality_config": ({"text": {"method": "forward", "method_output_name": own_name}},),
-            "tokenizer_name_or_path": (),
-            "query_length": (),
-            "document_length": (),
-            "query_expansion": (),
-            "processing_kwargs": ({},),
-        }
-        | {f"{name}_{kind}": ({},) for name in _LOADING for kind in ("args", "kwargs")}
-    )
+    allowed: dict[str, tuple[Any, ...]] = {
+        "transformer_task": (task,),
+        "module_output_name": (output,),
+        "modality_config": ({"text": {"method": "forward", "method_output_name": own_name}},),
+        "tokenizer_name_or_path": (),
+        "query_length": (),
+        "document_length": (),
+        "query_expansion": (),
+        "processing_kwargs": ({},),
+    } | {f"{name}_{kind}": ({},) for name in _LOADING for kind in ("args", "kwargs")}
+    inert = ("max_seq_length", "do_lower_case", "unpad_inputs", "cache_dir")
+    others = {key: (False,) for key in settings.values if key not in allowed and key not in inert}
+    settings.refuse_unless(allowed | others)
     tokenizer = read_json(settings.path.parent / "tokenizer_config.json")
     tokenizer.refuse_unless({"truncation_side": ("right",)})
     file, key = settings, "max_seq_length"
