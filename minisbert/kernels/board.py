@@ -6,7 +6,7 @@ longer than they do. So a helper thread watches, without the interpreter lock, a
 
 - Whoever runs an operation first writes a *closed* ticket, with a new job number and no units to take. Then come its
   arguments, and at last the open ticket: another job number, and next to it the first and the last of the units that
-  nobody has taken (a unit is one panel, or a few heads of one sentence).
+  nobody has taken (a unit is one panel for some rows, or a few heads of one sentence).
 - Helpers take units from the front and the owner from the back, by an atomic compare-and-swap of the ticket. It fails
   if the ticket is no longer that of the job that was seen, so a helper that comes late takes nothing: while arguments
   are being written, no ticket that anybody has seen open is there any more.
@@ -33,7 +33,7 @@ from numba.extending import intrinsic
 from minisbert.kernels.attend import attend
 from minisbert.kernels.compiler import kernel, longs_at, part
 from minisbert.kernels.gemm import multiply_panel
-from minisbert.kernels.shape import COLUMNS
+from minisbert.kernels.shape import BLOCK, COLUMNS
 from minisbert.kernels.team import (
     ARGUMENTS,
     BITS,
@@ -135,16 +135,21 @@ def let_others_run(_typing: Any) -> Any:
 
 @part
 def do_multiply(unit: int, a: Any) -> None:
-    """Do one panel; the arguments are those that `team.linear` gives."""
+    """Do one panel for one block of rows; the arguments are those that `jit.linear` gives."""
     N, K, width, x, panels = a[0], a[1], a[2], a[3], a[4]
     bias, residual, activation, y = a[5], a[6], a[7], a[8]
-    panel = panels + unit * K * COLUMNS * 4
-    multiply_panel((N, K, width, x, panel, bias, residual, activation, y, unit))
+    P = (width + COLUMNS - 1) // COLUMNS
+    row, p = unit // P * BLOCK, unit % P
+    panel, left = panels + p * K * COLUMNS * 4, row * width * 4
+    added = residual + left if residual else 0
+    multiply_panel(
+        (min(BLOCK, N - row), K, width, x + row * K * 4, panel, bias, added, activation, y + left, p)
+    )
 
 
 @part
 def do_attend(unit: int, a: Any, slot: int) -> None:
-    """Do one group of heads of one sentence; the arguments are those that `team.attention` gives."""
+    """Do one group of heads of one sentence; the arguments are those that `jit.attention` gives."""
     D, num_heads, qkv, offsets = a[0], a[1], a[2], a[3]
     bias, span, context, room = a[4], a[5], a[6], a[7] + slot * a[8]
     s, g = unit // GROUPS, unit % GROUPS

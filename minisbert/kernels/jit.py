@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike
 
 from minisbert.kernels import Floats, Ints, machine, packing, reference, team
 from minisbert.kernels.packing import Packed
-from minisbert.kernels.shape import attention_room
+from minisbert.kernels.shape import BLOCK, attention_room
 from minisbert.kernels.team import ATTEND, GROUPS, MULTIPLY
 
 NAME = "numba"
@@ -60,7 +60,9 @@ def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Fl
     x, y = _floats(x), np.empty((N, dense.width), np.float32)
     added = 0 if residual is None else _at(residual := _floats(residual))
     sizes, code = (N, K, dense.width), packing.ACTIVATIONS[activation]
-    team.post(MULTIPLY, P, *sizes, _at(x), dense.address, dense.bias_address, added, code, _at(y))
+    team.post(
+        MULTIPLY, P * -(-N // BLOCK), *sizes, _at(x), dense.address, dense.bias_address, added, code, _at(y)
+    )
     return y
 
 
