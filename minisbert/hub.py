@@ -27,10 +27,12 @@ __all__ = ["resolve"]
 # What vectors depend on besides the weights, by name: never pickles or other formats of the weights.
 SETTINGS = (
     "adapter_config.json",
+    "added_tokens.json",
     "config.json",
     "modules.json",
     "sentence_*_config.json",
     "config_sentence_transformers.json",
+    "special_tokens_map.json",
     "tokenizer.json",
     "tokenizer_config.json",
 )

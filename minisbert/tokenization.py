@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from minisbert.errors import (
     EncodeValueError,
     MinisbertError,
     UnsupportedCheckpointError,
+    shown,
 )
 from minisbert.jsonfile import read_json
 from minisbert.links import refuse_link_out
@@ -194,11 +196,52 @@ def _read(path: Path, config: TextConfig) -> Tokenizer:
     library.no_padding()
     if isinstance(library.model, BPE):  # merges left out at random, for training: as RobertaTokenizer, none
         library.model.dropout = None
+    _check_named_tokens(path, library)
     rebuild(library, tokenizer_class(config), read_json(path.with_name("tokenizer_config.json")))
     steps = steps_of(library.normalizer)
     if config.do_lower_case and not any(isinstance(step, Lowercase) for step in steps):
         library.normalizer = NormalizerSequence([Lowercase(), *steps])
     return library
+
+
+def _check_named_tokens(path: Path, library: Tokenizer) -> None:
+    """Refuse a token that another file names and ``tokenizer.json`` does not add: the reference would add it."""
+    known = {token.content for token in library.get_added_tokens_decoder().values()}
+    for file, key, token in _named_tokens(path.parent):
+        if token not in known:
+            raise CheckpointError(
+                f"{file}: {key} names the token {shown(token)}, which is none of the added_tokens of tokenizer.json; "
+                "do both files belong to one checkpoint? Where transformers is installed, AutoTokenizer loads them and "
+                "saves files that agree"
+            )
+
+
+def _named_tokens(folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield the tokens that the files beside ``tokenizer.json`` name: file, key and token."""
+    settings = read_json(folder / "tokenizer_config.json")
+    settings.refuse_unless({"split_special_tokens": (False,)})
+    files = [settings]
+    if "added_tokens_decoder" not in settings.values:  # only then does the reference read the older files
+        files.append(read_json(folder / "special_tokens_map.json"))
+        added = read_json(folder / "added_tokens.json")
+        yield from ((added.path, "a key", token) for token in added.values if token in added.values)
+    for file in files:
+        for key in file.values:
+            if key.endswith("_token") or key in _TOKEN_LISTS:
+                yield from ((file.path, key, token) for token in _contents(file.values[key]))
+
+
+_TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder")
+
+
+def _contents(value: Any) -> Iterator[str]:
+    """Yield the text of a token, or of those in a list or an object; each is a string, or an object of its own."""
+    if isinstance(value, dict) and "content" not in value:
+        value = list(value.values())
+    for item in value if isinstance(value, list) else [value]:
+        content = item.get("content") if isinstance(item, dict) else item
+        if isinstance(content, str) and content:
+            yield content
 
 
 def _check_charsmap(path: Path, content: bytes) -> None:

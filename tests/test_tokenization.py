@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -362,3 +363,42 @@ def test_token_types_that_can_t_be_honoured(copy_of: Copy) -> None:
     edit_tokenizer(folder, lambda values: values.update(post_processor=template((2, 2))))
     with pytest.raises(minisbert.CheckpointError, match=r"token type 2.*type_vocab_size is 2"):
         minisbert.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("tokenizer_config.json", {"mask_token": "[MADE UP]"}),
+        ("tokenizer_config.json", {"any_other_token": {"content": "[MADE UP]", "lstrip": True}}),
+        ("tokenizer_config.json", {"additional_special_tokens": ["[CLS]", "[MADE UP]"]}),
+        ("tokenizer_config.json", {"extra_special_tokens": {"image": "[MADE UP]"}}),
+        ("tokenizer_config.json", {"added_tokens_decoder": {"4": {"content": "[MADE UP]"}}}),
+        ("special_tokens_map.json", {"mask_token": "[MADE UP]"}),
+        ("added_tokens.json", {"[MADE UP]": 7}),
+    ],
+)
+def test_a_token_that_only_another_file_names(copy_of: Copy, name: str, changes: dict[str, Any]) -> None:
+    """The reference would find it in texts."""
+    folder = copy_of("tiny-bert")
+    edit_json(folder / name, **changes)
+    with pytest.raises(minisbert.CheckpointError, match=re.escape(name) + r".*'\[MADE UP\]'.*added_tokens"):
+        minisbert.load(folder, backend="reference")
+
+
+def test_files_that_name_tokens_again(copy_of: Copy) -> None:
+    folder = copy_of("tiny-bert")
+    edit_json(folder / "special_tokens_map.json", mask_token={"content": "[MASK]"}, sep_token="[SEP]")
+    edit_json(folder / "added_tokens.json", **{"[MASK]": 4})
+    minisbert.load(folder, backend="reference")
+    edit_json(folder / "tokenizer_config.json", added_tokens_decoder={"4": {"content": "[MASK]"}})
+    edit_json(
+        folder / "special_tokens_map.json", mask_token="[MADE UP]"
+    )  # then the reference does not read it
+    minisbert.load(folder, backend="reference")
+
+
+def test_special_tokens_that_are_split(copy_of: Copy) -> None:
+    folder = copy_of("tiny-bert")
+    edit_json(folder / "tokenizer_config.json", split_special_tokens=True)
+    with pytest.raises(minisbert.UnsupportedCheckpointError, match="split_special_tokens is True"):
+        minisbert.load(folder, backend="reference")
