@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -158,6 +159,12 @@ def build(folder: Path, tiny_bert: Path, modules: tuple[Spec, ...], style: str =
     config = json.loads((folder / "config.json").read_text())
     layers = any(kind == "WeightedLayerPooling" for kind, _ in modules)
     checkpoints.write_json(folder / "config.json", {**config, "output_hidden_states": layers})
+    write_modules(folder, modules, style)
+    return folder
+
+
+def write_modules(folder: Path, modules: Sequence[Spec], style: str = "6") -> None:
+    """Write modules.json and the folders of the modules, with seeded weights."""
     lines = [{"idx": 0, "name": "0", "path": "", "type": type_name("Transformer", style)}]
     for index, (kind, settings) in enumerate(modules, 1):
         place = f"{index}_{kind}"
@@ -168,7 +175,6 @@ def build(folder: Path, tiny_bert: Path, modules: tuple[Spec, ...], style: str =
         if tensors := seeded(kind, settings, seed=100 + index):
             save_file(tensors, folder / place / "model.safetensors")
     checkpoints.write_json(folder / "modules.json", lines)
-    return folder
 
 
 def seeded(kind: str, settings: dict[str, Any], seed: int) -> dict[str, NDArray[np.float32]]:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 import checkpoints
 import minisbert
+import pipelines
 from conftest import DATA, VECTOR_TOLERANCE, largest
 from minisbert.config import ACTIVATIONS
 from minisbert.families import BUCKETS, FAMILIES
@@ -84,12 +85,37 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def modules(draw: st.DrawFn) -> tuple[str, int, str]:
+    """A module between the pooling and the end: its kind, and how wide a Dense is, with what activation."""
+    kind = draw(st.sampled_from(("Dense", "Dense", "LayerNorm", "Dropout", "Normalize")))
+    return kind, draw(st.integers(8, 60)), draw(st.sampled_from(("Identity", "Tanh", "GELU", "ReLU", "Mish")))
+
+
+def stack(width: int, layout: dict[str, Any]) -> list[pipelines.Spec]:
+    """The modules of a layout, after a transformer of this width."""
+    specs = [pipelines.pooling(*layout["modes"], width=width)]
+    width *= len(layout["modes"])
+    for kind, out, activation in layout["then"]:
+        if kind == "Dense":
+            specs.append(pipelines.dense(out, activation, width))
+            width = out
+        else:
+            specs.append(
+                (kind, {"LayerNorm": {"dimension": width}, "Dropout": {"dropout": 0.1}}.get(kind, {}))
+            )
+    return [*specs, *([("Normalize", {})] if layout["normalize"] else [])]
+
+
+@st.composite
 def layouts(draw: st.DrawFn) -> dict[str, Any]:
     """How a checkpoint is written: none of this may change a vector but by the dtype's rounding."""
     return {
         "dtype": draw(st.sampled_from(sorted(DTYPES))),
         "prefix": draw(st.booleans()),
         "old_names": draw(st.booleans()),
+        "shards": draw(st.integers(1, 4)),
+        "modes": draw(st.lists(st.sampled_from(pipelines.MODES), min_size=1, max_size=3, unique=True)),
+        "then": draw(st.lists(modules(), max_size=3)),
         "normalize": draw(st.booleans()),
         "seed": draw(st.integers(0, 2**20)),
     }
@@ -118,13 +144,11 @@ def written(config: dict[str, Any], layout: dict[str, Any]) -> Iterator[Path]:
         checkpoints.write_json(folder / "config.json", known)
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copy(tokenizer_folder(family) / name, folder)
-        if not layout["normalize"]:
-            modules = json.loads((folder / "modules.json").read_text())
-            checkpoints.write_json(folder / "modules.json", modules[:2])
+        pipelines.write_modules(folder, stack(config["hidden_size"], layout))
         weights = {
             _file_name(name, family, layout): _cast(array, layout["dtype"]) for name, array in plain.items()
         }
-        (folder / "model.safetensors").write_bytes(safetensors(weights, layout["dtype"]))
+        write_weights(folder, weights, layout)
         yield folder
     finally:
         shutil.rmtree(folder)
@@ -166,6 +190,22 @@ def _cast(array: NDArray[np.float32], dtype: str) -> NDArray[Any]:
     return array.astype(DTYPES[dtype])
 
 
+def write_weights(folder: Path, weights: dict[str, NDArray[Any]], layout: dict[str, Any]) -> None:
+    """Write one file, or several with an index."""
+    (folder / "model.safetensors").unlink(missing_ok=True)
+    count = layout["shards"]
+    names = ["model.safetensors"]
+    if count > 1:
+        names = [f"model-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+        places = {tensor: names[i % count] for i, tensor in enumerate(weights)}
+        checkpoints.write_json(
+            folder / "model.safetensors.index.json", {"metadata": {}, "weight_map": places}
+        )
+    for i, name in enumerate(names):
+        some = {tensor: weights[tensor] for tensor in list(weights)[i::count]}
+        (folder / name).write_bytes(safetensors(some, layout["dtype"]))
+
+
 def safetensors(weights: Mapping[str, NDArray[Any]], dtype: str) -> bytes:
     """Write the format by hand, for the package has no bfloat16 without torch."""
     header, numbers = {}, b""
@@ -195,7 +235,8 @@ SMALLEST |= {
     "num_hidden_layers": 1,
     "type_vocab_size": 1,
 }
-PLAIN = {"dtype": "F32", "prefix": False, "old_names": False, "normalize": True, "seed": 0}
+PLAIN = {"dtype": "F32", "prefix": False, "old_names": False, "shards": 1, "seed": 0}
+PLAIN |= {"modes": ["mean"], "then": [], "normalize": True}
 
 
 @EVERY_RUN
@@ -210,10 +251,13 @@ def test_the_backends_agree_with_the_oracle(
         fast = encode(folder, sentences, backend="auto")
     scale = max(1.0, largest(oracle))
     allowed = TOLERANCE * scale
-    assert plain.shape == fast.shape == oracle.shape == (len(sentences), config["hidden_size"])
+    widths = [out for kind, out, _ in layout["then"] if kind == "Dense"]
+    width = widths[-1] if widths else config["hidden_size"] * len(layout["modes"])
+    assert plain.shape == fast.shape == oracle.shape == (len(sentences), width)
     assert largest(fast - oracle) <= max(allowed, TIMES * largest(plain - oracle))
     if layout["normalize"]:
-        np.testing.assert_allclose(np.linalg.norm(oracle, axis=1), 1, atol=1e-12)
+        lengths = np.linalg.norm(oracle, axis=1)
+        np.testing.assert_allclose(lengths[lengths > 0], 1, atol=1e-12)  # a ReLU may leave nothing
 
 
 @EVERY_RUN
@@ -237,7 +281,7 @@ def test_the_layout_of_the_weights_changes_nothing(config: dict[str, Any], layou
     sentences = ["the weather is lovely", "", "[MASK] <mask>"]
     with (
         written(config, layout) as folder,
-        written(config, {**layout, "prefix": False, "old_names": False}) as plain,
+        written(config, {**layout, "prefix": False, "old_names": False, "shards": 1}) as plain,
     ):
         np.testing.assert_array_equal(
             encode(folder, sentences, backend="reference"), encode(plain, sentences, backend="reference")
