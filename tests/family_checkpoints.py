@@ -67,7 +67,7 @@ def build_multilingual(folder: Path) -> None:
     """A BERT with XLM-RoBERTa's tokenizer, as paraphrase-multilingual-MiniLM-L12-v2 is; and a classifier."""
     tokenizer = unigram_tokenizer(_SPECIAL, "<s>", "</s>")
     config = {**_BERT, "vocab_size": len(tokenizer["model"]["vocab"]), "hidden_act": "gelu_new"}
-    weights = _weights(config, 11)
+    weights = _weights(config, 11, gain=1.1)
     weights = {f"bert.{name}": tensor for name, tensor in weights.items()}
     weights["classifier.weight"] = np.ones((2, 24), np.float32)
     _write(folder, config, weights, tokenizer, "XLMRobertaTokenizer", "<unk>")
@@ -157,7 +157,7 @@ def build_mpnet(folder: Path, minilm: Path) -> None:
               "bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1, "max_position_embeddings": 130,
               "relative_attention_num_buckets": 32, "vocab_size": len(tokenizer["model"]["vocab"])}  # fmt: skip
     del config["type_vocab_size"]
-    weights = _renamed(_weights({**config, "type_vocab_size": 1}, 17), _MPNET_NAMES)
+    weights = _renamed(_weights({**config, "type_vocab_size": 1}, 17, gain=1.15), _MPNET_NAMES)
     weights["encoder.relative_attention_bias.weight"] = uniform(np.random.PCG64(18), (32, 3), 1.5)
     weights["embeddings.position_ids"] = np.arange(130)[None]
     _write(folder, config, weights, tokenizer, "MPNetTokenizer", "[UNK]", limit=128)
