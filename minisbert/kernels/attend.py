@@ -78,7 +78,7 @@ def multiply_panels(
         for t in range(tiles):
             height = (count - row) // (tiles - t)
             panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
-            tile((height, a + row * a_step, a_step, panel, b_step, steps, to, c_step, zeros, zeros, 0, zeros))
+            tile((height, a + row * a_step, a_step, panel, steps, to, c_step, zeros, zeros, 0, zeros))
             row += height
 
 

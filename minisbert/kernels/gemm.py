@@ -34,14 +34,14 @@ from minisbert.kernels.simd import gelu, gelu_tanh, make_tile, relu, silu, tanh
 PART = 128
 
 _TILE = """
-def tile(height, a, a_step, b, b_step, steps, c, c_step, bias, residual, residual_step, zeros):
+def tile(height, a, a_step, b, steps, c, c_step, bias, residual, residual_step, zeros):
     k, d, d_step = 0, bias, 0
     while k < steps:
         part = min(PART, steps - k)
         e, e_step = zeros, 0
         if k + part == steps:
             e, e_step = residual, residual_step
-        A, B = a + 4 * k, b + b_step * k
+        A, B = a + 4 * k, b + {b_step} * k
         {chain}
         k, d, d_step = k + part, c, c_step
 """
@@ -49,18 +49,18 @@ def tile(height, a, a_step, b, b_step, steps, c, c_step, bias, residual, residua
 
 def _tile_of_any_height() -> Any:
     """Make ``C = A B + bias + residual`` for a tile of any height: a chain of ifs, as Numba can't index functions."""
-    call = "tile_{0}(A, a_step, B, b_step, part, c, c_step, d, d_step, e, e_step)"
+    call = "tile_{0}(A, a_step, B, part, c, c_step, d, d_step, e, e_step)"
     heights = range(ROWS, 0, -1)
     chain = " ".join(
         f"\n        {'if' if h == ROWS else 'elif'} height == {h}: {call.format(h)}" for h in heights
     )
     scope = {f"tile_{h}": make_tile(h) for h in heights} | {"PART": PART, "__name__": __name__}
-    exec(_TILE.format(chain=chain.strip()), scope)
+    exec(_TILE.format(chain=chain.strip(), b_step=4 * COLUMNS), scope)
     return scope["tile"]
 
 
 # A kernel of its own, so that its fourteen heights are not compiled into each of its callers.
-tile = kernel(*["i8"] * 12)(_tile_of_any_height())
+tile = kernel(*["i8"] * 11)(_tile_of_any_height())
 row_of_zeros, block, other_block = scratch(COLUMNS), scratch(ROWS * COLUMNS), scratch(ROWS * COLUMNS)
 
 
@@ -125,7 +125,7 @@ def multiply_panel(
                 copy(added, step, beside, b_step, height, columns)
         if residual == 0:
             r, r_step = zeros, 0
-        tile((height, a, K * 4, panel, b_step, K, c, c_step, bias + left * 4, r, r_step, zeros))
+        tile((height, a, K * 4, panel, K, c, c_step, bias + left * 4, r, r_step, zeros))
         if activation:
             activate((c, c_step, height, activation))
         if columns < COLUMNS:

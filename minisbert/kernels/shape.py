@@ -9,7 +9,7 @@ import os
 
 import llvmlite.binding as llvm
 
-__all__ = ["AHEAD", "BLOCK", "COLUMNS", "LANES", "QUERIES", "ROWS", "VECTORS", "attention_room"]
+__all__ = ["AHEAD", "BLOCK", "COLUMNS", "LANES", "QUERIES", "ROWS", "UNROLL", "VECTORS", "attention_room"]
 
 # Processors that Numba can be told to compile for (NUMBA_CPU_NAME) whose widest vectors are AVX2's.
 _AVX2_NAMES = {"haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "alderlake", "x86-64-v3"}
@@ -33,6 +33,9 @@ VECTORS = 2
 COLUMNS = LANES * VECTORS
 ROWS = (_registers - VECTORS - 1) // VECTORS  # 14 with 32 registers, 6 with 16
 AHEAD = 16  # steps ahead of which B is asked for: 2 kB with AVX-512, about 200 cycles' work
+# Steps of the tile in a turn of its loop: where there are few registers a step is short, and counting and the addresses
+# of A would take as many instructions as the arithmetic.
+UNROLL = 1 if _registers == 32 else 4
 BLOCK = 8 * ROWS  # rows of A that are multiplied by all panels of B before the next ones
 QUERIES = 4 * ROWS  # so many rows of attention scores are in work at once
 

@@ -39,9 +39,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minisbert.kernels.shape import AHEAD, LANES, VECTORS
+from minisbert.kernels.shape import AHEAD, COLUMNS, LANES, UNROLL, VECTORS
 
 Value = Any  # an LLVM value: llvmlite has no types for mypy
+Sums = dict[tuple[int, int], Value]  # of a tile, by row and vector
 
 _FLOAT = ir.FloatType()
 _INT = ir.IntType(32)
@@ -241,60 +242,77 @@ def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
 def make_tile(rows: int) -> Any:
     """Make the function ``C = A B + D + E`` for a tile of `rows` rows and COLUMNS columns.
 
-    It is called as ``tile(a, a_step, b, b_step, steps, c, c_step, d, d_step, e, e_step)``: all of them integers, the
-    addresses of the first elements and the bytes from one row to the next (of b: from one k to the next). A step of 0
+    It is called as ``tile(a, a_step, b, steps, c, c_step, d, d_step, e, e_step)``: all of them integers, the addresses
+    of the first elements and the bytes from one row to the next (those of B are next to each other). A step of 0
     repeats a row. D and E may be C itself.
     """
 
     @intrinsic
-    def tile(_typing: Any, a: Any, a_step: Any, b: Any, b_step: Any, steps: Any, c: Any, c_step: Any,
+    def tile(_typing: Any, a: Any, a_step: Any, b: Any, steps: Any, c: Any, c_step: Any,
              d: Any, d_step: Any, e: Any, e_step: Any) -> Any:  # fmt: skip
         def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
             _emit_tile(b, rows, *arguments)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 11), emit
+        return types.void(*[types.intp] * 10), emit
 
     return tile
 
 
-def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, b_step: Value, steps: Value, c: Value,
-               c_step: Value, d: Value, d_step: Value, e: Value, e_step: Value) -> None:  # fmt: skip
+def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, steps: Value, c: Value, c_step: Value,
+               d: Value, d_step: Value, e: Value, e_step: Value) -> None:  # fmt: skip
     def at(address: Value, step: Value, times: int, vector: int = 0) -> Value:
-        offset = b.add(b.mul(step, ir.Constant(_LONG, times)), ir.Constant(_LONG, 4 * LANES * vector))
+        offset = b.add(b.mul(step, _LONG(times)), _LONG(4 * LANES * vector))
         return b.inttoptr(b.add(address, offset), _VECTOR.as_pointer())
 
-    before, loop, after = b.block, b.append_basic_block("step"), b.append_basic_block("store")
-    tile = [(i, v) for i in range(rows) for v in range(VECTORS)]
-    row = [b.add(a, b.mul(a_step, ir.Constant(_LONG, i))) for i in range(rows)]
-    b.branch(loop)
+    row, b_step = [b.add(a, b.mul(a_step, _LONG(i))) for i in range(rows)], _LONG(4 * COLUMNS)
 
-    b.position_at_end(loop)
-    k = b.phi(_LONG)
-    sums = {place: b.phi(_VECTOR) for place in tile}
-    here = b.add(panel, b.mul(k, b_step))
-    vectors = [b.load(at(here, b_step, 0, v), align=4) for v in range(VECTORS)]
-    for v in range(VECTORS):
-        _prefetch(b, at(here, b_step, AHEAD, v))
-    offset = b.mul(k, ir.Constant(_LONG, 4))
-    news = {}
-    for i in range(rows):
-        number = _splat(b, b.load(b.inttoptr(b.add(row[i], offset), _FLOAT.as_pointer())))
-        for v in range(VECTORS):
-            news[i, v] = _fma(b, number, vectors[v], sums[i, v])
-    following = b.add(k, ir.Constant(_LONG, 1))
-    k.add_incoming(ir.Constant(_LONG, 0), before)
-    k.add_incoming(following, loop)
-    for place in tile:
-        sums[place].add_incoming(_constant(0.0), before)
-        sums[place].add_incoming(news[place], loop)
-    b.cbranch(b.icmp_signed("<", following, steps), loop, after)
+    def add_products(k: Value, ahead: int, sums: Sums) -> Sums:
+        """Add the products of step ``k + ahead``."""
+        here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, _LONG(4)), _LONG(4 * ahead))
+        vectors = [b.load(at(here, b_step, ahead, v), align=4) for v in range(VECTORS)]
+        for v in range(0, VECTORS, -(-16 // LANES)):  # a cache line holds 16 floats
+            _prefetch(b, at(here, b_step, ahead + AHEAD, v))
+        news = {}
+        for i in range(rows):
+            number = _splat(b, b.load(b.inttoptr(b.add(row[i], offset), _FLOAT.as_pointer())))
+            for v in range(VECTORS):
+                news[i, v] = _fma(b, number, vectors[v], sums[i, v])
+        return news
 
-    b.position_at_end(after)
-    for i, v in tile:
-        y = b.fadd(news[i, v], b.load(at(d, d_step, i, v), align=4))
+    k, sums = _LONG(0), {(i, v): _constant(0.0) for i in range(rows) for v in range(VECTORS)}
+    for at_once in dict.fromkeys((UNROLL, 1)):
+        k, sums = _loop(b, k, steps, at_once, sums, add_products)
+    for (i, v), total in sums.items():
+        y = b.fadd(total, b.load(at(d, d_step, i, v), align=4))
         y = b.fadd(y, b.load(at(e, e_step, i, v), align=4))
         b.store(y, at(c, c_step, i, v), align=4)
+
+
+def _loop(
+    b: Any, start: Value, stop: Value, at_once: int, sums: Sums, update: Callable[[Value, int, Sums], Sums]
+) -> tuple[Value, Sums]:
+    """Emit a loop that makes `at_once` steps in each turn, while there are so many left."""
+    before, check, turn, after = b.block, *map(b.append_basic_block, ("check", "turn", "after"))
+    b.branch(check)
+
+    b.position_at_end(check)
+    k, kept = b.phi(_LONG), {place: b.phi(_VECTOR) for place in sums}
+    following = b.add(k, _LONG(at_once))
+    b.cbranch(b.icmp_signed("<=", following, stop), turn, after)
+
+    b.position_at_end(turn)
+    news = kept
+    for ahead in range(at_once):
+        news = update(k, ahead, news)
+    b.branch(check)
+
+    for origin, first, values in ((before, start, sums), (turn, following, news)):
+        k.add_incoming(first, origin)
+        for place, phi in kept.items():
+            phi.add_incoming(values[place], origin)
+    b.position_at_end(after)
+    return k, kept
 
 
 def _prefetch(b: Any, pointer: Value) -> None:
