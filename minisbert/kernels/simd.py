@@ -185,43 +185,44 @@ gelu, gelu_tanh, silu, relu, tanh = map(_in_place, (_gelu, _gelu_tanh, _silu, _r
 def softmax(_typing: Any, address: Any, count: Any, scale: Any) -> Any:
     """``exp(scale * (x - max(x)))`` in place, for a row of `count` numbers; returns 1 / its sum.
 
-    The row must have room for whole vectors; what follows its numbers is overwritten. NaN is lost in the maximum, and
-    comes back in the sum. The sum is one number for each lane until the end, and so the same for the same row anywhere.
+    The row must have room for whole vectors; what follows its numbers is overwritten: by -inf, which no maximum is, and
+    then by some 1e-38, which no sum of 1 or more changes by, so the loops need not know where the numbers end. NaN is
+    lost in the maximum, and comes back in the sum. The sum is one number for each lane until the end, and so the same
+    for the same row anywhere.
     """
 
     def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
         address, count, scale = arguments
-        least = _constant(float("-inf"))
+        vectors = b.sdiv(b.add(count, _LONG(LANES - 1)), _LONG(LANES))
 
-        def each(start: Value, update: Callable[[Value, Value, Value], Value]) -> Value:
-            """Go through the row, with a vector that is updated and a mask of the lanes that count."""
+        def place(vector: Value) -> Value:
+            return b.inttoptr(b.add(address, b.mul(vector, _LONG(4 * LANES))), _VECTOR.as_pointer())
+
+        def each(start: Value, update: Callable[[Value, Value], Value]) -> Value:
+            """Go through the vectors of the row, with one that is updated."""
             kept = cgutils.alloca_once_value(b, start)
-            with cgutils.for_range(
-                b, b.sdiv(b.add(count, ir.Constant(_LONG, LANES - 1)), ir.Constant(_LONG, LANES))
-            ) as loop:
-                first = b.mul(loop.index, ir.Constant(_LONG, LANES))
-                pointer = b.inttoptr(
-                    b.add(address, b.mul(first, ir.Constant(_LONG, 4))), _VECTOR.as_pointer()
-                )
-                left = _splat(b, b.trunc(b.sub(count, first), _INT))
-                mask = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
-                b.store(update(pointer, mask, b.load(kept)), kept)
+            with cgutils.for_range(b, vectors) as loop:
+                b.store(update(place(loop.index), b.load(kept)), kept)
             return b.load(kept)
 
-        def larger(pointer: Value, mask: Value, most: Value) -> Value:
-            x = b.select(mask, b.load(pointer, align=4), least)
-            return b.select(b.fcmp_ordered(">", x, most), x, most)
+        def larger(x: Value, y: Value) -> Value:
+            return b.select(b.fcmp_ordered(">", x, y), x, y)
 
-        most = _across(b, each(least, larger), lambda x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+        least, last = _constant(float("-inf")), b.sub(vectors, _LONG(1))
+        left = _splat(b, b.trunc(b.sub(count, b.mul(last, _LONG(LANES))), _INT))
+        counts = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
+        b.store(b.select(counts, b.load(place(last), align=4), least), place(last), align=4)
+        most = _across(b, each(least, lambda pointer, most: larger(b.load(pointer, align=4), most)), larger)
         factor = _splat(b, scale)
+        shift = b.fneg(b.fmul(most, factor))  # its rounding is the same for all of the row, and falls out
 
-        def add(pointer: Value, mask: Value, total: Value) -> Value:
-            y = _exp(b, b.fmul(b.fsub(b.load(pointer, align=4), most), factor))
+        def add(pointer: Value, total: Value) -> Value:
+            y = _exp(b, _fma(b, b.load(pointer, align=4), factor, shift))
             b.store(y, pointer, align=4)
-            return b.fadd(total, b.select(mask, y, _constant(0.0)))
+            return b.fadd(total, y)
 
         total = _across(b, each(_constant(0.0), add), b.fadd)
-        return b.fdiv(ir.Constant(_FLOAT, 1.0), b.extract_element(total, ir.Constant(_INT, 0)))
+        return b.fdiv(ir.Constant(_FLOAT, 1.0), b.extract_element(total, _INT(0)))
 
     return types.float32(types.intp, types.intp, types.float32), emit
 
