@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,7 +15,7 @@ from minisbert import model
 from minisbert.arguments import check_choice, check_dtype, check_integer
 from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, EncodeValueError, shown
-from minisbert.kernels import BACKENDS, Kernels, select
+from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, select
 from minisbert.threads import resolve_num_threads
 from minisbert.tokenization import TextTokenizer
 
@@ -52,6 +53,8 @@ class TextModel(ABC):
             ready = pool.submit(self._kernels.prepare)
             self.num_parameters = self._read(Path(folder))
         ready.result()
+        layers = partial(model.last_layer, weights=self._weights, config=self.config.transformer)
+        self._layers = self._kernels.program(layers, self.config.transformer.hidden_size)
         self.max_seq_length = self.config.max_seq_length
         self.prompts = dict(self.config.prompts)
         self.default_prompt_name = self.config.default_prompt_name
@@ -110,6 +113,12 @@ class TextModel(ABC):
         self._open(state["folder"], *state["arguments"])
         for name, value in state["settings"].items():
             setattr(self, name, value)
+
+    def _states(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
+        """Run the transformer over a micro-batch: token ids and types (N,) -> token states (N, D)."""
+        config, kernels = self.config.transformer, self._kernels
+        x = model.embed(ids, types, offsets, self._weights.embeddings, config, kernels)
+        return self._layers(x, offsets)
 
     def _check_batch(self, batch_size: int, truncation: str) -> None:
         """Check what every computation is told."""

@@ -306,11 +306,10 @@ class CrossEncoder(TextModel):
         """Judge one micro-batch on so many threads: the tokens (T, 2) of S pairs to S arrays of logits (C,)."""
         ids, types = np.ascontiguousarray(np.concatenate(rows).T)  # (N,) each
         offsets: Ints = np.cumsum([0, *map(len, rows)])  # (S + 1,)
-        config, kernels = self.config.transformer, self._kernels
         # What overflows becomes infinity or NaN, and an error of ours once the logits are looked at.
-        with kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
-            states = model.token_states(ids, types, offsets, self._weights, config, kernels)
-            return list(model.logits(states, offsets, self._head, kernels))
+        with self._kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
+            states = self._states(ids, types, offsets)
+            return list(model.logits(states, offsets, self._head, self._kernels))
 
     def _score(self, logits: Floats, activate: Activation, apply_softmax: bool) -> Floats:
         """Turn the logits of one pair into its scores, by itself, so that it does not depend on others: (1, C)."""

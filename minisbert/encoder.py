@@ -308,6 +308,9 @@ class SentenceEncoder(TextModel):
         config, kernels = self.config.transformer, self._kernels
         # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
         with kernels.threads(threads), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            states = model.hidden_states(ids, types, offsets, self._weights, config, kernels)
+            if any(model.needs_all_layers(module) for module, _ in self._steps):
+                states = model.hidden_states(ids, types, offsets, self._weights, config, kernels)
+            else:
+                states = iter([self._states(ids, types, offsets)])
             found = model.features(states, offsets, prompt_length, self._steps, kernels)[feature]
         return np.split(found, offsets[1:-1]) if feature == TOKENS else list(found)

@@ -106,24 +106,13 @@ Step: TypeAlias = tuple[Module, Any]
 MODULE_EPS = 1e-5  # torch's own: a LayerNorm module does not store it
 
 
-def token_states(
-    ids: Ints, types: Ints, offsets: Ints, weights: Weights, config: TransformerConfig, kernels: Kernels
-) -> Floats:
-    """Run the transformer over a micro-batch: token ids (N,) -> token states (N, D)."""
-    [last] = deque(hidden_states(ids, types, offsets, weights, config, kernels), maxlen=1)
-    return last
-
-
 def hidden_states(
     ids: Ints, types: Ints, offsets: Ints, weights: Weights, config: TransformerConfig, kernels: Kernels
 ) -> Iterator[Floats]:
     """Yield the states (N, D) that go into the first layer, and those that come out of each of the L layers."""
     x = embed(ids, types, offsets, weights.embeddings, config, kernels)  # (N, D)
     yield x
-    for layer in weights.layers:
-        x = self_attention(x, offsets, layer.attention, weights.position_bias, config, kernels)
-        x = feed_forward(x, layer.feed_forward, config, kernels)
-        yield x
+    yield from layers(x, offsets, weights, config, kernels)
 
 
 def embed(
@@ -149,6 +138,24 @@ def position_ids(ids: Ints, offsets: Ints, config: TransformerConfig) -> Ints:
     count = np.concatenate([[0], np.cumsum(is_token)])  # (N + 1,): tokens before each place
     numbers = count[1:] - np.repeat(count[offsets[:-1]], lengths)  # (N,)
     return np.where(is_token, numbers + config.pad_token_id, config.pad_token_id)
+
+
+def last_layer(
+    x: Floats, offsets: Ints, kernels: Kernels, weights: Weights, config: TransformerConfig
+) -> Floats:
+    """Run all layers over the embeddings (N, D) of a micro-batch, and return the states that come out of the last."""
+    [last] = deque(layers(x, offsets, weights, config, kernels), maxlen=1)
+    return last
+
+
+def layers(
+    x: Floats, offsets: Ints, weights: Weights, config: TransformerConfig, kernels: Kernels
+) -> Iterator[Floats]:
+    """Yield what comes out of each of the L layers: (N, D) -> (N, D)."""
+    for layer in weights.layers:
+        x = self_attention(x, offsets, layer.attention, weights.position_bias, config, kernels)
+        x = feed_forward(x, layer.feed_forward, config, kernels)
+        yield x
 
 
 def self_attention(

@@ -31,8 +31,9 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minisbert.kernels.attend import attend
-from minisbert.kernels.compiler import kernel, longs_at, part
+from minisbert.kernels.compiler import doubles_at, kernel, longs_at, part
 from minisbert.kernels.gemm import multiply_panel
+from minisbert.kernels.rows import layer_norm
 from minisbert.kernels.shape import BLOCK, COLUMNS
 from minisbert.kernels.team import (
     ARGUMENTS,
@@ -42,6 +43,7 @@ from minisbert.kernels.team import (
     KIND,
     MOST,
     MULTIPLY,
+    NORM,
     NUMBER_OF_ARGUMENTS,
     STOP,
     TICKET,
@@ -218,6 +220,19 @@ def post(address: int, kind: int, units: int, arguments: int) -> None:
     looks = 0
     while read(address + 8 * FINISHED) < units:
         looks = rest(looks, UNIT_PATIENCE)
+
+
+@kernel("i8", "i8", "i8")
+def run(address: int, jobs: int, count: int) -> None:
+    """Run so many jobs, one after the other: their kind, units and arguments stand in a row."""
+    for j in range(count):
+        place = jobs + j * 8 * (2 + NUMBER_OF_ARGUMENTS)
+        job = longs_at(place)
+        if job[0] == NORM:
+            eps = doubles_at(place + 8 * 7)[0]
+            layer_norm((job[2], job[3], job[4], job[5], job[6], eps, job[8]))
+        else:
+            post((address, job[0], job[1], place + 16))
 
 
 @part

@@ -6,8 +6,10 @@ So a sentence's vector is the same, bit for bit, in any company.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from ctypes import addressof, c_char
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from numpy.typing import DTypeLike
 
 from minisbert.kernels import Floats, Ints, machine, packing, reference, team
 from minisbert.kernels.packing import Packed
+from minisbert.kernels.program import Program
 from minisbert.kernels.shape import BLOCK, attention_room
 from minisbert.kernels.team import ATTEND, GROUPS, MULTIPLY
 
@@ -105,6 +108,20 @@ def pool(x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:
     means, sums = np.empty((S, D), np.float32), np.empty(D, np.float64)
     machine.kernels().mean_pool(S, D, _at(x), _at(offsets), _at(sums), _at(means))
     return means
+
+
+def program(function: Callable[..., Any], width: int) -> Callable[[Floats, Ints], Floats]:
+    """Twin of `reference.program`: all operations of the function in one call."""
+    return partial(_run, Program(function, width))
+
+
+def _run(program: Program, x: Floats, offsets: Ints) -> Floats:
+    (N, _), S, floats = x.shape, len(offsets) - 1, attention_room(len(x), program.head_width)
+    x, offsets, y = _floats(x), np.asarray(offsets, np.int64), np.empty(x.shape, np.float32)
+    arena = np.empty(N * program.arena_width, np.float32)
+    variables = 1, N, -(-N // BLOCK), S, *map(_at, (arena, x, y, offsets)), team.room(floats), floats * 4
+    team.run(program.table @ variables)
+    return y
 
 
 # Each component by itself, from exact products and sums: nothing that the number of rows could change.

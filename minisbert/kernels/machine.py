@@ -48,8 +48,7 @@ def kernels() -> Any:
 
 def _compile() -> list[Compiled]:
     """Compile all kernels, and keep the code for the next process where that is possible."""
-    for name in ("board", "rows"):
-        import_module(f"minisbert.kernels.{name}")  # which compiles them
+    import_module("minisbert.kernels.board")  # which compiles it and all that it imports
     from minisbert.kernels.compiler import COMPILED
 
     compiled = [Compiled(*kernel) for kernel in COMPILED]

@@ -8,10 +8,13 @@ those of `minisbert.model`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -53,6 +56,11 @@ def prepare() -> None:
 def threads(count: int) -> AbstractContextManager[None]:
     """Let each operation of the calling thread use so many threads: one is enforced, more are the BLAS's affair."""
     return one_blas_thread() if count == 1 else nullcontext()
+
+
+def program(function: Callable[..., Any], width: int) -> Callable[[Floats, Ints], Floats]:
+    """Get ``y = function(x, offsets, kernels)`` ready for many micro-batches, with x and y (N, width)."""
+    return partial(function, kernels=sys.modules[__name__])
 
 
 @dataclass(frozen=True)

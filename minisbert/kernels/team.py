@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minisbert.kernels import machine
 
-__all__ = ["helpers", "post", "room"]
+__all__ = ["helpers", "post", "room", "run"]
 
 # Places on a board. Ticket, count of finished units and stop sign are written by several threads: each has a cache
 # line, eight numbers, of its own.
@@ -21,7 +22,7 @@ NUMBER_OF_ARGUMENTS = 9
 # A ticket is a job's number and the first and the last unit that nobody has taken, so many bits each.
 BITS = 20
 MOST = (1 << BITS) - 1
-MULTIPLY, ATTEND = 0, 1  # kinds of jobs
+MULTIPLY, ATTEND, NORM = 0, 1, 2  # kinds of jobs; the last is too small to share out
 # So many parts the heads of a sentence are shared out in: enough for a few threads, few enough to set up quickly.
 GROUPS = 4
 
@@ -47,6 +48,11 @@ def post(kind: int, units: int, *arguments: int) -> None:
     board = _board()
     board.arguments[: len(arguments)] = list(arguments)
     machine.kernels().post(board.address, kind, units, ctypes.addressof(board.arguments))
+
+
+def run(jobs: NDArray[np.int64]) -> None:
+    """Run a program's jobs (jobs, 2 + NUMBER_OF_ARGUMENTS), contiguous, one after the other on this thread's board."""
+    machine.kernels().run(_board().address, jobs.ctypes.data, len(jobs))
 
 
 def room(floats: int) -> int:
