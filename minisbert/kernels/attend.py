@@ -15,7 +15,7 @@ import numpy as np
 
 from minisbert.kernels.compiler import floats_at, kernel, part
 from minisbert.kernels.gemm import row_of_zeros, tile, zero
-from minisbert.kernels.shape import COLUMNS, QUERIES, ROWS
+from minisbert.kernels.shape import AHEAD, COLUMNS, QUERIES, ROWS
 from minisbert.kernels.simd import softmax
 
 
@@ -78,7 +78,24 @@ def multiply_panels(
         for t in range(tiles):
             height = (count - row) // (tiles - t)
             panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
-            tile((height, a + row * a_step, a_step, panel, steps, to, c_step, zeros, zeros, 0, zeros))
+            soon = panel + AHEAD * b_step
+            tile(
+                (
+                    height,
+                    a + row * a_step,
+                    a_step,
+                    panel,
+                    soon,
+                    b_step,
+                    steps,
+                    to,
+                    c_step,
+                    zeros,
+                    zeros,
+                    0,
+                    zeros,
+                )
+            )
             row += height
 
 
