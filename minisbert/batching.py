@@ -114,7 +114,7 @@ class Collector:
         self._width = output_width(precision, dimension)
         self._dtype = dtype if precision == "float32" else np.dtype(PRECISIONS[precision])
         self._waits = precision in ("int8", "uint8")
-        self._blocks: list[NDArray[Any]] = []
+        self._gathered: NDArray[Any] | None = None
         self._count = count
         self.rows = 0
         if out is not None:
@@ -141,7 +141,7 @@ class Collector:
             self._out = np.empty((self._count, self._width), self._dtype)
         start, self.rows = self.rows, self.rows + len(ready)
         if self._out is None or self._waits:
-            self._blocks.append(ready)
+            self._gather(ready)
         elif self.rows > len(self._out):
             raise EncodeValueError(
                 f"there are more sentences than the {len(self._out)} rows that were expected"
@@ -153,14 +153,20 @@ class Collector:
         """Return the array of all vectors."""
         if self._out is not None and self.rows != len(self._out):
             raise EncodeValueError(f"there were {self.rows} sentences; expected {len(self._out)}")
-        if self._blocks or self._out is None:
-            width = self._width
-            ready = np.concatenate(self._blocks) if self._blocks else np.empty((0, width), self._dtype)
-            ready = quantize(ready, self._precision) if self._waits else ready
-            if self._out is None:
-                return ready
-            self._out[:] = ready
+        if self._gathered is None:
+            return np.empty((0, self._width), self._dtype) if self._out is None else self._out
+        ready = quantize(self._gathered, self._precision) if self._waits else self._gathered
+        if self._out is None:
+            return ready
+        self._out[:] = ready
         return self._out
+
+    def _gather(self, block: NDArray[Any]) -> None:
+        """Append a block, in place: to join all blocks in the end would take the memory of the result twice."""
+        if self._gathered is None:
+            self._gathered = np.empty((0, block.shape[1]), block.dtype)
+        self._gathered.resize((self.rows, block.shape[1]), refcheck=False)  # nobody else has seen it yet
+        self._gathered[self.rows - len(block) :] = block
 
 
 class OverlongTexts:

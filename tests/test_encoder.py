@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import threading
+import tracemalloc
 import warnings
 from collections import UserList
 from collections.abc import Callable, Iterator
@@ -299,6 +300,21 @@ def test_a_generator_is_read_as_it_is_encoded(bert: Encoder, monkeypatch: pytest
 
     bert.encode(texts(), out=out)
     assert max(ahead) <= 3 * 4
+
+
+@pytest.mark.parametrize("count", [None, 64_000])
+def test_the_vectors_of_a_generator_are_not_in_memory_twice(count: int | None) -> None:
+    block = np.ones((1000, 64), np.float32)
+    tracemalloc.start()
+    collector = batching.Collector(None, count, 64, "float32", np.dtype(np.float32))
+    for _ in range(64):
+        collector.add(block)
+    result = collector.result()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert result.shape == (64_000, 64)
+    assert result.all()
+    assert peak < 1.1 * result.nbytes
 
 
 # --- Prompts and limits ----------------------------------------------------------------------------------
