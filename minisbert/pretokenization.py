@@ -1,27 +1,58 @@
-"""The steps before the vocabulary: as the reference builds them, which is not always as ``tokenizer.json`` has them.
+"""The steps round the vocabulary: as the reference builds them, which is not always as ``tokenizer.json`` has them.
 
 transformers 5 looks up the tokenizer's class in ``tokenizer_config.json``, else in ``config.json``, else goes by the
-family. It builds the normaliser and the pre-tokeniser of that class, with the settings in ``tokenizer_config.json``,
-and takes from ``tokenizer.json`` the vocabulary, the special tokens and SentencePiece's map of characters. So a BERT
-with ``do_lower_case: false`` keeps capitals, whatever its ``tokenizer.json`` does.
+family. It builds the normaliser and the pre-tokeniser of that class, and what is put round a text, with the settings in
+``tokenizer_config.json``, and takes from ``tokenizer.json`` the vocabulary, the special tokens and SentencePiece's map
+of characters. So a BERT with ``do_lower_case: false`` keeps capitals, whatever its ``tokenizer.json`` does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+from tokenizers.processors import TemplateProcessing
 
+from minisbert.errors import CheckpointError, shown
 from minisbert.jsonfile import JsonFile
 
 __all__ = ["rebuild", "steps_of"]
 
 
-def rebuild(library: Tokenizer, kind: str, settings: JsonFile) -> None:
-    """Give a tokenizer the steps of its class; one of any other class keeps those of its file."""
+def rebuild(library: Tokenizer, kind: str, settings: JsonFile, named: Mapping[str, str]) -> None:
+    """Give a tokenizer the steps of its class; one of any other class keeps those of its file.
+
+    `named` are the special tokens that the files beside ``tokenizer.json`` name, by their keys.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no token of the name that is to begin or end a text.
+    """
     model, steps = _CLASSES.get(kind, (None, None))
     if model is not None and steps is not None and isinstance(library.model, model):
         steps(library, settings)
+        _put_round(library, kind, settings, named)
+
+
+def _put_round(library: Tokenizer, kind: str, settings: JsonFile, named: Mapping[str, str]) -> None:
+    """Put a token before and one after each text, and what the class has between the two texts of a pair."""
+    keys = (
+        ("bos_token", "eos_token")
+        if isinstance(library.model, models.Unigram)
+        else ("cls_token", "sep_token")
+    )
+    as_bert = kind in ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
+    begin, end = map(named.get, keys, ("[CLS]", "[SEP]") if as_bert else ("<s>", "</s>"))
+    ids = [(token, library.token_to_id(str(token))) for token in dict.fromkeys((begin, end))]
+    for token, id in ids:
+        if id is None:
+            raise CheckpointError(
+                f"{settings.path}: a {kind} puts the token {shown(token)} before or after each text, and "
+                f"tokenizer.json has none of that name; expected the token under the key {' or '.join(keys)}"
+            )
+    pair = f"{begin}:0 $A:0 {end}:0 $B:1 {end}:1" if as_bert else f"{begin} $A {end} {end} $B {end}"
+    library.post_processor = TemplateProcessing(single=f"{begin} $A {end}", pair=pair, special_tokens=ids)
 
 
 def steps_of(normalizer: normalizers.Normalizer | None) -> list[normalizers.Normalizer]:

@@ -197,7 +197,8 @@ def _read(path: Path, config: TextConfig) -> Tokenizer:
     if isinstance(library.model, BPE):  # merges left out at random, for training: as RobertaTokenizer, none
         library.model.dropout = None
     _check_named_tokens(path, library)
-    rebuild(library, tokenizer_class(config), read_json(path.with_name("tokenizer_config.json")))
+    named = {key: token for _, key, token in _named_tokens(path.parent)}
+    rebuild(library, tokenizer_class(config), read_json(path.with_name("tokenizer_config.json")), named)
     steps = steps_of(library.normalizer)
     if config.do_lower_case and not any(isinstance(step, Lowercase) for step in steps):
         library.normalizer = NormalizerSequence([Lowercase(), *steps])

@@ -102,6 +102,14 @@ def load_golden(name: str) -> dict[str, Any]:
         return dict(file)
 
 
+def keep_tokenizer_steps(folder: Path) -> None:
+    """Name a tokenizer class that takes all its steps from ``tokenizer.json``."""
+    names = ["input_ids", "token_type_ids"]
+    edit_json(
+        folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", model_input_names=names
+    )
+
+
 def edit_json(path: Path, **changes: Any) -> None:
     """Change keys of a JSON object in a file; ``...`` removes one."""
     values = json.loads(path.read_text()) if path.exists() else {}

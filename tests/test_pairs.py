@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, processors
 
 import cross_checkpoints
 import minisbert
-from conftest import DATA, edit_json, load_golden
+from conftest import DATA, edit_json, keep_tokenizer_steps, load_golden
 from minisbert.pairs import longest_first
 
 Copy = Callable[[str], Path]
@@ -169,6 +169,7 @@ def test_lone_surrogates_are_refused(model: minisbert.CrossEncoder) -> None:
 
 
 def use_template(folder: Path, pair: str) -> None:
+    keep_tokenizer_steps(folder)
     path = folder / "tokenizer.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     special = [(token, values["model"]["vocab"][token]) for token in ("[CLS]", "[SEP]")]
@@ -200,6 +201,7 @@ def test_templates_that_can_t_be_honoured(copy_of: Copy, pair: str) -> None:
 
 def test_a_template_without_the_second_text(copy_of: Copy) -> None:
     folder = copy_of("cross-bert")
+    keep_tokenizer_steps(folder)
     values = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     values["post_processor"]["pair"] = values["post_processor"]["single"]
     (folder / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
@@ -218,6 +220,7 @@ def test_a_token_type_without_an_embedding(copy_of: Copy) -> None:
 
 def test_a_special_token_without_an_embedding(copy_of: Copy) -> None:
     folder = copy_of("cross-bert")
+    keep_tokenizer_steps(folder)
     values = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     values["post_processor"]["special_tokens"]["[SEP]"]["ids"] = [9_999]
     (folder / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")

@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, processors
 
 import minisbert
 import texts
-from conftest import DATA, edit_json
+from conftest import DATA, edit_json, keep_tokenizer_steps
 from minisbert.config import read_config
 from minisbert.tokenization import load_tokenizer
 
@@ -55,6 +55,7 @@ def test_truncation_and_padding_in_the_file_are_overridden(tiny: Path) -> None:
 
 def test_a_tokenizer_without_special_tokens(copy_of: Copy) -> None:
     folder = copy_of("tiny-bert")
+    keep_tokenizer_steps(folder)
     edit_tokenizer(folder, lambda values: values.update(post_processor=None))
     encoder = minisbert.load(folder)
     assert encoder.token_counts(["", "word"]).tolist()[0] == 0
@@ -246,6 +247,7 @@ def test_a_tokenizer_that_fails_on_a_text(copy_of: Copy) -> None:
 @pytest.mark.parametrize("where", ["vocabulary", "special tokens"])
 def test_an_id_beyond_int32_is_refused(copy_of: Copy, index: int, where: str) -> None:
     folder = copy_of("tiny-bert")
+    keep_tokenizer_steps(folder)
 
     def change(values: dict[str, Any]) -> None:
         if where == "vocabulary":
@@ -347,6 +349,7 @@ def template(type_ids: tuple[int, int]) -> dict[str, Any]:
 
 def test_the_token_type_is_the_tokenizer_s(copy_of: Copy) -> None:
     folder = copy_of("tiny-bert")
+    keep_tokenizer_steps(folder)
     edit_tokenizer(folder, lambda values: values.update(post_processor=template((0, 0))))
     first = minisbert.load(folder)
     edit_tokenizer(folder, lambda values: values.update(post_processor=template((1, 1))))
@@ -357,6 +360,7 @@ def test_the_token_type_is_the_tokenizer_s(copy_of: Copy) -> None:
 
 def test_token_types_that_can_t_be_honoured(copy_of: Copy) -> None:
     folder = copy_of("tiny-bert")
+    keep_tokenizer_steps(folder)
     edit_tokenizer(folder, lambda values: values.update(post_processor=template((0, 1))))
     with pytest.raises(minisbert.UnsupportedCheckpointError, match=r"types \[0, 1\]"):
         minisbert.load(folder)
@@ -402,3 +406,38 @@ def test_special_tokens_that_are_split(copy_of: Copy) -> None:
     edit_json(folder / "tokenizer_config.json", split_special_tokens=True)
     with pytest.raises(minisbert.UnsupportedCheckpointError, match="split_special_tokens is True"):
         minisbert.load(folder, backend="reference")
+
+
+# The reference's ids of "a b" where another token is named, or none: it puts round a text what the class has there.
+@pytest.mark.parametrize(
+    ("name", "changes", "ends"),
+    [
+        ("tiny-bert", {"cls_token": "[MASK]"}, (4, 3)),
+        ("tiny-bert", {"sep_token": {"content": "[MASK]"}}, (2, 4)),
+        ("tiny-bert", {}, (2, 3)),
+        ("tiny-roberta", {"cls_token": "<mask>"}, (639, 2)),
+        ("tiny-xlm-roberta", {"cls_token": "<mask>"}, (0, 2)),
+        ("tiny-xlm-roberta", {"bos_token": "<mask>"}, (342, 2)),
+        ("tiny-xlm-roberta", {"eos_token": "<mask>"}, (0, 342)),
+        ("tiny-mpnet", {"sep_token": "<mask>"}, (0, 5)),
+        ("tiny-electra", {}, (2, 3)),
+    ],
+)
+def test_what_is_put_round_a_text_is_the_class_s(
+    copy_of: Copy, name: str, changes: dict[str, Any], ends: tuple[int, int]
+) -> None:
+    folder = copy_of(name)
+    edit_json(folder / "tokenizer_config.json", **changes)
+    edit_tokenizer(folder, lambda values: values.update(post_processor=None))
+    ids, types = (rows[0].tolist() for rows in minisbert.load(folder).tokenize("a b").values())
+    assert (ids[0], ids[-1]) == ends
+    assert set(types) == {0}
+
+
+def test_a_class_whose_tokens_are_not_there(copy_of: Copy) -> None:
+    folder = copy_of("tiny-mpnet")
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="BertTokenizer")
+    with pytest.raises(
+        minisbert.CheckpointError, match=r"a BertTokenizer puts the token '\[CLS\]' .*has none"
+    ):
+        minisbert.load(folder)
