@@ -174,7 +174,10 @@ def _load_reference(encoder: TextModel) -> Any:
     log.set_verbosity_error()
     library = importlib.import_module("sentence_transformers")
     kind = library.CrossEncoder if _is_cross(encoder) else library.SentenceTransformer
-    reference = kind(str(encoder.path), device="cpu", local_files_only=True).double().eval()
+    # Otherwise it would round the weights to the dtype that config.json names.
+    arguments = {"dtype": importlib.import_module("torch").float64}
+    reference = kind(str(encoder.path), device="cpu", local_files_only=True, model_kwargs=arguments)
+    reference = reference.double().eval()
     reference[0].auto_model.config.output_hidden_states = True
     return reference
 

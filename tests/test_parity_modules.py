@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -14,6 +16,7 @@ import minisbert
 import pipelines
 import texts
 from conftest import DATA, edit_json, largest
+from minisbert import parity
 from pipelines import CASES, STYLES
 
 pytest.importorskip("torch", reason="torch is not installed: python tools/dev.py test --parity installs it")
@@ -135,3 +138,21 @@ def test_what_is_refused_fails_in_the_reference_too(load: Any, tmp_path: Path, s
         minisbert.load(folder)
     with pytest.raises((KeyError, RuntimeError, AssertionError, ValueError)):
         load(folder).encode(["a"])
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_weights_are_as_stored_whatever_config_json_says(tmp_path: Path, dtype: str) -> None:
+    shutil.copytree(DATA / "tiny-bert", folder := tmp_path / "model")
+    edit_json(folder / "config.json", dtype=dtype)
+    assert all(stage.ok for stage in parity.compare(minisbert.load(folder)))
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-roberta", "tiny-xlm-roberta", "tiny-mpnet"])
+@pytest.mark.parametrize("key", ["cls_token", "sep_token", "bos_token", "eos_token"])
+def test_other_tokens_round_a_text(tmp_path: Path, name: str, key: str) -> None:
+    shutil.copytree(DATA / name, folder := tmp_path / "model")
+    tokenizer = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    mask = next(token["content"] for token in tokenizer["added_tokens"] if "mask" in token["content"].lower())
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer | {"post_processor": None}), encoding="utf-8")
+    edit_json(folder / "tokenizer_config.json", **{key: mask})
+    assert all(stage.ok for stage in parity.compare(minisbert.load(folder)))
