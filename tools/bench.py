@@ -182,10 +182,10 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     args = parse()
     found = merged(args.results) if args.results else measure(args)
-    tables = report.markdown(found)
-    print(tables)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+    tables = report.markdown(found)
+    print(tables)
     if args.readme:
         readme.rewrite(args.readme, report.NAME, tables)
     if args.plot:
