@@ -108,6 +108,10 @@ def test_check_against_torch_names_the_first_wrong_stage(
     calls = []
 
     def wrong(x: Any, *arguments: Any) -> Any:
+        if not isinstance(
+            x, np.ndarray
+        ):  # the layers are written down at load; the stages are computed one by one
+            return attention(x, *arguments)
         calls.append(1)
         return attention(x, *arguments) + (1e-5 if len(calls) == 2 else 0)
 
