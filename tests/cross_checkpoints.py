@@ -19,7 +19,7 @@ import checkpoints
 
 TINY_SIZES = {"hidden_size": 27, "intermediate_size": 28, "num_attention_heads": 3, "num_hidden_layers": 2}
 HEAD_GAIN = 3.0  # logits of some size, so that scores differ
-# With the seed of the others, two of the test pairs are 3.4e-8 apart here: no float32 can tell which comes first.
+# With the seed of the others, two scores are so close here (3.4e-8) that no float32 can tell which comes first.
 SEEDS = {"cross-xlm-roberta": 55, "cross-multilingual": 64}
 FULL_SIZE: dict[str, Any] = {
     "hidden_size": 384,
