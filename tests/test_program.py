@@ -44,9 +44,10 @@ def test_no_tokens_at_all(encoder: Any) -> None:
 
 
 def test_no_result_overwrites_one_that_is_still_read(encoder: Any) -> None:
-    config, writer = encoder.config.transformer, Writer()
+    config = encoder.config.transformer
+    writer: Any = Writer()
     x = Value(config.hidden_size)
-    y = model.last_layer(x, OFFSETS, writer, encoder._weights, config)  # type: ignore[arg-type]
+    y = model.last_layer(x, OFFSETS, writer, encoder._weights, config)
     layers = encoder._weights.layers
     program = Program(lambda *given: model.last_layer(*given, encoder._weights, config), config.hidden_size)
     assert len(writer.jobs) == len(program.table) == 7 * len(layers)

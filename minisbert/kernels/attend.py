@@ -79,23 +79,8 @@ def multiply_panels(
             height = (count - row) // (tiles - t)
             panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
             soon = panel + AHEAD * b_step
-            tile(
-                (
-                    height,
-                    a + row * a_step,
-                    a_step,
-                    panel,
-                    soon,
-                    b_step,
-                    steps,
-                    to,
-                    c_step,
-                    zeros,
-                    zeros,
-                    0,
-                    zeros,
-                )
-            )
+            at = a + row * a_step
+            tile((height, at, a_step, panel, soon, b_step, steps, to, c_step, zeros, zeros, 0, zeros))
             row += height
 
 

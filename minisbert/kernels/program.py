@@ -87,12 +87,13 @@ class Program:
     arena_width : int
         How many floats a row of the arena has.
     head_width : int
-        K, of which the room for attention depends.
+        K, on which the room for attention depends.
     """
 
     def __init__(self, function: Callable[..., Any], width: int) -> None:
         writer, x = Writer(), Value(width)
         y = function(x, OFFSETS, writer)
+        self._function = function  # holds the weights, whose addresses are in the table
         self.head_width = writer.head_width
         places, self.arena_width = _places(writer.jobs, (x, y))
         names = {x: "x", y: "y"}
