@@ -313,4 +313,6 @@ class SentenceEncoder(TextModel):
             else:
                 states = iter([self._states(ids, types, offsets)])
             found = model.features(states, offsets, prompt_length, self._steps, kernels)[feature]
-        return np.split(found, offsets[1:-1]) if feature == TOKENS else list(found)
+        if feature == TOKENS:  # arrays of their own: a part of a micro-batch would hold all of it in memory
+            return [states.copy() for states in np.split(found, offsets[1:-1])]
+        return list(found)

@@ -16,7 +16,7 @@ pytest.importorskip("numba", reason="numba is not installed, so there are no pro
 
 from minisbert.kernels import jit
 from minisbert.kernels.program import OFFSETS, Program, Value, Writer
-from minisbert.kernels.shape import BLOCK
+from minisbert.kernels.shape import BLOCK, row_bytes
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -72,4 +72,5 @@ def test_no_result_overwrites_one_that_is_still_read(encoder: Any) -> None:
 
 def test_memory_does_not_grow_with_the_layers(encoder: Any) -> None:
     config = encoder.config.transformer
-    assert encoder._layers.args[0].arena_width <= 6 * config.hidden_size + config.intermediate_size
+    D, F = (row_bytes(width) // 4 for width in (config.hidden_size, config.intermediate_size))
+    assert encoder._layers.args[0].arena_width <= 6 * D + F

@@ -18,7 +18,7 @@ from conftest import DATA
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no helper threads to test")
 
-from minisbert.kernels import jit, machine, team
+from minisbert.kernels import jit, machine, memory, team
 
 TEXTS = [f"sentence {i} " + "word " * (i % 6) for i in range(40)]
 
@@ -199,15 +199,13 @@ def test_short_and_long_jobs_by_turns() -> None:
 
 
 def test_models_that_are_loaded_at_once_have_weights_of_their_own() -> None:
-    from minisbert.kernels import packing
-
     taken: list[Any] = []
     barrier = threading.Barrier(8)
 
     def work() -> None:
         barrier.wait()
         for _ in range(2000):
-            taken.append(packing._allocate(3))
+            taken.append(memory.for_weights(3))
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)

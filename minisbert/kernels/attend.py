@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.kernels.compiler import floats_at, kernel, part
+from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes
 from minisbert.kernels.gemm import row_of_zeros, tile, zero
-from minisbert.kernels.shape import AHEAD, COLUMNS, QUERIES, ROWS
+from minisbert.kernels.shape import COLUMNS, QUERIES, ROWS
 from minisbert.kernels.simd import softmax
 
 
@@ -36,7 +36,7 @@ def scale_row(K: int, x: int, factor: Any, y: int) -> None:
 
 
 @part
-def pack_keys(T: int, K: int, D: int, k: int, keys: int) -> None:
+def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
     """Copy the keys of a head, transposed: panel p holds keys p * COLUMNS and following, as (K, COLUMNS).
 
     The zeros that fill up the last panel are computed with, and their results left out.
@@ -44,7 +44,7 @@ def pack_keys(T: int, K: int, D: int, k: int, keys: int) -> None:
     for t in range((T + COLUMNS - 1) // COLUMNS * COLUMNS):
         panel = floats_at(keys + t // COLUMNS * K * COLUMNS * 4)
         if t < T:
-            row = floats_at(k + t * 3 * D * 4)
+            row = floats_at(k + t * step)
             for j in range(K):
                 panel[j * COLUMNS + t % COLUMNS] = row[j]
         else:
@@ -53,12 +53,12 @@ def pack_keys(T: int, K: int, D: int, k: int, keys: int) -> None:
 
 
 @part
-def pack_values(T: int, K: int, D: int, v: int, values: int) -> None:
+def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
     """Copy the values of a head: panel p holds columns p * COLUMNS and following, as (T, COLUMNS); zeros as above."""
     for p in range((K + COLUMNS - 1) // COLUMNS):
         count = min(COLUMNS, K - p * COLUMNS)
         for t in range(T):
-            row = floats_at(v + (t * 3 * D + p * COLUMNS) * 4)
+            row = floats_at(v + t * step + p * COLUMNS * 4)
             to = floats_at(values + (p * T + t) * COLUMNS * 4)
             for j in range(count):
                 to[j] = row[j]
@@ -78,9 +78,7 @@ def multiply_panels(
         for t in range(tiles):
             height = (count - row) // (tiles - t)
             panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
-            soon = panel + AHEAD * b_step
-            at = a + row * a_step
-            tile((height, at, a_step, panel, soon, b_step, steps, to, c_step, zeros, zeros, 0, zeros))
+            tile((height, a + row * a_step, a_step, panel, steps, to, c_step, zeros, zeros, 0, zeros))
             row += height
 
 
@@ -102,7 +100,7 @@ def attend(
     `room` is for the floats that `shape.attention_room` counts. Bias (H, span) is as in the definition; a span of 0
     stands for none.
     """
-    K = D // num_heads
+    K, step = D // num_heads, row_bytes(3 * D)
     key_panels, value_panels = (T + COLUMNS - 1) // COLUMNS, (K + COLUMNS - 1) // COLUMNS
     zeros = row_of_zeros()
     zero(zeros, COLUMNS)
@@ -113,12 +111,12 @@ def attend(
     totals = floats_at(found + QUERIES * value_panels * COLUMNS * 4)
     scale = np.float32(1 / math.sqrt(K))
     for h in range(start, stop):
-        pack_keys(T, K, D, qkv + (D + h * K) * 4, keys)
-        pack_values(T, K, D, qkv + (2 * D + h * K) * 4, values)
+        pack_keys(T, K, step, qkv + (D + h * K) * 4, keys)
+        pack_values(T, K, step, qkv + (2 * D + h * K) * 4, values)
         for first in range(0, T, QUERIES):
             count = min(QUERIES, T - first)
-            q = qkv + (first * 3 * D + h * K) * 4
-            multiply_panels((count, K, key_panels, q, 3 * D * 4, keys, zeros, scores))
+            q = qkv + first * step + h * K * 4
+            multiply_panels((count, K, key_panels, q, step, keys, zeros, scores))
             for i in range(count):
                 row = scores + i * width * 4
                 if span > 0:
@@ -126,5 +124,5 @@ def attend(
                 totals[i] = softmax(row, T, scale)
             multiply_panels((count, T, value_panels, scores, width * 4, values, zeros, found))
             for i in range(count):
-                place = context + ((first + i) * D + h * K) * 4
+                place = context + (first + i) * row_bytes(D) + h * K * 4
                 scale_row(K, found + i * value_panels * COLUMNS * 4, totals[i], place)

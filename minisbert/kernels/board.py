@@ -31,7 +31,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minisbert.kernels.attend import attend
-from minisbert.kernels.compiler import doubles_at, kernel, longs_at, part
+from minisbert.kernels.compiler import doubles_at, kernel, longs_at, part, row_bytes
 from minisbert.kernels.gemm import multiply_panel
 from minisbert.kernels.rows import layer_norm
 from minisbert.kernels.shape import BLOCK, COLUMNS
@@ -142,11 +142,9 @@ def do_multiply(unit: int, a: Any) -> None:
     bias, residual, activation, y = a[5], a[6], a[7], a[8]
     P = (width + COLUMNS - 1) // COLUMNS
     row, p = unit // P * BLOCK, unit % P
-    panel, left = panels + p * K * COLUMNS * 4, row * width * 4
-    added = residual + left if residual else 0
-    multiply_panel(
-        (min(BLOCK, N - row), K, width, x + row * K * 4, panel, bias, added, activation, y + left, p)
-    )
+    panel, x, above = panels + p * K * COLUMNS * 4, x + row * row_bytes(K), row * row_bytes(width)
+    added = residual + above if residual else 0
+    multiply_panel((min(BLOCK, N - row), K, width, x, panel, bias, added, activation, y + above, p))
 
 
 @part
@@ -158,7 +156,7 @@ def do_attend(unit: int, a: Any, slot: int) -> None:
     ends = longs_at(offsets + s * 8)
     first, T = ends[0], ends[1] - ends[0]
     start, stop = g * num_heads // GROUPS, (g + 1) * num_heads // GROUPS
-    qkv, context = qkv + first * 3 * D * 4, context + first * D * 4
+    qkv, context = qkv + first * row_bytes(3 * D), context + first * row_bytes(D)
     attend((D, num_heads, T, qkv, bias, span, context, start, stop, room))
 
 

@@ -19,7 +19,9 @@ from numba.core.cpu_options import FastMathOptions
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-__all__ = ["COMPILED", "doubles_at", "floats_at", "kernel", "longs_at", "part", "scratch"]
+from minisbert.kernels import shape
+
+__all__ = ["COMPILED", "doubles_at", "floats_at", "kernel", "longs_at", "part", "row_bytes", "scratch"]
 
 
 # Of each kernel: its name, the types of its arguments, what the machine code calls it, and the code.
@@ -28,6 +30,7 @@ COMPILED: list[tuple[str, list[str], str, bytes]] = []
 # For the parts of a kernel: put in their place before anything is compiled, instead of compiled by themselves and then
 # once more as a part of every caller. It halves the time that compiling takes.
 part = numba.njit(inline="always")
+row_bytes = part(shape.row_bytes)
 
 
 def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:

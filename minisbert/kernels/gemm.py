@@ -25,26 +25,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from minisbert.kernels.compiler import floats_at, kernel, part, scratch
-from minisbert.kernels.shape import AHEAD, COLUMNS, LANES, ROWS, VECTORS
+from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes, scratch
+from minisbert.kernels.shape import COLUMNS, LANES, ROWS, VECTORS
 from minisbert.kernels.simd import gelu, gelu_tanh, make_tile, relu, silu, tanh
 
 # A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
 # after the other, loses twice the digits; smaller parts would be stored and loaded too often.
 PART = 128
 
-# With no more tiles than these, a panel is used up before the next one is there, if nobody asks for it.
-FEW = 3
-
 _TILE = """
-def tile(height, a, a_step, b, soon, soon_step, steps, c, c_step, bias, residual, residual_step, zeros):
+def tile(height, a, a_step, b, steps, c, c_step, bias, residual, residual_step, zeros):
     k, d, d_step = 0, bias, 0
     while k < steps:
         part = min(PART, steps - k)
         e, e_step = zeros, 0
         if k + part == steps:
             e, e_step = residual, residual_step
-        A, B, S = a + 4 * k, b + {b_step} * k, soon + soon_step * k
+        A, B = a + 4 * k, b + {b_step} * k
         {chain}
         k, d, d_step = k + part, c, c_step
 """
@@ -52,7 +49,7 @@ def tile(height, a, a_step, b, soon, soon_step, steps, c, c_step, bias, residual
 
 def _tile_of_any_height() -> Any:
     """Make ``C = A B + bias + residual`` for a tile of any height: a chain of ifs, as Numba can't index functions."""
-    call = "tile_{0}(A, a_step, B, S, soon_step, part, c, c_step, d, d_step, e, e_step)"
+    call = "tile_{0}(A, a_step, B, part, c, c_step, d, d_step, e, e_step)"
     heights = range(ROWS, 0, -1)
     chain = " ".join(
         f"\n        {'if' if h == ROWS else 'elif'} height == {h}: {call.format(h)}" for h in heights
@@ -63,7 +60,7 @@ def _tile_of_any_height() -> Any:
 
 
 # A kernel of its own, so that its fourteen heights are not compiled into each of its callers.
-tile = kernel(*["i8"] * 13)(_tile_of_any_height())
+tile = kernel(*["i8"] * 11)(_tile_of_any_height())
 row_of_zeros, block, other_block = scratch(COLUMNS), scratch(ROWS * COLUMNS), scratch(ROWS * COLUMNS)
 
 
@@ -108,19 +105,19 @@ def multiply_panel(
 ) -> None:
     """``y = activation(x @ weight.T + bias + residual)`` for the columns of panel p: (N, K) -> (N, COLUMNS).
 
-    All but the sizes are addresses; a residual at address 0 stands for none, and no layer has both that and an
+    All but the sizes are addresses, and rows stand `shape.row_bytes` apart; a residual at address 0 stands for none, and no layer has both that and an
     activation. The tiles of a panel that is not full are made beside y, and what counts of them is copied.
     """
     zeros, edge, beside = row_of_zeros(), block(), other_block()
     zero(zeros, COLUMNS)
     zero(beside, ROWS * COLUMNS)
-    step, b_step, left = width * 4, COLUMNS * 4, p * COLUMNS
+    x_step, step, b_step, left = row_bytes(K), row_bytes(width), COLUMNS * 4, p * COLUMNS
     columns = min(COLUMNS, width - left)
     tiles = (N + ROWS - 1) // ROWS
     row = 0
     for t in range(tiles):
         height = (N - row) // (tiles - t)
-        a, to, added = x + row * K * 4, y + row * step + left * 4, residual + row * step + left * 4
+        a, to, added = x + row * x_step, y + row * step + left * 4, residual + row * step + left * 4
         c, c_step, r, r_step = to, step, added, step
         if columns < COLUMNS:
             c, c_step, r, r_step = edge, b_step, beside, b_step
@@ -128,10 +125,7 @@ def multiply_panel(
                 copy(added, step, beside, b_step, height, columns)
         if residual == 0:
             r, r_step = zeros, 0
-        soon, soon_step = panel + AHEAD * b_step, b_step
-        if tiles <= FEW:  # each asks for its part of the next panel
-            soon, soon_step = panel + K * b_step + t * K * b_step // tiles, b_step // tiles
-        tile((height, a, K * 4, panel, soon, soon_step, K, c, c_step, bias + left * 4, r, r_step, zeros))
+        tile((height, a, x_step, panel, K, c, c_step, bias + left * 4, r, r_step, zeros))
         if activation:
             activate((c, c_step, height, activation))
         if columns < COLUMNS:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from ctypes import addressof, c_char
 from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minisbert.kernels import Floats, Ints, machine, packing, reference, team
+from minisbert.kernels import Floats, Ints, machine, memory, packing, reference, team
 from minisbert.kernels.packing import Packed
 from minisbert.kernels.program import Program
 from minisbert.kernels.shape import BLOCK, attention_room
@@ -35,13 +34,18 @@ def threads(count: int) -> AbstractContextManager[None]:
 
 
 def _at(x: Any) -> int:
-    """Return the address of a contiguous array's numbers, a microsecond faster than ``x.ctypes.data``."""
-    return addressof(c_char.from_buffer(x)) if x.size else 0
+    """Return the address of an array's numbers, a microsecond faster than ``x.ctypes.data``."""
+    address: int = x.__array_interface__["data"][0]
+    return address
 
 
-def _floats(x: Floats) -> Floats:
+def _rows(x: Floats) -> Floats:
     """Return the array as the kernels read it, which as a rule it is: they can't check it, and would read elsewhere."""
-    return np.ascontiguousarray(x, np.float32)
+    if memory.is_laid_out(x):
+        return x
+    y = memory.rows(*x.shape)
+    y[:] = x
+    return y
 
 
 def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Packed:
@@ -60,8 +64,8 @@ def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Fl
     N, (P, K, _) = len(x), dense.panels.shape
     if x.shape != (N, K) or (residual is not None and residual.shape != (N, dense.width)):
         raise ValueError(f"x of shape {x.shape}, or a residual, does not fit weights ({dense.width}, {K})")
-    x, y = _floats(x), np.empty((N, dense.width), np.float32)
-    added = 0 if residual is None else _at(residual := _floats(residual))
+    x, y = _rows(x), memory.rows(N, dense.width)
+    added = 0 if residual is None else _at(residual := _rows(residual))
     sizes, code = (N, K, dense.width), packing.ACTIVATIONS[activation]
     team.post(
         MULTIPLY, P * -(-N // BLOCK), *sizes, _at(x), dense.address, dense.bias_address, added, code, _at(y)
@@ -73,7 +77,8 @@ def embed(
     ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats | None
 ) -> Floats:
     """Twin of `reference.embed`, and as simple: it only moves rows."""
-    x = word[ids].astype(np.float32, copy=False)  # (N, D)
+    x = memory.rows(len(ids), word.shape[1])
+    x[:] = word[ids]
     if token_type is not None:
         x += token_type[types]
     x += position[positions]
@@ -83,7 +88,7 @@ def embed(
 def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
     """Twin of `reference.layer_norm`."""
     N, D = x.shape
-    x, y = _floats(x), np.empty((N, D), np.float32)
+    x, y = _rows(x), memory.rows(N, D)
     machine.kernels().layer_norm(N, D, _at(x), _at(weight), _at(bias), eps, _at(y))
     return y
 
@@ -91,7 +96,7 @@ def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
 def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats:
     """Twin of `reference.attention`."""
     N, D, S = len(qkv), qkv.shape[1] // 3, len(offsets) - 1
-    qkv, offsets, context = _floats(qkv), np.asarray(offsets, np.int64), np.empty((N, D), np.float32)
+    qkv, offsets, context = _rows(qkv), np.asarray(offsets, np.int64), memory.rows(N, D)
     floats = attention_room(N, D // num_heads)  # no sentence has more than all tokens
     table, span = (0, 0) if bias is None else (_at(bias), bias.shape[1])
     arrays = (_at(qkv), _at(offsets), table, span, _at(context))
@@ -104,7 +109,7 @@ def pool(x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:
     if mode != "mean" or skip:
         return reference.pool(x, offsets, mode, skip)
     S, D = len(offsets) - 1, x.shape[1]
-    x, offsets = _floats(x), np.asarray(offsets, np.int64)
+    x, offsets = _rows(x), np.asarray(offsets, np.int64)
     means, sums = np.empty((S, D), np.float32), np.empty(D, np.float64)
     machine.kernels().mean_pool(S, D, _at(x), _at(offsets), _at(sums), _at(means))
     return means
@@ -117,8 +122,8 @@ def program(function: Callable[..., Any], width: int) -> Callable[[Floats, Ints]
 
 def _run(program: Program, x: Floats, offsets: Ints) -> Floats:
     (N, _), S, floats = x.shape, len(offsets) - 1, attention_room(len(x), program.head_width)
-    x, offsets, y = _floats(x), np.asarray(offsets, np.int64), np.empty(x.shape, np.float32)
-    arena = np.empty(N * program.arena_width, np.float32)
+    x, offsets, y = _rows(x), np.asarray(offsets, np.int64), memory.rows(*x.shape)
+    arena = memory.room_for(N * program.arena_width)
     variables = 1, N, -(-N // BLOCK), S, *map(_at, (arena, x, y, offsets)), team.room(floats), floats * 4
     team.run(program.table @ variables)
     return y
@@ -131,6 +136,6 @@ mix, prelu = reference.mix, reference.prelu
 def normalize(x: Floats) -> Floats:
     """Twin of `reference.normalize`."""
     S, D = x.shape
-    x, y = _floats(x), np.empty((S, D), np.float32)
+    x, y = np.ascontiguousarray(x, np.float32), np.empty((S, D), np.float32)
     machine.kernels().normalize(S, D, _at(x), _at(y))
     return y

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from minisbert.kernels import Floats
+from minisbert.kernels import Floats, memory
 from minisbert.kernels.shape import COLUMNS
 
 __all__ = ["ACTIVATIONS", "Packed", "pack"]
@@ -50,32 +48,11 @@ class Packed:
         return self.bias.ctypes.data
 
 
-_BLOCK = 16 << 20  # floats: 64 MB
-_block = np.empty(0, np.float32)
-_lock = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thread that did not come along
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
-
-
-def _allocate(size: int) -> Floats:
-    """Return zeros out of a large block, which Linux backs with pages of 2 MB instead of 4 kB.
-
-    All weights are read once for every single sentence, and fewer pages are fewer addresses to look up. Memory of the
-    block that is not handed out is never touched, and so never taken from the system.
-    """
-    global _block
-    with _lock:  # models may be loaded by several threads at once
-        if len(_block) < size:
-            _block = np.zeros(max(size, _BLOCK), np.float32)
-        taken, _block = _block[:size], _block[size:]
-        return taken
-
-
 def pack(weight: Floats, bias: Floats) -> Packed:
     """Pack a weight (O, K) and its bias (O,) of any float dtype into float32 panels."""
     width, K = weight.shape
     P = -(-width // COLUMNS)
-    panels = _allocate(P * K * COLUMNS).reshape(P, K, COLUMNS)
+    panels = memory.for_weights(P * K * COLUMNS).reshape(P, K, COLUMNS)
     for p in range(P):
         rows = weight[p * COLUMNS : (p + 1) * COLUMNS]
         panels[p, :, : len(rows)] = rows.T

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from minisbert.kernels import Floats, Ints
 from minisbert.kernels.packing import ACTIVATIONS, Packed
+from minisbert.kernels.shape import row_bytes
 from minisbert.kernels.team import ATTEND, GROUPS, MULTIPLY, NORM, NUMBER_OF_ARGUMENTS
 
 __all__ = ["OFFSETS", "VARIABLES", "Program", "Writer"]
@@ -35,6 +36,11 @@ class Value:
     """A result (N, width) that is not there yet."""
 
     width: int
+
+    @property
+    def size(self) -> int:
+        """How many floats one of its rows takes in the arena."""
+        return row_bytes(self.width) // 4
 
 
 Argument: TypeAlias = "int | str | Value | tuple[int, str]"  # a constant, a variable, an address, a multiple
@@ -129,9 +135,9 @@ def _places(jobs: list[list[Argument]], elsewhere: tuple[Value, ...]) -> tuple[d
     for i, some in enumerate(values):
         for value in some:
             if value not in places:
-                busy = sorted((places[v], places[v] + v.width) for v in places if last[v] >= i)
-                places[value] = _first_gap(busy, value.width)
-    return places, max((place + value.width for value, place in places.items()), default=0)
+                busy = sorted((places[v], places[v] + v.size) for v in places if last[v] >= i)
+                places[value] = _first_gap(busy, value.size)
+    return places, max((place + value.size for value, place in places.items()), default=0)
 
 
 def _first_gap(busy: list[tuple[int, int]], width: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.kernels.compiler import doubles_at, floats_at, kernel, longs_at, part
+from minisbert.kernels.compiler import doubles_at, floats_at, kernel, longs_at, part, row_bytes
 
 # Sums may be taken in another order than written, so that LLVM can keep partial sums in the lanes of a vector; which
 # order is a matter of the row's length alone. NaN and infinity keep their meaning.
@@ -17,8 +17,9 @@ SUMS = frozenset({"reassoc", "nsz", "contract"})
 def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int) -> None:
     """``y = (x - mean) / sqrt(variance + eps) * weight + bias`` by row; the variance in a second pass."""
     w, b = floats_at(weight), floats_at(bias)
+    step = row_bytes(D)
     for i in range(N):
-        row, to = floats_at(x + i * D * 4), floats_at(y + i * D * 4)
+        row, to = floats_at(x + i * step), floats_at(y + i * step)
         total = np.float32(0)
         for j in range(D):
             total += row[j]
@@ -38,7 +39,7 @@ def add_rows(D: int, x: int, start: int, stop: int, total: Any) -> None:
     for j in range(D):
         total[j] = 0
     for t in range(start, stop):
-        row = floats_at(x + t * D * 4)
+        row = floats_at(x + t * row_bytes(D))
         for j in range(D):
             total[j] += row[j]
 

@@ -9,7 +9,20 @@ import os
 
 import llvmlite.binding as llvm
 
-__all__ = ["AHEAD", "BLOCK", "COLUMNS", "LANES", "QUERIES", "ROWS", "UNROLL", "VECTORS", "attention_room"]
+__all__ = [
+    "BLOCK",
+    "COLUMNS",
+    "FAR",
+    "LANES",
+    "LINE",
+    "NEAR",
+    "QUERIES",
+    "ROWS",
+    "UNROLL",
+    "VECTORS",
+    "attention_room",
+    "row_bytes",
+]
 
 # Processors that Numba can be told to compile for (NUMBA_CPU_NAME) whose widest vectors are AVX2's.
 _AVX2_NAMES = {"haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "alderlake", "x86-64-v3"}
@@ -32,7 +45,10 @@ LANES, _registers = _vector_shape()
 VECTORS = 2
 COLUMNS = LANES * VECTORS
 ROWS = (_registers - VECTORS - 1) // VECTORS  # 14 with 32 registers, 6 with 16
-AHEAD = 16  # steps ahead of which B is asked for: 2 kB with AVX-512, about 200 cycles' work
+LINE = 64  # bytes in a cache line
+# Bytes ahead of which B is asked for: near ones into the innermost cache, for the loads; far ones into the second level,
+# where they may come from memory, which takes some 400 cycles to answer.
+NEAR, FAR = 1536, 12288
 # Steps of the tile in a turn of its loop: where there are few registers a step is short, and counting and the addresses
 # of A would take as many instructions as the arithmetic.
 UNROLL = 1 if _registers == 32 else 4
@@ -42,8 +58,18 @@ BLOCK = 8 * ROWS if _registers == 32 else 32 * ROWS
 QUERIES = 4 * ROWS  # so many rows of attention scores are in work at once
 
 
+def row_bytes(width: int) -> int:
+    """Return how far apart rows of so many floats stand in memory: an odd number of cache lines.
+
+    A tile reads ROWS rows of A side by side. The innermost cache keeps a line in one of 64 sets, by its address, and 8
+    or 12 lines a set. Rows of 3072 floats, one after the other, are 192 lines apart: all 14 lines of a step would fall
+    into one set and throw each other out. An odd distance spreads them over all sets.
+    """
+    return ((width * 4 + LINE - 1) // LINE | 1) * LINE
+
+
 def attention_room(T: int, K: int) -> int:
     """Return how many floats `attend.attend` needs beside its arguments, for T tokens and heads of width K."""
     key_panels, value_panels = -(-T // COLUMNS), -(-K // COLUMNS)
-    packed = (key_panels * K + value_panels * T) * COLUMNS
-    return packed + QUERIES * (key_panels + value_panels) * COLUMNS + QUERIES
+    rows = key_panels * K + value_panels * T + QUERIES * (key_panels + value_panels) - (-QUERIES // COLUMNS)
+    return rows * COLUMNS

@@ -26,8 +26,9 @@ order, whatever the number of rows: so a row's result does not depend, not in on
 
 B has to be *packed*: the VECTORS vectors of step k next to each other and after those of step k - 1, so that the
 loads walk straight through memory. `minisbert.kernels.gemm` does that. The processor's prefetcher follows such a walk,
-but stops at the end of every 4 kB page. So the tile asks for B itself: AHEAD steps before it is needed or, where a
-panel serves a few rows and memory sets the speed, for the next panel while this one is in use.
+but stops at the end of every 4 kB page, and is slow to start again. So the tile asks for B itself, twice: FAR ahead,
+for what has to come from memory, and NEAR, from the second-level cache into the first. Where a panel serves a few rows
+only, memory sets the speed, and this is worth a third of it: the first level alone has not enough lines under way.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minisbert.kernels.shape import COLUMNS, LANES, UNROLL, VECTORS
+from minisbert.kernels.shape import COLUMNS, FAR, LANES, LINE, NEAR, UNROLL, VECTORS
 
 Value = Any  # an LLVM value: llvmlite has no types for mypy
 Sums = dict[tuple[int, int], Value]  # of a tile, by row and vector
@@ -244,27 +245,27 @@ def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
 def make_tile(rows: int) -> Any:
     """Make the function ``C = A B + D + E`` for a tile of `rows` rows and COLUMNS columns.
 
-    It is called as ``tile(a, a_step, b, soon, soon_step, steps, c, c_step, d, d_step, e, e_step)``: all of them
-    integers, the addresses of the first elements and the bytes from one row to the next (those of B are next to each
-    other). A step of 0 repeats a row. D and E may be C itself. `soon` is what memory is asked for in the first step.
+    It is called as ``tile(a, a_step, b, steps, c, c_step, d, d_step, e, e_step)``: all of them integers, the addresses
+    of the first elements and the bytes from one row to the next (those of B are next to each other). A step of 0
+    repeats a row. D and E may be C itself.
     """
 
     @intrinsic
-    def tile(_typing: Any, a: Any, a_step: Any, b: Any, soon: Any, soon_step: Any, steps: Any,
+    def tile(_typing: Any, a: Any, a_step: Any, b: Any, steps: Any,
              c: Any, c_step: Any, d: Any, d_step: Any, e: Any, e_step: Any) -> Any:  # fmt: skip
         def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
             _emit_tile(b, rows, *arguments)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 12), emit
+        return types.void(*[types.intp] * 10), emit
 
     return tile
 
 
-def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, soon: Value, soon_step: Value, steps: Value,
+def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, steps: Value,
                c: Value, c_step: Value, d: Value, d_step: Value, e: Value, e_step: Value) -> None:  # fmt: skip
-    def at(address: Value, step: Value, times: int, vector: int = 0) -> Value:
-        offset = b.add(b.mul(step, _LONG(times)), _LONG(4 * LANES * vector))
+    def at(address: Value, step: Value, times: int, vector: int = 0, further: int = 0) -> Value:
+        offset = b.add(b.mul(step, _LONG(times)), _LONG(4 * LANES * vector + further))
         return b.inttoptr(b.add(address, offset), _VECTOR.as_pointer())
 
     row, b_step = [b.add(a, b.mul(a_step, _LONG(i))) for i in range(rows)], _LONG(4 * COLUMNS)
@@ -273,8 +274,9 @@ def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, soon: V
         """Add the products of step ``k + ahead``."""
         here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, _LONG(4)), _LONG(4 * ahead))
         vectors = [b.load(at(here, b_step, ahead, v), align=4) for v in range(VECTORS)]
-        for v in range(0, VECTORS, -(-16 // LANES)):  # a cache line holds 16 floats
-            _prefetch(b, at(b.add(soon, b.mul(k, soon_step)), soon_step, ahead, v))
+        for v in range(0, VECTORS, -(-LINE // (4 * LANES))):  # the first vector of each cache line
+            _prefetch(b, at(here, b_step, ahead, v, NEAR), level=1)
+            _prefetch(b, at(here, b_step, ahead, v, FAR), level=2)
         news = {}
         for i in range(rows):
             number = _splat(b, b.load(b.inttoptr(b.add(row[i], offset), _FLOAT.as_pointer())))
@@ -317,10 +319,10 @@ def _loop(
     return k, kept
 
 
-def _prefetch(b: Any, pointer: Value) -> None:
-    """Ask for a cache line that will be read soon: to read it, into all levels, as data."""
+def _prefetch(b: Any, pointer: Value, level: int) -> None:
+    """Ask for a cache line that will be read soon: to read it, into this level of cache and those below, as data."""
     byte = b.bitcast(pointer, ir.IntType(8).as_pointer())
-    _call(b, "llvm.prefetch.p0", ir.VoidType(), byte, *(ir.Constant(_INT, n) for n in (0, 3, 1)))
+    _call(b, "llvm.prefetch.p0", ir.VoidType(), byte, *(ir.Constant(_INT, n) for n in (0, 4 - level, 1)))
 
 
 def _splat(b: Any, number: Value) -> Value:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from minisbert.kernels import machine
+from minisbert.kernels import machine, memory
 
 __all__ = ["helpers", "post", "room", "run"]
 
@@ -39,7 +39,7 @@ class Board:
 
     def make_room(self, floats: int) -> None:
         """Get room for so many floats in all."""
-        self.room = np.empty(floats, np.float32)
+        self.room = memory.room_for(floats)
         self.room_address = self.room.ctypes.data
 
 

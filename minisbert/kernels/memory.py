@@ -1,0 +1,56 @@
+"""Where the kernels' numbers stand: at the start of cache lines, weights in large pages, rows at odd distances."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+
+from minisbert.kernels import Floats
+from minisbert.kernels.shape import LINE, row_bytes
+
+__all__ = ["for_weights", "is_laid_out", "room_for", "rows"]
+
+_PER_LINE = LINE // 4  # floats
+
+
+def room_for(size: int) -> Floats:
+    """Return room for so many floats, from the start of a cache line: a vector across two lines takes two loads."""
+    return _from_a_line(np.empty(size + _PER_LINE, np.float32))[:size]
+
+
+def _from_a_line(floats: Floats) -> Floats:
+    return floats[-floats.ctypes.data % LINE // 4 :]
+
+
+def rows(N: int, width: int) -> Floats:
+    """Return an array (N, width) as the kernels read and write them: its rows stand `shape.row_bytes` apart."""
+    step = row_bytes(width) // 4
+    return room_for(N * step).reshape(N, step)[:, :width]
+
+
+def is_laid_out(x: Floats) -> bool:
+    """Whether an array (N, width) is one that `rows` could have made, wherever it starts."""
+    return x.dtype == np.float32 and x.strides == (row_bytes(x.shape[1]), 4)
+
+
+_BLOCK = 16 << 20  # floats: 64 MB
+_block = np.empty(0, np.float32)
+_lock = threading.Lock()
+if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thread that did not come along
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+
+
+def for_weights(size: int) -> Floats:
+    """Return zeros out of a large block, which Linux backs with pages of 2 MB instead of 4 kB.
+
+    All weights are read once for every single sentence, and fewer pages are fewer addresses to look up. Memory of the
+    block that is not handed out is never touched, and so never taken from the system.
+    """
+    global _block
+    with _lock:  # models may be loaded by several threads at once
+        if len(_block) < size:
+            _block = _from_a_line(np.zeros(max(size, _BLOCK) + _PER_LINE, np.float32))
+        taken, _block = _block[:size], _block[-(-size // _PER_LINE) * _PER_LINE :]
+        return taken
