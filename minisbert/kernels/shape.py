@@ -46,8 +46,8 @@ VECTORS = 2
 COLUMNS = LANES * VECTORS
 ROWS = (_registers - VECTORS - 1) // VECTORS  # 14 with 32 registers, 6 with 16
 LINE = 64  # bytes in a cache line
-# Bytes ahead of which B is asked for: near ones into the innermost cache, for the loads; far ones into the second level,
-# where they may come from memory, which takes some 400 cycles to answer.
+# How many bytes ahead B is asked for: near ones into the innermost cache, for the loads; far ones into the second
+# level, as they may come from memory, which takes some 400 cycles to answer.
 NEAR, FAR = 1536, 12288
 # Steps of the tile in a turn of its loop: where there are few registers a step is short, and counting and the addresses
 # of A would take as many instructions as the arithmetic.
