@@ -62,7 +62,7 @@ def test_an_error_gives_the_helpers_back() -> None:
     with pytest.raises(ZeroDivisionError), team.helpers(1):
         raise ZeroDivisionError
     assert not team._helpers.lock.locked()
-    assert team._helpers.board.numbers[team.STOP] == 1
+    assert team._helpers.board.numbers[team.HELPERS] == 0
 
 
 def test_job_numbers_start_again_before_they_overflow() -> None:

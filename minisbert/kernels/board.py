@@ -13,8 +13,8 @@ longer than they do. So a helper thread watches, without the interpreter lock, a
 - They take a quarter of what is left, and at the end one unit: neighbouring panels are neighbours in memory, and what
   a thread asks memory for ahead of time should be its own. The quarters shrink, so all are done at about the same time.
 - The owner goes on when as many units are finished as there are. If the helper sleeps, the owner has done them all.
-- While a helper waits for the next job, it asks memory for the weights of the next multiply: they lie behind those of
-  the last one, as layers are packed one after the other, and the helper will begin with the first of them.
+- A helper stays for a while after the owner has left: in a loop over single sentences it is there when the next one
+  comes, where waking it would take 50 microseconds and the interpreter lock.
 
 Without a helper the owner does the same on a board that nobody else looks at: there is one way to run an operation.
 Which thread computes a unit makes no difference to its bits. `minisbert.kernels.team` keeps boards and helpers.
@@ -23,6 +23,7 @@ Which thread computes a unit makes no difference to its bits. `minisbert.kernels
 from __future__ import annotations
 
 import os
+from platform import machine
 from typing import Any
 
 from llvmlite import ir
@@ -40,21 +41,19 @@ from minisbert.kernels.team import (
     BITS,
     FINISHED,
     GROUPS,
+    HELPERS,
     KIND,
     MOST,
     MULTIPLY,
     NORM,
     NUMBER_OF_ARGUMENTS,
-    STOP,
     TICKET,
 )
 
-# So many looks, each about a nanosecond, before a waiting thread lets others have its processor. The next job comes
+# So many looks, of some 20 nanoseconds each, before a waiting thread lets others have its processor. The next job comes
 # soon as a rule; a unit that is not finished soon may be that of a thread that waits for this processor.
-JOB_PATIENCE, UNIT_PATIENCE = 100_000, 20_000
-HEAD_START = (
-    1 << 19
-)  # bytes: what a waiting helper asks for at most, a quarter of a common second-level cache
+JOB_PATIENCE, UNIT_PATIENCE = 5_000, 1_000
+STAY = 50_000  # looks, about a millisecond, for which a helper stays when nobody wants it
 
 # --- Memory that several threads look at ------------------------------------------------------------------
 
@@ -105,18 +104,21 @@ def swap(_typing: Any, address: Any, expected: Any, value: Any) -> Any:
     return types.boolean(types.intp, types.int64, types.int64), emit
 
 
-@intrinsic
-def ask_for(_typing: Any, address: Any) -> Any:
-    """Ask for a cache line that may be read soon, into the second-level cache; any address will do."""
+_PAUSE, _YIELD = ("llvm.x86.sse2.pause", []), ("llvm.aarch64.hint", [ir.IntType(32)(1)])
+_HINTS = {"x86_64": _PAUSE, "AMD64": _PAUSE, "aarch64": _YIELD, "arm64": _YIELD}
 
-    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
-        prefetch = cgutils.get_or_insert_function(b.module, kind, "llvm.prefetch.p0")
-        b.call(prefetch, [b.inttoptr(arguments[0], byte), number(0), number(2), number(1)])
+
+@intrinsic
+def breathe(_typing: Any) -> Any:
+    """Wait for some cycles, such that a second thread of the same core can use them."""
+
+    def emit(context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
+        name, arguments = _HINTS.get(machine(), ("llvm.donothing", []))
+        kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
+        b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
         return context.get_dummy_value()
 
-    return types.void(types.intp), emit
+    return types.void(), emit
 
 
 @intrinsic
@@ -191,6 +193,7 @@ def next_job(address: int) -> int:
 @part
 def rest(looks: int, patience: int) -> int:
     """Count a look in vain, and let others have the processor now and then."""
+    breathe()
     if looks < patience:
         return looks + 1
     let_others_run()
@@ -233,27 +236,16 @@ def run(address: int, jobs: int, count: int) -> None:
             post((address, job[0], job[1], place + 16))
 
 
-@part
-def end_of_weights(board: Any) -> int:
-    """Return the address behind the panels of the multiply that is on the board, if that is what is there."""
-    K, width, panels = board[ARGUMENTS + 1], board[ARGUMENTS + 2], board[ARGUMENTS + 4]
-    return panels + (width + COLUMNS - 1) // COLUMNS * COLUMNS * K * 4
-
-
 @kernel("i8", "i8")
 def watch(address: int, slot: int) -> None:
-    """Work on every job that appears on the board, until the stop sign does."""
-    board = longs_at(address)
-    seen, looks, ahead, end = -1, 0, 0, 0
-    while read(address + 8 * STOP) == 0:
-        job = read(address + 8 * TICKET) >> 2 * BITS
-        if job != seen:
-            work((address, job, slot))
-            seen, looks = job, 0
-            if board[KIND] == MULTIPLY:
-                ahead = end_of_weights(board)
-                end = ahead + HEAD_START
-        elif ahead < end:
-            ask_for(ahead)
-            ahead += 64
+    """Work on every job that appears on the board while this helper is wanted, and leave some time after that."""
+    seen, looks, stayed = -1, 0, 0
+    while stayed < STAY:
+        stayed += 1
+        if slot <= read(address + 8 * HELPERS):
+            stayed = 0
+            job = read(address + 8 * TICKET) >> 2 * BITS
+            if job != seen:
+                work((address, job, slot))
+                seen, looks = job, 0
         looks = rest(looks, JOB_PATIENCE)

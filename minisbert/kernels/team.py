@@ -15,9 +15,9 @@ from minisbert.kernels import machine, memory
 
 __all__ = ["helpers", "post", "room", "run"]
 
-# Places on a board. Ticket, count of finished units and stop sign are written by several threads: each has a cache
-# line, eight numbers, of its own.
-TICKET, FINISHED, STOP, KIND, ARGUMENTS, BOARD = 0, 8, 16, 24, 25, 40
+# Places on a board. Ticket, count of finished units and of helpers that are wanted are looked at while others write:
+# each has a cache line, eight numbers, of its own.
+TICKET, FINISHED, HELPERS, KIND, ARGUMENTS, BOARD = 0, 8, 16, 24, 25, 40
 NUMBER_OF_ARGUMENTS = 9
 # A ticket is a job's number and the first and the last unit that nobody has taken, so many bits each.
 BITS = 20
@@ -69,32 +69,34 @@ class _Helpers:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.board = Board()
-        self._wake: list[threading.Semaphore] = []
+        self._gates: list[threading.Lock] = []  # each lets its helper through once, and is locked again
 
     def wake(self, count: int) -> None:
         """Let so many threads watch the board, of which those that are missing are started."""
-        self.board.numbers[STOP] = 0
-        while len(self._wake) < count:
-            wake, number = threading.Semaphore(0), len(self._wake) + 1
+        self.board.numbers[HELPERS] = count
+        while len(self._gates) < count:
+            gate, number = threading.Lock(), len(self._gates) + 1
+            gate.acquire()
             try:
                 threading.Thread(
-                    target=self._live, args=(wake, number), name="minisbert-helper", daemon=True
+                    target=self._live, args=(gate, number), name="minisbert-helper", daemon=True
                 ).start()
             except RuntimeError:  # no more threads, or the interpreter is shutting down: it goes without them
                 break
-            self._wake.append(wake)
-        self.board.threads = 1 + len(self._wake)
-        for wake in self._wake[:count]:
-            wake.release()
+            self._gates.append(gate)
+        self.board.threads = 1 + len(self._gates)
+        for gate in self._gates[:count]:
+            if gate.locked():
+                gate.release()
 
-    def _live(self, wake: threading.Semaphore, number: int) -> None:
+    def _live(self, gate: threading.Lock, number: int) -> None:
         while True:
-            wake.acquire()
+            gate.acquire()
             machine.kernels().watch(self.board.address, number)
 
     def rest(self) -> None:
-        """Let them sleep again."""
-        self.board.numbers[STOP] = 1
+        """Let them sleep again, when they have waited for more for a while."""
+        self.board.numbers[HELPERS] = 0
 
 
 _helpers = _Helpers()
