@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -13,11 +14,13 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from minisbert import model
 from minisbert.arguments import check_choice, check_dtype, check_integer
+from minisbert.batching import Progress
 from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, EncodeValueError, shown
 from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, select
 from minisbert.threads import resolve_num_threads
-from minisbert.tokenization import TextTokenizer
+from minisbert.tokenization import TextTokenizer, TokenIds
+from minisbert.workers import Compute, run
 
 __all__ = ["TextModel"]
 
@@ -119,6 +122,18 @@ class TextModel(ABC):
         config, kernels = self.config.transformer, self._kernels
         x = model.embed(ids, types, offsets, self._weights.embeddings, config, kernels)
         return self._layers(x, offsets)
+
+    def _run(
+        self,
+        chunks: Iterable[list[TokenIds]],
+        compute: Compute,
+        batch_size: int,
+        progress: Progress,
+        consume: Callable[[list[Floats]], None],
+    ) -> None:
+        """Compute all chunks of inputs, as `workers.run` does; a single input's helpers wake while it is tokenised."""
+        with self._kernels.threads(self.num_threads if progress.total == 1 else 1):
+            run(chunks, compute, batch_size, self.num_threads, progress, consume)
 
     def _check_batch(self, batch_size: int, truncation: str) -> None:
         """Check what every computation is told."""

@@ -209,7 +209,7 @@ class Progress:
     """A tqdm bar, made only when it is to be seen: importing tqdm takes longer than a small encode."""
 
     def __init__(self, total: int | None, show: bool | None, item: str) -> None:
-        self._total = total
+        self.total = total
         self._unit = f" {item}s"
         can_show = not getattr(sys.stderr, "closed", True)  # it is None where there is no console
         self._wanted = can_show and show is not False and (show is True or sys.stderr.isatty())
@@ -225,7 +225,7 @@ class Progress:
         if self._bar is None:
             from tqdm.auto import tqdm
 
-            self._bar = tqdm(desc="Encoding", total=self._total, unit=self._unit)
+            self._bar = tqdm(desc="Encoding", total=self.total, unit=self._unit)
         self._bar.update(self._done - self._bar.n)
 
     def close(self) -> None:

@@ -21,7 +21,6 @@ from minisbert.pairs import PairTokenizer, as_pairs, check_pairs, is_pair, load_
 from minisbert.prompts import resolve_prompt
 from minisbert.scores import Activation, resolve_activation, softmax
 from minisbert.tokenization import TokenIds
-from minisbert.workers import run
 
 __all__ = ["CrossEncoder", "load_cross_encoder"]
 
@@ -270,7 +269,7 @@ class CrossEncoder(TextModel):
             self._check_finite([np.isfinite(row).all() for row in rows], len(scores))
             scores.extend(self._score(row[None], activate, bool(apply_softmax)) for row in rows)
 
-        run(chunks, self._compute, batch_size, self.num_threads, progress, finish)
+        self._run(chunks, self._compute, batch_size, progress, finish)
         result = np.concatenate([np.empty((0, self.num_labels), self.dtype), *scores])  # (S, C)
         return result[:, 0] if self.num_labels == 1 else result
 

@@ -21,7 +21,6 @@ from minisbert.kernels import Floats, Ints
 from minisbert.modules import TOKENS
 from minisbert.prompts import resolve_prompt, with_role
 from minisbert.tokenization import SentenceTokenizer, TokenIds, load_tokenizer
-from minisbert.workers import run
 
 __all__ = ["SentenceEncoder", "load"]
 
@@ -215,7 +214,7 @@ class SentenceEncoder(TextModel):
                 self._check_finite([np.isfinite(state).all() for state in states], len(result))
                 result.extend(states)
 
-            run(chunks, compute, batch_size, self.num_threads, progress, extend)
+            self._run(chunks, compute, batch_size, progress, extend)
         else:
             dimension = self._resolve_dimension(truncate_dim)
             collector = Collector(out, count, dimension, precision, self.dtype)
@@ -229,7 +228,7 @@ class SentenceEncoder(TextModel):
                 )
                 collector.add(self._kernels.normalize(block) if normalize_embeddings else block)
 
-            run(chunks, compute, batch_size, self.num_threads, progress, finish)
+            self._run(chunks, compute, batch_size, progress, finish)
             result = collector.result()
         overlong.report(len(result))
         return result[0] if isinstance(sentences, str) else result

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from contextlib import ExitStack
+from functools import cache, partial
 from typing import TypeAlias
 
 import numpy as np
@@ -14,7 +15,7 @@ from minisbert.batching import Progress, micro_batches
 from minisbert.kernels import Floats
 from minisbert.tokenization import TokenIds
 
-__all__ = ["run"]
+__all__ = ["Compute", "run"]
 
 # The token ids of S sentences, and on how many threads, to S results.
 Compute: TypeAlias = Callable[[list[TokenIds], int], Sequence[Floats]]
@@ -45,21 +46,29 @@ def run(
             progress.update(len(rows))
         consume(results)
 
-    pool = ThreadPoolExecutor(num_threads, "minisbert")  # starts its threads as they are needed
-    try:
+    with ExitStack() as stack:
+        stack.callback(progress.close)
+
+        @cache
+        def pool() -> ThreadPoolExecutor:
+            workers = ThreadPoolExecutor(num_threads, "minisbert")  # starts its threads as they are needed
+            stack.callback(workers.shutdown, cancel_futures=True)
+            return workers
+
         for chunk in chunks:
             pending.append(_submit(pool, chunk, compute, batch_size, num_threads))
             if len(pending) > 1:
                 finish()
         while pending:
             finish()
-    finally:
-        pool.shutdown(cancel_futures=True)
-        progress.close()
 
 
 def _submit(
-    pool: ThreadPoolExecutor, chunk: list[TokenIds], compute: Compute, batch_size: int, num_threads: int
+    pool: Callable[[], ThreadPoolExecutor],
+    chunk: list[TokenIds],
+    compute: Compute,
+    batch_size: int,
+    num_threads: int,
 ) -> list[Job]:
     """Start computing the micro-batches of a chunk; one that is alone is computed where it is waited for."""
     batches = micro_batches([len(ids) for ids in chunk], batch_size)
@@ -68,6 +77,6 @@ def _submit(
     if len(jobs) == 1:
         return jobs
     try:
-        return [(rows, pool.submit(job).result) for rows, job in jobs]
+        return [(rows, pool().submit(job).result) for rows, job in jobs]
     except RuntimeError:  # the interpreter is shutting down, and starts no more threads
         return jobs
