@@ -21,7 +21,7 @@ from numba.extending import intrinsic
 
 from minisbert.kernels import shape
 
-__all__ = ["COMPILED", "doubles_at", "floats_at", "kernel", "longs_at", "part", "row_bytes", "scratch"]
+__all__ = ["COMPILED", "doubles_at", "floats_at", "ints_at", "kernel", "longs_at", "part", "row_bytes", "scratch"]
 
 
 # Of each kernel: its name, the types of its arguments, what the machine code calls it, and the code.
@@ -87,7 +87,8 @@ def _pointer_to(kind: Any) -> Any:
     return pointer
 
 
-floats_at, doubles_at, longs_at = map(_pointer_to, (types.float32, types.float64, types.int64))
+floats_at, doubles_at = map(_pointer_to, (types.float32, types.float64))
+ints_at, longs_at = map(_pointer_to, (types.int32, types.int64))
 
 
 def scratch(count: int) -> Any:

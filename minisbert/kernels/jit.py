@@ -76,13 +76,14 @@ def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Fl
 def embed(
     ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats | None
 ) -> Floats:
-    """Twin of `reference.embed`, and as simple: it only moves rows."""
-    x = memory.rows(len(ids), word.shape[1])
-    x[:] = word[ids]
-    if token_type is not None:
-        x += token_type[types]
-    x += position[positions]
-    return x
+    """Twin of `reference.embed`."""
+    N, D = len(ids), word.shape[1]
+    if word.dtype != np.float32 or not word.flags.c_contiguous:
+        word, ids = word[ids].astype(np.float32), np.arange(N)
+    rows, kinds, y = np.array((ids, positions), np.int32), np.asarray(types, np.int32), memory.rows(N, D)
+    tables = _at(word), _at(position), 0 if token_type is None else _at(token_type)
+    machine.kernels().embed(N, D, _at(rows), _at(rows[1]), _at(kinds), *tables, _at(y))
+    return y
 
 
 def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:

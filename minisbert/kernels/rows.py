@@ -1,4 +1,4 @@
-"""The operations that go through the rows of a matrix one by one: layer norm, mean pooling, normalising."""
+"""The operations that go through the rows of a matrix one by one: embedding, layer norm, mean pooling, normalising."""
 
 from __future__ import annotations
 
@@ -6,11 +6,40 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.kernels.compiler import doubles_at, floats_at, kernel, longs_at, part, row_bytes
+from minisbert.kernels.compiler import doubles_at, floats_at, ints_at, kernel, longs_at, part, row_bytes
 
 # Sums may be taken in another order than written, so that LLVM can keep partial sums in the lanes of a vector; which
 # order is a matter of the row's length alone. NaN and infinity keep their meaning.
 SUMS = frozenset({"reassoc", "nsz", "contract"})
+
+
+@kernel(*["i8"] * 9)
+def embed(
+    N: int,
+    D: int,
+    ids: int,
+    positions: int,
+    types: int,
+    word: int,
+    position: int,
+    token_type: int,
+    y: int,
+) -> None:
+    """``y = word[ids] + token_type[types] + position[positions]``; tables are contiguous, token_type may be at 0.
+
+    Whoever made the ids has checked that the tables have rows for them.
+    """
+    of_word, of_position, of_type = ints_at(ids), ints_at(positions), ints_at(types)
+    for i in range(N):
+        w, p = floats_at(word + of_word[i] * D * 4), floats_at(position + of_position[i] * D * 4)
+        to = floats_at(y + i * row_bytes(D))
+        if token_type != 0:
+            t = floats_at(token_type + of_type[i] * D * 4)
+            for j in range(D):
+                to[j] = w[j] + t[j] + p[j]
+        else:
+            for j in range(D):
+                to[j] = w[j] + p[j]
 
 
 @kernel("i8", "i8", "i8", "i8", "i8", "f8", "i8", fastmath=SUMS)
