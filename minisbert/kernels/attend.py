@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes
-from minisbert.kernels.gemm import row_of_zeros, tile, zero
-from minisbert.kernels.shape import COLUMNS, QUERIES, ROWS
-from minisbert.kernels.simd import softmax
+from minisbert.kernels.gemm import copy, row_of_zeros, tile, zero
+from minisbert.kernels.shape import COLUMNS, LANES, QUERIES, ROWS, VECTORS
+from minisbert.kernels.simd import copy_vector, softmax, transpose
 
 
 @part
@@ -39,31 +39,34 @@ def scale_row(K: int, x: int, factor: Any, y: int) -> None:
 def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
     """Copy the keys of a head, transposed: panel p holds keys p * COLUMNS and following, as (K, COLUMNS).
 
-    The zeros that fill up the last panel are computed with, and their results left out.
+    The last key fills up the last panel: its scores there are computed, and left out.
     """
-    for t in range((T + COLUMNS - 1) // COLUMNS * COLUMNS):
-        panel = floats_at(keys + t // COLUMNS * K * COLUMNS * 4)
-        if t < T:
-            row = floats_at(k + t * step)
-            for j in range(K):
-                panel[j * COLUMNS + t % COLUMNS] = row[j]
-        else:
-            for j in range(K):
-                panel[j * COLUMNS + t % COLUMNS] = 0
+    squares = K // LANES * LANES
+    for first in range(0, (T + COLUMNS - 1) // COLUMNS * COLUMNS, LANES):
+        left = max(1, T - first)
+        source = k + min(first, T - 1) * step
+        panel = keys + (first // COLUMNS * K * COLUMNS + first % COLUMNS) * 4
+        for j in range(0, squares, LANES):
+            transpose(source + j * 4, step, left, panel + j * COLUMNS * 4, COLUMNS * 4)
+        for j in range(squares, K):
+            to = floats_at(panel + j * COLUMNS * 4)
+            for t in range(LANES):
+                to[t] = floats_at(source + min(t, left - 1) * step)[j]
 
 
 @part
 def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
-    """Copy the values of a head: panel p holds columns p * COLUMNS and following, as (T, COLUMNS); zeros as above."""
+    """Copy the values of a head: panel p holds columns p * COLUMNS and following, as (T, COLUMNS), filled with zeros."""
     for p in range((K + COLUMNS - 1) // COLUMNS):
         count = min(COLUMNS, K - p * COLUMNS)
         for t in range(T):
-            row = floats_at(v + t * step + p * COLUMNS * 4)
-            to = floats_at(values + (p * T + t) * COLUMNS * 4)
-            for j in range(count):
-                to[j] = row[j]
-            for j in range(count, COLUMNS):
-                to[j] = 0
+            row, to = v + t * step + p * COLUMNS * 4, values + (p * T + t) * COLUMNS * 4
+            if count == COLUMNS:
+                for j in range(VECTORS):
+                    copy_vector(row + j * LANES * 4, to + j * LANES * 4)
+            else:
+                copy(row, 0, to, 0, 1, count)
+                zero(to + count * 4, COLUMNS - count)
 
 
 @kernel(*["i8"] * 8)

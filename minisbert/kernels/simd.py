@@ -182,6 +182,58 @@ def _in_place(emit: Callable[[Any, Value], Value]) -> Any:
 gelu, gelu_tanh, silu, relu, tanh = map(_in_place, (_gelu, _gelu_tanh, _silu, _relu, _tanh))
 
 
+# --- Moving vectors ---------------------------------------------------------------------------------------
+
+
+@intrinsic
+def copy_vector(_typing: Any, source: Any, target: Any) -> Any:
+    """Copy LANES floats from one address to another."""
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        source, target = (b.inttoptr(address, _VECTOR.as_pointer()) for address in arguments)
+        b.store(b.load(source, align=4), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), emit
+
+
+@intrinsic
+def transpose(_typing: Any, source: Any, source_step: Any, count: Any, target: Any, target_step: Any) -> Any:
+    """Copy a square of LANES x LANES floats, its rows as columns; the last of `count` rows stands for those missing.
+
+    It is done in registers: blocks of 1 x 1, then of 2 x 2 and so on change places across the diagonal, and each such
+    change is one shuffle of two rows.
+    """
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        source, source_step, count, target, target_step = arguments
+
+        def at(address: Value, step: Value, row: Value) -> Value:
+            return b.inttoptr(b.add(address, b.mul(step, row)), _VECTOR.as_pointer())
+
+        last = b.sub(count, _LONG(1))
+        numbers = [b.select(b.icmp_signed("<", last, _LONG(i)), last, _LONG(i)) for i in range(LANES)]
+        rows = [b.load(at(source, source_step, number), align=4) for number in numbers]
+        size = 1
+        while size < LANES:
+            lanes = range(LANES)
+            upper = ir.Constant(_INTEGERS, [j if not j & size else LANES + j - size for j in lanes])
+            lower = ir.Constant(_INTEGERS, [j + size if not j & size else LANES + j for j in lanes])
+            for i in lanes:
+                if not i & size:
+                    x, y = rows[i], rows[i + size]
+                    rows[i], rows[i + size] = b.shuffle_vector(x, y, upper), b.shuffle_vector(x, y, lower)
+            size *= 2
+        for i in range(LANES):
+            b.store(rows[i], at(target, target_step, _LONG(i)), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5), emit
+
+
+# --- Along a row ------------------------------------------------------------------------------------------
+
+
 @intrinsic
 def softmax(_typing: Any, address: Any, count: Any, scale: Any) -> Any:
     """``exp(scale * (x - max(x)))`` in place, for a row of `count` numbers; returns 1 / its sum.
