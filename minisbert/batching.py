@@ -28,10 +28,14 @@ __all__ = [
 
 T = TypeVar("T")
 
-# Inputs are read, tokenised and returned in chunks of this many: a stream takes constant memory.
+# Inputs are read, tokenised and returned in chunks of this many: a stream takes constant memory. The first chunk is
+# smaller, as nobody has anything to compute before it is there.
 CHUNK = 1024
-# A micro-batch has about this many tokens: enough rows for a fast multiply, few enough to stay in cache.
+FIRST_CHUNK = 128
+# A micro-batch has about this many tokens: enough rows for a fast multiply, few enough to stay in cache. The last ones of
+# a chunk have fewer, but not so few that reading the weights would take longer than computing with them.
 TOKENS_PER_BATCH = 512
+FEWEST_TOKENS = 128
 # A progress bar appears by itself on a terminal once the work has taken this many seconds.
 PROGRESS_DELAY = 2.0
 
@@ -72,26 +76,29 @@ def read_chunks(
     items: Iterator[Any], check: Callable[[list[Any], int], list[T]]
 ) -> Iterator[tuple[int, list[T]]]:
     """Yield the items a checked chunk at a time, with the index of its first one."""
-    first = 0
-    while chunk := check(list(islice(items, CHUNK)), first):
+    first, size = 0, min(CHUNK, FIRST_CHUNK)
+    while chunk := check(list(islice(items, size)), first):
         yield first, chunk
-        first += len(chunk)
+        first, size = first + len(chunk), CHUNK
 
 
-def micro_batches(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+def micro_batches(lengths: Sequence[int], batch_size: int, num_threads: int) -> list[list[int]]:
     """Group rows into micro-batches of at most `batch_size` rows and about `TOKENS_PER_BATCH` tokens.
 
-    Longest rows first: so the last batches to be handed out are the quick ones, and the workers finish
-    together. A row longer than the budget is a batch of its own.
+    Workers take them as they get free. So that all finish at about the same time, the longest rows come first, and the
+    last batches shrink: none is more than a thread's share of what is left. What fits into one batch is one. A row
+    longer than the budget is a batch of its own.
     """
     batches: list[list[int]] = []
-    tokens = 0
+    left = sum(lengths)
+    tokens, budget = 0, left
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
-        if not batches or len(batches[-1]) == batch_size or tokens + lengths[row] > TOKENS_PER_BATCH:
+        if not batches or len(batches[-1]) == batch_size or tokens + lengths[row] > budget:
+            share = left if left <= TOKENS_PER_BATCH and not batches else left // num_threads
+            tokens, budget = 0, min(max(share, FEWEST_TOKENS), TOKENS_PER_BATCH)
             batches.append([])
-            tokens = 0
         batches[-1].append(row)
-        tokens += lengths[row]
+        tokens, left = tokens + lengths[row], left - lengths[row]
     return batches
 
 

@@ -71,7 +71,7 @@ def _submit(
     num_threads: int,
 ) -> list[Job]:
     """Start computing the micro-batches of a chunk; one that is alone is computed where it is waited for."""
-    batches = micro_batches([len(ids) for ids in chunk], batch_size)
+    batches = micro_batches([len(ids) for ids in chunk], batch_size, num_threads)
     threads = num_threads if len(batches) == 1 else 1
     jobs: list[Job] = [(rows, partial(compute, [chunk[row] for row in rows], threads)) for rows in batches]
     if len(jobs) == 1:

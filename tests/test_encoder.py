@@ -195,14 +195,26 @@ def _bert() -> Encoder:  # hypothesis wants no function-scoped fixtures
 
 def test_micro_batches_hold_every_row_once() -> None:
     lengths = [3, 900, 1, 0, 512, 511, 2, 7]
-    batches = batching.micro_batches(lengths, 3)
+    batches = batching.micro_batches(lengths, 3, 2)
     assert sorted(row for batch in batches for row in batch) == list(range(8))
     assert all(len(batch) <= 3 for batch in batches)
     assert batches[0] == [1]  # longer than the budget: alone, and first
     assert all(
         len(batch) == 1 or sum(lengths[r] for r in batch) <= batching.TOKENS_PER_BATCH for batch in batches
     )
-    assert batching.micro_batches([], 3) == []
+    assert batching.micro_batches([], 3, 2) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("length", [1, 13, 100])
+def test_the_last_micro_batches_shrink(threads: int, length: int) -> None:
+    lengths = [length] * (10_000 // length)
+    sizes = [len(batch) * length for batch in batching.micro_batches(lengths, len(lengths), threads)]
+    assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
+    assert max(sizes) > batching.TOKENS_PER_BATCH - length  # and so do not, while there is enough
+    assert threads == 1 or sizes[-1] <= batching.FEWEST_TOKENS
+    few = lengths[: batching.TOKENS_PER_BATCH // length]
+    assert len(batching.micro_batches(few, len(few), threads)) == 1  # for all threads at once
 
 
 def test_token_embeddings_are_a_ragged_list(bert: Encoder) -> None:
