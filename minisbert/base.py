@@ -57,7 +57,7 @@ class TextModel(ABC):
             self.num_parameters = self._read(Path(folder))
         ready.result()
         layers = partial(model.last_layer, weights=self._weights, config=self.config.transformer)
-        self._layers = self._kernels.program(layers, self.config.transformer.hidden_size)
+        self._layers = self._kernels.program(layers, self.config.transformer.embedding_size)
         self.max_seq_length = self.config.max_seq_length
         self.prompts = dict(self.config.prompts)
         self.default_prompt_name = self.config.default_prompt_name

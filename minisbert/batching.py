@@ -32,8 +32,8 @@ T = TypeVar("T")
 # smaller, as nobody has anything to compute before it is there.
 CHUNK = 1024
 FIRST_CHUNK = 128
-# A micro-batch has about this many tokens: enough rows for a fast multiply, few enough to stay in cache. The last ones of
-# a chunk have fewer, but not so few that reading the weights would take longer than computing with them.
+# A micro-batch has about this many tokens: enough rows for a fast multiply, few enough to stay in cache. The last ones
+# of a chunk have fewer, but not so few that reading the weights would take longer than computing with them.
 TOKENS_PER_BATCH = 512
 FEWEST_TOKENS = 128
 # A progress bar appears by itself on a terminal once the work has taken this many seconds.

@@ -220,7 +220,7 @@ class SentenceEncoder(TextModel):
             collector = Collector(out, count, dimension, precision, self.dtype)
 
             def finish(rows: list[Floats]) -> None:
-                block = np.stack(rows)[:, :dimension]  # (S, D)
+                block = np.array(rows)[:, :dimension]  # (S, D)
                 self._check_finite(
                     np.isfinite(block).all(axis=1),
                     collector.rows,

@@ -111,18 +111,15 @@ def hidden_states(
 ) -> Iterator[Floats]:
     """Yield the states (N, D) that go into the first layer, and those that come out of each of the L layers."""
     x = embed(ids, types, offsets, weights.embeddings, config, kernels)  # (N, D)
-    yield x
     yield from layers(x, offsets, weights, config, kernels)
 
 
 def embed(
     ids: Ints, types: Ints, offsets: Ints, w: Embeddings, config: TransformerConfig, kernels: Kernels
 ) -> Floats:
-    """Say which word, where and of which segment: ``norm(word + token_type + position)``."""
+    """Say which word, where and of which segment: ``word + token_type + position``."""
     positions = position_ids(ids, offsets, config)  # (N,)
-    x = kernels.embed(ids, positions, types, w.word, w.position, w.token_type)  # (N, D)
-    x = kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
-    return x if w.projection is None else kernels.linear(x, w.projection)
+    return kernels.embed(ids, positions, types, w.word, w.position, w.token_type)  # (N, D)
 
 
 def position_ids(ids: Ints, offsets: Ints, config: TransformerConfig) -> Ints:
@@ -131,7 +128,7 @@ def position_ids(ids: Ints, offsets: Ints, config: TransformerConfig) -> Ints:
     BERT counts from 0. RoBERTa counts the tokens that are not padding, from ``pad_token_id + 1``, and gives
     padding ``pad_token_id``. It looks at the ids, so a literal ``<pad>`` in the text shifts what follows.
     """
-    lengths = np.diff(offsets)
+    lengths = offsets[1:] - offsets[:-1]  # (S,)
     if not config.positions_follow_ids:
         return np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
     is_token = ids != config.pad_token_id
@@ -143,7 +140,7 @@ def position_ids(ids: Ints, offsets: Ints, config: TransformerConfig) -> Ints:
 def last_layer(
     x: Floats, offsets: Ints, kernels: Kernels, weights: Weights, config: TransformerConfig
 ) -> Floats:
-    """Run all layers over the embeddings (N, D) of a micro-batch, and return the states that come out of the last."""
+    """Run all layers over what `embed` gave (N, D), and return the states that come out of the last."""
     [last] = deque(layers(x, offsets, weights, config, kernels), maxlen=1)
     return last
 
@@ -151,7 +148,12 @@ def last_layer(
 def layers(
     x: Floats, offsets: Ints, weights: Weights, config: TransformerConfig, kernels: Kernels
 ) -> Iterator[Floats]:
-    """Yield what comes out of each of the L layers: (N, D) -> (N, D)."""
+    """Yield the normalised embeddings, and then what comes out of each of the L layers: (N, D) -> (N, D)."""
+    w = weights.embeddings
+    x = kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
+    if w.projection is not None:
+        x = kernels.linear(x, w.projection)
+    yield x
     for layer in weights.layers:
         x = self_attention(x, offsets, layer.attention, weights.position_bias, config, kernels)
         x = feed_forward(x, layer.feed_forward, config, kernels)

@@ -29,7 +29,7 @@ def encoder(request: pytest.FixtureRequest) -> Any:
 def test_a_program_changes_no_bit(encoder: Any, lengths: list[int], threads: int) -> None:
     offsets = np.cumsum([0, *lengths])
     config = encoder.config.transformer
-    x = np.random.default_rng(0).standard_normal((offsets[-1], config.hidden_size)).astype(np.float32)
+    x = np.random.default_rng(0).standard_normal((offsets[-1], config.embedding_size)).astype(np.float32)
     before = x.copy()
     expected = model.last_layer(x, offsets, jit, encoder._weights, config)
     with jit.threads(threads):
@@ -39,18 +39,22 @@ def test_a_program_changes_no_bit(encoder: Any, lengths: list[int], threads: int
 
 
 def test_no_tokens_at_all(encoder: Any) -> None:
-    D = encoder.config.transformer.hidden_size
-    assert encoder._layers(np.empty((0, D), np.float32), np.array([0, 0])).shape == (0, D)
+    config = encoder.config.transformer
+    nothing = np.empty((0, config.embedding_size), np.float32)
+    assert encoder._layers(nothing, np.array([0, 0])).shape == (0, config.hidden_size)
 
 
 def test_no_result_overwrites_one_that_is_still_read(encoder: Any) -> None:
     config = encoder.config.transformer
     writer: Any = Writer()
-    x = Value(config.hidden_size)
+    x = Value(config.embedding_size)
     y = model.last_layer(x, OFFSETS, writer, encoder._weights, config)
     layers = encoder._weights.layers
-    program = Program(lambda *given: model.last_layer(*given, encoder._weights, config), config.hidden_size)
-    assert len(writer.jobs) == len(program.table) == 7 * len(layers)
+    program = Program(
+        lambda *given: model.last_layer(*given, encoder._weights, config), config.embedding_size
+    )
+    before = 1 + (encoder._weights.embeddings.projection is not None)
+    assert len(writer.jobs) == len(program.table) == before + 7 * len(layers)
     arena, rows = 1 << 40, 10
     variables = (1, rows, 1, 1, arena, -1, -2, -3, -4, -5)
     widths = {id(v): v.width for job in writer.jobs for v in job if isinstance(v, Value)}

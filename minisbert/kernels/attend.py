@@ -56,7 +56,7 @@ def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
 
 @part
 def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
-    """Copy the values of a head: panel p holds columns p * COLUMNS and following, as (T, COLUMNS), filled with zeros."""
+    """Copy the values of a head: panel p holds columns p * COLUMNS and following, as (T, COLUMNS), and then zeros."""
     for p in range((K + COLUMNS - 1) // COLUMNS):
         count = min(COLUMNS, K - p * COLUMNS)
         for t in range(T):

@@ -104,7 +104,9 @@ def swap(_typing: Any, address: Any, expected: Any, value: Any) -> Any:
     return types.boolean(types.intp, types.int64, types.int64), emit
 
 
-_PAUSE, _YIELD = ("llvm.x86.sse2.pause", []), ("llvm.aarch64.hint", [ir.IntType(32)(1)])
+# How a processor is told that a thread waits: a function that LLVM knows, and its arguments.
+_PAUSE: tuple[str, list[Any]] = ("llvm.x86.sse2.pause", [])
+_YIELD: tuple[str, list[Any]] = ("llvm.aarch64.hint", [ir.IntType(32)(1)])
 _HINTS = {"x86_64": _PAUSE, "AMD64": _PAUSE, "aarch64": _YIELD, "arm64": _YIELD}
 
 

@@ -21,7 +21,17 @@ from numba.extending import intrinsic
 
 from minisbert.kernels import shape
 
-__all__ = ["COMPILED", "doubles_at", "floats_at", "ints_at", "kernel", "longs_at", "part", "row_bytes", "scratch"]
+__all__ = [
+    "COMPILED",
+    "doubles_at",
+    "floats_at",
+    "ints_at",
+    "kernel",
+    "longs_at",
+    "part",
+    "row_bytes",
+    "scratch",
+]
 
 
 # Of each kernel: its name, the types of its arguments, what the machine code calls it, and the code.

@@ -106,7 +106,8 @@ def multiply_panel(
     """``y = activation(x @ weight.T + bias + residual)`` for the columns of panel p: (N, K) -> (N, COLUMNS).
 
     All but the sizes are addresses, and rows stand `shape.row_bytes` apart. A residual at address 0 stands for none,
-    and no layer has both that and an activation. The tiles of a panel that is not full are made beside y, and what counts of them is copied.
+    and no layer has both that and an activation. The tiles of a panel that is not full are made beside y, and what
+    counts of them is copied.
     """
     zeros, edge, beside = row_of_zeros(), block(), other_block()
     zero(zeros, COLUMNS)

@@ -123,7 +123,7 @@ def program(function: Callable[..., Any], width: int) -> Callable[[Floats, Ints]
 
 def _run(program: Program, x: Floats, offsets: Ints) -> Floats:
     (N, _), S, floats = x.shape, len(offsets) - 1, attention_room(len(x), program.head_width)
-    x, offsets, y = _rows(x), np.asarray(offsets, np.int64), memory.rows(*x.shape)
+    x, offsets, y = _rows(x), np.asarray(offsets, np.int64), memory.rows(N, program.out_width)
     arena = memory.room_for(N * program.arena_width)
     variables = 1, N, -(-N // BLOCK), S, *map(_at, (arena, x, y, offsets)), team.room(floats), floats * 4
     team.run(program.table @ variables)

@@ -84,12 +84,14 @@ class Writer:
 
 
 class Program:
-    """The operations of ``y = function(x, offsets, kernels)`` with x and y (N, width) each.
+    """The operations of ``y = function(x, offsets, kernels)``, with x (N, width) and y (N, out_width).
 
     Attributes
     ----------
     table : ndarray of int64, shape (jobs, 2 + NUMBER_OF_ARGUMENTS, len(VARIABLES))
         What each argument has of each variable.
+    out_width : int
+        How wide y is.
     arena_width : int
         How many floats a row of the arena has.
     head_width : int
@@ -100,7 +102,7 @@ class Program:
         writer, x = Writer(), Value(width)
         y = function(x, OFFSETS, writer)
         self._function = function  # holds the weights, whose addresses are in the table
-        self.head_width = writer.head_width
+        self.out_width, self.head_width = y.width, writer.head_width
         places, self.arena_width = _places(writer.jobs, (x, y))
         names = {x: "x", y: "y"}
         self.table: NDArray[np.int64] = np.array(

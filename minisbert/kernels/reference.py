@@ -59,7 +59,7 @@ def threads(count: int) -> AbstractContextManager[None]:
 
 
 def program(function: Callable[..., Any], width: int) -> Callable[[Floats, Ints], Floats]:
-    """Get ``y = function(x, offsets, kernels)`` ready for many micro-batches, with x and y (N, width)."""
+    """Get ``y = function(x, offsets, kernels)`` ready for many micro-batches, with x (N, width)."""
     return partial(function, kernels=sys.modules[__name__])
 
 

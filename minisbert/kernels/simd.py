@@ -92,7 +92,8 @@ def _at_least(b: Any, x: Value, limit: float) -> Value:
 
 # 2**f for abs(f) <= 1/2: our fit, relative error 3e-9.
 _EXP2 = (1.0, 0.6931472, 0.24022648, 0.0555036, 0.009618506, 0.0013390806, 0.00015326471)
-_ROUNDER = 12582912.0 + 127  # 1.5 * 2**23 has no bits for fractions; 127 is what a float's exponent counts from
+# 1.5 * 2**23, so large that it has no bits for fractions, and 127, which a float's exponent counts from.
+_ROUNDER = 12582912.0 + 127
 _LOG2_E = 1.4426950408889634
 
 
