@@ -21,6 +21,7 @@ import workloads
 
 TIMES = {"minisbert": [1.0, 2.0, 4.0], "torch": [2.0, 5.0, 8.0], "openvino": [3.0, 3.0, 3.0]}
 ENTRY: dict[str, Any] = {"texts": 1200, "tokens": 12.6, "gflop": 100.0, "ceiling": [200.0, 100.0, 50.0]}
+ENTRY["peak"] = [400.0, 200.0, 100.0]
 RESULT: dict[str, Any] = {
     "date": "2026-01-02",
     "machine": {"processor": "A processor", "threads": 2, "float32 a vector": 16, "python": "3.11.7"},
@@ -66,6 +67,7 @@ def test_a_ratio_is_taken_within_a_round_and_its_median_is_shown_with_the_range(
         "2.00 (2.00–2.50)",  # noqa: RUF001
         "1.50 (0.75–3.00)",  # noqa: RUF001
         "50 (50–50)",  # noqa: RUF001
+        "25 (25–25)",  # noqa: RUF001
     ]
     assert row(tables, "1,200 of all kinds, AVX2")[2:4] == ["2.00 (2.00–2.50)", ""]  # noqa: RUF001
 

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from engines import Encode, make, minisbert_engine
 from numpy.typing import NDArray
+from peak import OPERATIONS, multiply_add
 from workloads import of_length, operations, workloads
 
 import minisbert
@@ -55,16 +56,26 @@ def seconds(encode: Encode, texts: list[str], batch_size: int) -> float:
 
 def ceiling(threads: int) -> float:
     """Return how many GFLOP/s so many threads reach that each multiply matrices of their own, by NumPy's BLAS."""
+    a, b = np.ones((256, 384), np.float32), np.ones((384, 1536), np.float32)
+    return together(threads, lambda: partial(np.matmul, a, b, out=a @ b), 2 * a.size * b.shape[1])
+
+
+def peak(threads: int) -> float:
+    """Return how many GFLOP/s so many threads reach that multiply and add in registers alone."""
+    return together(threads, lambda: partial(multiply_add, 100_000), 100_000 * OPERATIONS)
+
+
+def together(threads: int, make: Callable[[], Callable[[], Any]], operations: int) -> float:
+    """Return how many GFLOP/s so many threads reach in half a second, each with a function that `make` made for it."""
     reached: list[float] = []
 
     def work() -> None:
-        a, b = np.ones((256, 384), np.float32), np.ones((384, 1536), np.float32)
-        c = a @ b
+        function = make()
         start, count = time.perf_counter(), 0
         while time.perf_counter() - start < 0.5:
-            np.matmul(a, b, out=c)
+            function()
             count += 1
-        reached.append(count * 2 * a.size * 1536 / (time.perf_counter() - start) / 1e9)
+        reached.append(count * operations / (time.perf_counter() - start) / 1e9)
 
     workers = [threading.Thread(target=work) for _ in range(threads)]
     with one_blas_thread():
@@ -102,12 +113,14 @@ def throughput(
         for name, encode in engines.items():
             turns[task, name] = partial(seconds, encode, texts, sizes[task][name])
         turns[task, "ceiling"] = partial(ceiling, encoder.num_threads)
+        turns[task, "peak"] = partial(peak, encoder.num_threads)
     taken = interleave(turns, rounds)
     return {
         task: {
             **described(encoder, texts),
             "batch_sizes": sizes[task],
             "ceiling": taken[task, "ceiling"],
+            "peak": taken[task, "peak"],
             "seconds": {name: taken[task, name] for name in engines},
         }
         for task, texts in tasks.items()

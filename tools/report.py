@@ -63,9 +63,9 @@ def rates(entry: Found, name: str) -> list[float]:
     return [entry["texts"] / taken for taken in entry["seconds"][name]]
 
 
-def shares(entry: Found) -> list[float]:
-    """Return minisbert's share of the machine's ceiling in per cent, round by round."""
-    pairs = zip(entry["seconds"]["minisbert"], entry["ceiling"], strict=True)
+def shares(entry: Found, of: str) -> list[float]:
+    """Return minisbert's share of the machine's ceiling or peak in per cent, round by round."""
+    pairs = zip(entry["seconds"]["minisbert"], entry[of], strict=True)
     return [100 * entry["gflop"] / taken / most for taken, most in pairs]
 
 
@@ -93,17 +93,24 @@ def peers(entries: Iterable[Found]) -> list[str]:
 
 
 def speed_table(model: Found) -> str:
-    """Return sentences a second, the ratios, and the share of the ceiling, for each kind of text."""
+    """Return sentences a second, the ratios, and the shares of ceiling and peak, for each kind of text."""
     entries = {KINDS[task]: entry for task, entry in model.get("throughput", {}).items()}
     if model.get("avx2"):
         entries["of all kinds, AVX2 only"] = model["avx2"]
     names = peers(entries.values())
-    head = ["texts", "a second", *(f"÷ {TITLES[name]}" for name in names), "% of the ceiling"]
+    head = [
+        "texts",
+        "a second",
+        *(f"÷ {TITLES[name]}" for name in names),
+        "% of the ceiling",
+        "% of the peak",
+    ]
     rows = []
     for kind, entry in entries.items():
         texts = f"{entry['texts']:,} {kind}, {entry['tokens']:.0f} tokens"
         times = [ranged(ratios(entry["seconds"], n), 2) if n in entry["seconds"] else "" for n in names]
-        rows.append([texts, ranged(rates(entry, "minisbert"), 0), *times, ranged(shares(entry), 0)])
+        reached = [ranged(shares(entry, of), 0) for of in ("ceiling", "peak")]
+        rows.append([texts, ranged(rates(entry, "minisbert"), 0), *times, *reached])
     return table(head, rows)
 
 
