@@ -171,6 +171,17 @@ def test_a_helper_that_comes_late_takes_nothing_of_the_next_job() -> None:
         assert int(board.numbers[team.TICKET]) == closed
 
 
+def test_a_helper_that_is_not_wanted_takes_nothing_and_leaves() -> None:
+    """The third thread stays for a while when the next sentence is for two."""
+    board, kernels = team.Board(), machine.kernels()
+    board.numbers[team.HELPERS] = 1
+    board.numbers[team.TICKET] = (
+        7 << 2 * team.BITS | 1
+    )  # an open job, of which a unit would read from address 0
+    kernels.watch(board.address, 2)
+    assert board.numbers[team.FINISHED] == 0
+
+
 @pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="this system can't bind threads to processors"
 )

@@ -1,0 +1,66 @@
+"""Where the kernels' numbers stand: rows at odd distances, from the start of a cache line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="numba is not installed, so no kernels read these")
+
+from minisbert.kernels import jit, memory
+from minisbert.kernels.shape import LINE, row_bytes
+
+WIDTHS = [1, 15, 16, 17, 384, 400, 768, 1024, 3072]
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_rows_stand_an_odd_number_of_cache_lines_apart(width: int) -> None:
+    lines, rest = divmod(row_bytes(width), LINE)
+    assert rest == 0
+    assert lines % 2 == 1
+    assert width * 4 <= row_bytes(width) < width * 4 + 2 * LINE
+    x = memory.rows(3, width)
+    assert x.shape == (3, width)
+    assert x.ctypes.data % LINE == 0
+    assert memory.is_laid_out(x)
+    assert memory.is_laid_out(x[1:])
+
+
+def test_other_arrays_are_not_taken_for_such_rows() -> None:
+    x = memory.rows(4, 20)
+    others: list[Any] = [
+        x.copy(),
+        x[::2],
+        x[:, ::2],
+        x.astype(np.float64),
+        x[:, :5],
+        np.zeros((4, 5), np.float32),
+    ]
+    assert not any(map(memory.is_laid_out, others))
+    for other in others:  # whatever its layout, it is read as what it is
+        other[:] = np.arange(other.size).reshape(other.shape)
+        np.testing.assert_array_equal(jit._rows(other), other)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_layout_changes_no_bit(width: int) -> None:
+    plain = np.random.default_rng(width).standard_normal((5, width)).astype(np.float32)
+    laid_out = memory.rows(5, width)
+    laid_out[:] = plain
+    packed = jit.pack(np.ones((3, width)), np.zeros(3), np.float32)
+    np.testing.assert_array_equal(jit.linear(plain, packed), jit.linear(laid_out, packed))
+    ends = np.array([0, 2, 5])
+    np.testing.assert_array_equal(jit.pool(plain, ends, "mean"), jit.pool(laid_out, ends, "mean"))
+    norm = np.ones(width, np.float32), np.zeros(width, np.float32), 1e-5
+    np.testing.assert_array_equal(jit.layer_norm(plain, *norm), jit.layer_norm(laid_out, *norm))
+
+
+def test_weights_are_zeros_from_the_start_of_a_line_and_no_two_share_one() -> None:
+    taken = [memory.for_weights(size) for size in (1, 15, 16, 17, 100)]
+    assert all(part.ctypes.data % LINE == 0 for part in taken)
+    assert not any(part.any() for part in taken)
+    for part in taken:
+        part[:] = 1
+    assert not memory.for_weights(50).any()
