@@ -15,7 +15,7 @@ import numpy as np
 
 from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes
 from minisbert.kernels.gemm import copy, row_of_zeros, tile, zero
-from minisbert.kernels.shape import COLUMNS, LANES, QUERIES, ROWS, VECTORS
+from minisbert.kernels.shape import ABREAST, COLUMNS, LANES, QUERIES, ROWS, VECTORS
 from minisbert.kernels.simd import copy_vector, softmax, transpose
 
 
@@ -111,7 +111,7 @@ def attend(
     values = keys + key_panels * K * COLUMNS * 4
     scores, width = values + value_panels * T * COLUMNS * 4, key_panels * COLUMNS
     found = scores + QUERIES * width * 4
-    totals = floats_at(found + QUERIES * value_panels * COLUMNS * 4)
+    inverses = found + QUERIES * value_panels * COLUMNS * 4
     scale = np.float32(1 / math.sqrt(K))
     for h in range(start, stop):
         pack_keys(T, K, step, qkv + (D + h * K) * 4, keys)
@@ -120,12 +120,12 @@ def attend(
             count = min(QUERIES, T - first)
             q = qkv + first * step + h * K * 4
             multiply_panels((count, K, key_panels, q, step, keys, zeros, scores))
-            for i in range(count):
-                row = scores + i * width * 4
-                if span > 0:
-                    add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, row)
-                totals[i] = softmax(row, T, scale)
+            if span > 0:
+                for i in range(count):
+                    add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, scores + i * width * 4)
+            for i in range(0, count, ABREAST):
+                softmax(scores + i * width * 4, width * 4, T, scale, inverses + i * 4)
             multiply_panels((count, T, value_panels, scores, width * 4, values, zeros, found))
             for i in range(count):
                 place = context + (first + i) * row_bytes(D) + h * K * 4
-                scale_row(K, found + i * value_panels * COLUMNS * 4, totals[i], place)
+                scale_row(K, found + i * value_panels * COLUMNS * 4, floats_at(inverses)[i], place)

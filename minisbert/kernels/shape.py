@@ -10,6 +10,7 @@ import os
 import llvmlite.binding as llvm
 
 __all__ = [
+    "ABREAST",
     "BLOCK",
     "COLUMNS",
     "FAR",
@@ -55,7 +56,8 @@ UNROLL = 1 if _registers == 32 else 4
 # Rows of A that are multiplied by all panels of B before the next ones. More mean fewer readings of the weights, but A
 # is read from farther away: best at 112 on a Xeon with 2 MB of second-level cache, at 192 on a Zen 3 with 512 kB.
 BLOCK = 8 * ROWS if _registers == 32 else 32 * ROWS
-QUERIES = 4 * ROWS  # so many rows of attention scores are in work at once
+ABREAST = 4  # so many rows of attention scores go through softmax side by side
+QUERIES = 4 * ROWS  # so many of them are in work at once; a multiple of ABREAST
 
 
 def row_bytes(width: int) -> int:

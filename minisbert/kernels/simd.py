@@ -41,7 +41,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minisbert.kernels.shape import COLUMNS, FAR, LANES, LINE, NEAR, UNROLL, VECTORS
+from minisbert.kernels.shape import ABREAST, COLUMNS, FAR, LANES, LINE, NEAR, UNROLL, VECTORS
 
 Value = Any  # an LLVM value: llvmlite has no types for mypy
 Sums = dict[tuple[int, int], Value]  # of a tile, by row and vector
@@ -236,28 +236,32 @@ def transpose(_typing: Any, source: Any, source_step: Any, count: Any, target: A
 
 
 @intrinsic
-def softmax(_typing: Any, address: Any, count: Any, scale: Any) -> Any:
-    """``exp(scale * (x - max(x)))`` in place, for a row of `count` numbers; returns 1 / its sum.
+def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, totals: Any) -> Any:
+    """``exp(scale * (x - max(x)))`` in place, for ABREAST rows of `count` numbers; writes 1 / their sums to `totals`.
 
-    The row must have room for whole vectors; what follows its numbers is overwritten: by -inf, which no maximum is, and
-    then by some 1e-38, which no sum of 1 or more changes by, so the loops need not know where the numbers end. NaN is
-    lost in the maximum, and comes back in the sum. The sum is one number for each lane until the end, and so the same
-    for the same row anywhere.
+    Within a row each step waits for the one before; several rows side by side fill the time. The rows must have room
+    for whole vectors; what follows their numbers is overwritten: by -inf, which no maximum is, and then by some 1e-38,
+    which no sum of 1 or more changes by, so the loops need not know where the numbers end. NaN is lost in the maximum,
+    and comes back in the sum. The sum is one number for each lane until the end, and so the same for the same row
+    anywhere.
     """
 
-    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        address, count, scale = arguments
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        address, step, count, scale, totals = arguments
+        rows = [b.add(address, b.mul(step, _LONG(i))) for i in range(ABREAST)]
         vectors = b.sdiv(b.add(count, _LONG(LANES - 1)), _LONG(LANES))
 
-        def place(vector: Value) -> Value:
-            return b.inttoptr(b.add(address, b.mul(vector, _LONG(4 * LANES))), _VECTOR.as_pointer())
+        def place(row: Value, vector: Value) -> Value:
+            return b.inttoptr(b.add(row, b.mul(vector, _LONG(4 * LANES))), _VECTOR.as_pointer())
 
-        def each(start: Value, update: Callable[[Value, Value], Value]) -> Value:
-            """Go through the vectors of the row, with one that is updated."""
-            kept = cgutils.alloca_once_value(b, start)
+        def each(start: Value, update: Callable[[int, Value, Value], Value]) -> list[Value]:
+            """Go through the vectors of the rows, with one for each row that is updated."""
+            kept = [cgutils.alloca_once_value(b, start) for _ in rows]
             with cgutils.for_range(b, vectors) as loop:
-                b.store(update(place(loop.index), b.load(kept)), kept)
-            return b.load(kept)
+                news = [update(i, place(row, loop.index), b.load(kept[i])) for i, row in enumerate(rows)]
+                for new, place_of_it in zip(news, kept, strict=True):
+                    b.store(new, place_of_it)
+            return [b.load(place_of_it) for place_of_it in kept]
 
         def larger(x: Value, y: Value) -> Value:
             return b.select(b.fcmp_ordered(">", x, y), x, y)
@@ -265,20 +269,24 @@ def softmax(_typing: Any, address: Any, count: Any, scale: Any) -> Any:
         least, last = _constant(float("-inf")), b.sub(vectors, _LONG(1))
         left = _splat(b, b.trunc(b.sub(count, b.mul(last, _LONG(LANES))), _INT))
         counts = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
-        b.store(b.select(counts, b.load(place(last), align=4), least), place(last), align=4)
-        most = _across(b, each(least, lambda pointer, most: larger(b.load(pointer, align=4), most)), larger)
+        for row in rows:
+            b.store(b.select(counts, b.load(place(row, last), align=4), least), place(row, last), align=4)
+        most = each(least, lambda _, pointer, most: larger(b.load(pointer, align=4), most))
         factor = b.fmul(_splat(b, scale), _constant(_LOG2_E))  # exp(x) is 2**(x log2(e))
-        shift = b.fneg(b.fmul(most, factor))  # its rounding is the same for all of the row, and falls out
+        # Its rounding is the same for all of the row, and falls out.
+        shifts = [b.fneg(b.fmul(_across(b, x, larger), factor)) for x in most]
 
-        def add(pointer: Value, total: Value) -> Value:
-            y = _exp2(b, _at_least(b, _fma(b, b.load(pointer, align=4), factor, shift), -126.0))
+        def add(i: int, pointer: Value, total: Value) -> Value:
+            y = _exp2(b, _at_least(b, _fma(b, b.load(pointer, align=4), factor, shifts[i]), -126.0))
             b.store(y, pointer, align=4)
             return b.fadd(total, y)
 
-        total = _across(b, each(_constant(0.0), add), b.fadd)
-        return b.fdiv(ir.Constant(_FLOAT, 1.0), b.extract_element(total, _INT(0)))
+        for i, total in enumerate(each(_constant(0.0), add)):
+            share = b.fdiv(ir.Constant(_FLOAT, 1.0), b.extract_element(_across(b, total, b.fadd), _INT(0)))
+            b.store(share, b.inttoptr(b.add(totals, _LONG(4 * i)), _FLOAT.as_pointer()))
+        return context.get_dummy_value()
 
-    return types.float32(types.intp, types.intp, types.float32), emit
+    return types.void(types.intp, types.intp, types.intp, types.float32, types.intp), emit
 
 
 def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
