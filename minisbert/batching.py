@@ -33,7 +33,7 @@ T = TypeVar("T")
 CHUNK = 1024
 FIRST_CHUNK = 128
 # A micro-batch has about this many tokens: enough rows for a fast multiply, few enough to stay in cache. The last ones
-# of a chunk have fewer, but not so few that reading the weights would take longer than computing with them.
+# of a chunk have fewer, down to what reading the weights for is worth the while.
 TOKENS_PER_BATCH = 512
 FEWEST_TOKENS = 128
 # A progress bar appears by itself on a terminal once the work has taken this many seconds.
@@ -86,15 +86,16 @@ def micro_batches(lengths: Sequence[int], batch_size: int, num_threads: int) -> 
     """Group rows into micro-batches of at most `batch_size` rows and about `TOKENS_PER_BATCH` tokens.
 
     Workers take them as they get free. So that all finish at about the same time, the longest rows come first, and the
-    last batches shrink: none is more than a thread's share of what is left. What fits into one batch is one. A row
-    longer than the budget is a batch of its own.
+    last batches shrink: to a thread's share of what is left, and to FEWEST_TOKENS in the end. What fits into one batch
+    is one. A row longer than the budget is a batch of its own.
     """
     batches: list[list[int]] = []
     left = sum(lengths)
-    tokens, budget = 0, left
+    one = left <= TOKENS_PER_BATCH and len(lengths) <= batch_size
+    tokens, budget = 0, 0
     for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
         if not batches or len(batches[-1]) == batch_size or tokens + lengths[row] > budget:
-            share = left if left <= TOKENS_PER_BATCH and not batches else left // num_threads
+            share = left if one else left // num_threads
             tokens, budget = 0, min(max(share, FEWEST_TOKENS), TOKENS_PER_BATCH)
             batches.append([])
         batches[-1].append(row)

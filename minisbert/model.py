@@ -110,7 +110,7 @@ def hidden_states(
     ids: Ints, types: Ints, offsets: Ints, weights: Weights, config: TransformerConfig, kernels: Kernels
 ) -> Iterator[Floats]:
     """Yield the states (N, D) that go into the first layer, and those that come out of each of the L layers."""
-    x = embed(ids, types, offsets, weights.embeddings, config, kernels)  # (N, D)
+    x = embed(ids, types, offsets, weights.embeddings, config, kernels)  # (N, D), in ELECTRA narrower
     yield from layers(x, offsets, weights, config, kernels)
 
 
@@ -119,7 +119,7 @@ def embed(
 ) -> Floats:
     """Say which word, where and of which segment: ``word + token_type + position``."""
     positions = position_ids(ids, offsets, config)  # (N,)
-    return kernels.embed(ids, positions, types, w.word, w.position, w.token_type)  # (N, D)
+    return kernels.embed(ids, positions, types, w.word, w.position, w.token_type)
 
 
 def position_ids(ids: Ints, offsets: Ints, config: TransformerConfig) -> Ints:
@@ -152,7 +152,7 @@ def layers(
     w = weights.embeddings
     x = kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
     if w.projection is not None:
-        x = kernels.linear(x, w.projection)
+        x = kernels.linear(x, w.projection)  # (N, D)
     yield x
     for layer in weights.layers:
         x = self_attention(x, offsets, layer.attention, weights.position_bias, config, kernels)

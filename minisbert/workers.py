@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from minisbert.batching import Progress, micro_batches
+from minisbert.batching import FIRST_CHUNK, Progress, micro_batches
 from minisbert.kernels import Floats
 from minisbert.tokenization import TokenIds
 
@@ -70,11 +70,15 @@ def _submit(
     batch_size: int,
     num_threads: int,
 ) -> list[Job]:
-    """Start computing the micro-batches of a chunk; one that is alone is computed where it is waited for."""
+    """Start computing the micro-batches of a chunk.
+
+    One that is alone, with which the input ends, is computed where it is waited for, on all threads.
+    """
     batches = micro_batches([len(ids) for ids in chunk], batch_size, num_threads)
-    threads = num_threads if len(batches) == 1 else 1
+    alone = len(batches) == 1 and len(chunk) < FIRST_CHUNK
+    threads = num_threads if alone else 1
     jobs: list[Job] = [(rows, partial(compute, [chunk[row] for row in rows], threads)) for rows in batches]
-    if len(jobs) == 1:
+    if alone:
         return jobs
     try:
         return [(rows, pool().submit(job).result) for rows, job in jobs]

@@ -196,6 +196,9 @@ def test_attention_survives_large_scores() -> None:
         largest(jit.attention(qkv, np.array([0, 40]), 1) - expected) <= 1e-2
     )  # scores of thousands: 1e-4 each
     assert np.isfinite(jit.attention(qkv * np.float32(100), np.array([0, 40]), 1)).all()
+    qkv[:, : qkv.shape[1] // 3] *= np.float32(1e10)  # so each query looks at one key alone
+    expected = reference.attention(qkv.astype(np.float64), np.array([0, 40]), 1)
+    assert largest(jit.attention(qkv, np.array([0, 40]), 1) - expected) <= EPS * largest(qkv[:, -8:])
 
 
 @pytest.mark.parametrize("width", [1, 7, 384, 769])
@@ -264,3 +267,18 @@ def test_embed_is_the_reference_s() -> None:
     for table in (types, None):
         found = jit.embed(ids, places, kinds, word, position, table)
         np.testing.assert_array_equal(found, reference.embed(ids, places, kinds, word, position, table))
+
+
+def test_arrays_of_any_layout_are_read_as_what_they_are() -> None:
+    word, position, types = random(9, 5), random(8, 5, seed=1), random(2, 5, seed=2)
+    ids, places, kinds = np.array([8, 0, 3]), np.array([0, 1, 7]), np.array([0, 1, 0], np.int32)
+    expected = jit.embed(ids, places, kinds, word, position, types)
+    tables = (np.asfortranarray(word), np.asfortranarray(position), types.astype(np.float64))
+    numbers = (np.repeat(array, 2)[::2] for array in (ids, places, kinds))
+    np.testing.assert_array_equal(jit.embed(*numbers, *tables), expected)
+    ends = np.array([0, 2, 9])
+    strided = np.repeat(ends, 2)[::2]
+    np.testing.assert_array_equal(jit.pool(word, strided, "mean"), jit.pool(word, ends, "mean"))
+    np.testing.assert_array_equal(
+        jit.attention(random(9, 6), strided, 1), jit.attention(random(9, 6), ends, 1)
+    )

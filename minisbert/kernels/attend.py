@@ -2,8 +2,8 @@
 
 Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T up
 to 512. So the scores of a block of queries are made, turned into weights and used up before those of the next block:
-they take at most 115 kB and never leave the second-level cache. What the tile needs packed of k and v is a few
-kilobytes, read from where the query-key-value multiply left them. q is read in place, and the result written in place.
+they take at most 115 kB and never leave the second-level cache. What the tile needs of k and v is packed for each head,
+65 kB each at most for K = 32, from where the query-key-value multiply left them; q is read in place.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def attend(
 ) -> None:
     """Fill the part of `context` (T, D) that heads start to stop of one sentence make, of its qkv (T, 3D).
 
+    Rows of both stand `shape.row_bytes` apart.
     `room` is for the floats that `shape.attention_room` counts. Bias (H, span) is as in the definition; a span of 0
     stands for none.
     """

@@ -80,9 +80,12 @@ def embed(
     N, D = len(ids), word.shape[1]
     if word.dtype != np.float32 or not word.flags.c_contiguous:
         word, ids = word[ids].astype(np.float32), np.arange(N)
-    rows, kinds, y = np.array((ids, positions), np.int32), np.asarray(types, np.int32), memory.rows(N, D)
+    ids, positions, types = (np.ascontiguousarray(numbers, np.int32) for numbers in (ids, positions, types))
+    position, y = np.ascontiguousarray(position, np.float32), memory.rows(N, D)
+    if token_type is not None:
+        token_type = np.ascontiguousarray(token_type, np.float32)
     tables = _at(word), _at(position), 0 if token_type is None else _at(token_type)
-    machine.kernels().embed(N, D, _at(rows), _at(rows[1]), _at(kinds), *tables, _at(y))
+    machine.kernels().embed(N, D, _at(ids), _at(positions), _at(types), *tables, _at(y))
     return y
 
 
@@ -97,7 +100,7 @@ def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
 def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats:
     """Twin of `reference.attention`."""
     N, D, S = len(qkv), qkv.shape[1] // 3, len(offsets) - 1
-    qkv, offsets, context = _rows(qkv), np.asarray(offsets, np.int64), memory.rows(N, D)
+    qkv, offsets, context = _rows(qkv), np.ascontiguousarray(offsets, np.int64), memory.rows(N, D)
     floats = attention_room(N, D // num_heads)  # no sentence has more than all tokens
     table, span = (0, 0) if bias is None else (_at(bias), bias.shape[1])
     arrays = (_at(qkv), _at(offsets), table, span, _at(context))
@@ -110,7 +113,7 @@ def pool(x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:
     if mode != "mean" or skip:
         return reference.pool(x, offsets, mode, skip)
     S, D = len(offsets) - 1, x.shape[1]
-    x, offsets = _rows(x), np.asarray(offsets, np.int64)
+    x, offsets = _rows(x), np.ascontiguousarray(offsets, np.int64)
     means, sums = np.empty((S, D), np.float32), np.empty(D, np.float64)
     machine.kernels().mean_pool(S, D, _at(x), _at(offsets), _at(sums), _at(means))
     return means
@@ -123,7 +126,7 @@ def program(function: Callable[..., Any], width: int) -> Callable[[Floats, Ints]
 
 def _run(program: Program, x: Floats, offsets: Ints) -> Floats:
     (N, _), S, floats = x.shape, len(offsets) - 1, attention_room(len(x), program.head_width)
-    x, offsets, y = _rows(x), np.asarray(offsets, np.int64), memory.rows(N, program.out_width)
+    x, offsets, y = _rows(x), np.ascontiguousarray(offsets, np.int64), memory.rows(N, program.out_width)
     arena = memory.room_for(N * program.arena_width)
     variables = 1, N, -(-N // BLOCK), S, *map(_at, (arena, x, y, offsets)), team.room(floats), floats * 4
     team.run(program.table @ variables)

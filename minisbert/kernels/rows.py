@@ -1,4 +1,7 @@
-"""The operations that go through the rows of a matrix one by one: embedding, layer norm, mean pooling, normalising."""
+"""The operations that go through the rows of a matrix one by one: embedding, layer norm, mean pooling, normalising.
+
+Rows of tokens, (N, D), stand `shape.row_bytes` apart; those of sentences, (S, D), and of tables follow each other.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ def embed(
 ) -> None:
     """``y = word[ids] + token_type[types] + position[positions]``; tables are contiguous, token_type may be at 0.
 
-    Whoever made the ids has checked that the tables have rows for them.
+    That the tables have rows for the ids and types was checked by `tokenization.check_id` and `check_limits`.
     """
     of_word, of_position, of_type = ints_at(ids), ints_at(positions), ints_at(types)
     for i in range(N):

@@ -236,8 +236,8 @@ def transpose(_typing: Any, source: Any, source_step: Any, count: Any, target: A
 
 
 @intrinsic
-def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, totals: Any) -> Any:
-    """``exp(scale * (x - max(x)))`` in place, for ABREAST rows of `count` numbers; writes 1 / their sums to `totals`.
+def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inverses: Any) -> Any:
+    """``exp(scale * (x - max(x)))`` in place, for ABREAST rows of `count` numbers; writes 1 / their sums to `inverses`.
 
     Within a row each step waits for the one before; several rows side by side fill the time. The rows must have room
     for whole vectors; what follows their numbers is overwritten: by -inf, which no maximum is, and then by some 1e-38,
@@ -247,7 +247,7 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, total
     """
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        address, step, count, scale, totals = arguments
+        address, step, count, scale, inverses = arguments
         rows = [b.add(address, b.mul(step, _LONG(i))) for i in range(ABREAST)]
         vectors = b.sdiv(b.add(count, _LONG(LANES - 1)), _LONG(LANES))
 
@@ -273,17 +273,17 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, total
             b.store(b.select(counts, b.load(place(row, last), align=4), least), place(row, last), align=4)
         most = each(least, lambda _, pointer, most: larger(b.load(pointer, align=4), most))
         factor = b.fmul(_splat(b, scale), _constant(_LOG2_E))  # exp(x) is 2**(x log2(e))
-        # Its rounding is the same for all of the row, and falls out.
-        shifts = [b.fneg(b.fmul(_across(b, x, larger), factor)) for x in most]
+        most = [_across(b, x, larger) for x in most]
 
         def add(i: int, pointer: Value, total: Value) -> Value:
-            y = _exp2(b, _at_least(b, _fma(b, b.load(pointer, align=4), factor, shifts[i]), -126.0))
+            x = b.fsub(b.load(pointer, align=4), most[i])
+            y = _exp2(b, _at_least(b, b.fmul(x, factor), -126.0))
             b.store(y, pointer, align=4)
             return b.fadd(total, y)
 
         for i, total in enumerate(each(_constant(0.0), add)):
-            share = b.fdiv(ir.Constant(_FLOAT, 1.0), b.extract_element(_across(b, total, b.fadd), _INT(0)))
-            b.store(share, b.inttoptr(b.add(totals, _LONG(4 * i)), _FLOAT.as_pointer()))
+            inverse = b.fdiv(ir.Constant(_FLOAT, 1.0), b.extract_element(_across(b, total, b.fadd), _INT(0)))
+            b.store(inverse, b.inttoptr(b.add(inverses, _LONG(4 * i)), _FLOAT.as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp, types.float32, types.intp), emit

@@ -95,7 +95,7 @@ class _Helpers:
             machine.kernels().watch(self.board.address, number)
 
     def rest(self) -> None:
-        """Let them sleep again, when they have waited for more for a while."""
+        """Let them go to sleep, which they do after a while without work."""
         self.board.numbers[HELPERS] = 0
 
 
