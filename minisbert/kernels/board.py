@@ -240,7 +240,7 @@ def run(address: int, jobs: int, count: int) -> None:
 
 @kernel("i8", "i8")
 def watch(address: int, slot: int) -> None:
-    """Work on every job that appears on the board while this helper is wanted, and leave a while after it no longer is."""
+    """Work on every job that appears on the board while this helper is wanted, and leave a while after that ends."""
     seen, looks, stayed = -1, 0, 0
     while stayed < STAY:
         stayed += 1

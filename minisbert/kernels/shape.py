@@ -63,9 +63,9 @@ QUERIES = 4 * ROWS  # so many of them are in work at once; a multiple of ABREAST
 def row_bytes(width: int) -> int:
     """Return how far apart rows of so many floats stand in memory: an odd number of cache lines.
 
-    A tile reads ROWS rows of A side by side. The innermost cache has 64 sets of 8 or
-    12 lines, and a line's address says which set it may be in. Rows of 3072 floats, one after the other, are 192 lines apart: all 14 lines of a step would fall
-    into one set and throw each other out. An odd distance spreads them over all sets.
+    A tile reads ROWS rows of A side by side. The innermost cache has 64 sets of 8 or 12 lines, and a line's address
+    says which set it may be in. Rows of 3072 floats, one after the other, are 192 lines apart: all 14 lines of a step
+    would fall into one set and throw each other out. An odd distance spreads them over all sets.
     """
     return ((width * 4 + LINE - 1) // LINE | 1) * LINE
 
