@@ -219,8 +219,7 @@ class Progress:
     def __init__(self, total: int | None, show: bool | None, item: str) -> None:
         self.total = total
         self._unit = f" {item}s"
-        can_show = not getattr(sys.stderr, "closed", True)  # it is None where there is no console
-        self._wanted = can_show and show is not False and (show is True or sys.stderr.isatty())
+        self._show = show
         self._due = time.monotonic() + (0 if show else PROGRESS_DELAY)
         self._done = 0
         self._bar: Any = None
@@ -228,13 +227,20 @@ class Progress:
     def update(self, rows: int) -> None:
         """Count finished rows."""
         self._done += rows
-        if not self._wanted or time.monotonic() < self._due:
+        if time.monotonic() < self._due or not self._is_wanted():
             return
         if self._bar is None:
             from tqdm.auto import tqdm
 
             self._bar = tqdm(desc="Encoding", total=self.total, unit=self._unit)
         self._bar.update(self._done - self._bar.n)
+
+    def _is_wanted(self) -> bool:
+        if self._show is False or getattr(
+            sys.stderr, "closed", True
+        ):  # stderr is None where there is no console
+            return False
+        return self._show is True or sys.stderr.isatty()
 
     def close(self) -> None:
         """Leave the bar as it stands."""

@@ -234,7 +234,8 @@ def needs_all_layers(module: Module) -> bool:
 
 def pooling(x: Floats, offsets: Ints, module: modules.Pooling, skip: int, kernels: Kernels) -> Floats:
     """Make a vector of each sentence's tokens in every mode, side by side: (N, D) -> (S, modes * D)."""
-    return np.concatenate([kernels.pool(x, offsets, mode, skip) for mode in module.modes], axis=1)
+    found = [kernels.pool(x, offsets, mode, skip) for mode in module.modes]  # (S, D) each
+    return found[0] if len(found) == 1 else np.concatenate(found, axis=1)
 
 
 def dense(x: Floats, module: modules.Dense, w: DenseWeights, kernels: Kernels) -> Floats:
