@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from minisbert.kernels import Floats, Ints, machine, memory, packing, reference, team
+from minisbert.kernels.memory import address
 from minisbert.kernels.packing import Packed
 from minisbert.kernels.program import Program
 from minisbert.kernels.shape import BLOCK, attention_room
@@ -31,12 +32,6 @@ def prepare() -> None:
 def threads(count: int) -> AbstractContextManager[None]:
     """Let each operation of the calling thread use so many threads, for as long as nobody else has the helpers."""
     return team.helpers(count - 1)
-
-
-def _at(x: Any) -> int:
-    """Return the address of an array's numbers, a microsecond faster than ``x.ctypes.data``."""
-    address: int = x.__array_interface__["data"][0]
-    return address
 
 
 def _rows(x: Floats) -> Floats:
@@ -65,11 +60,10 @@ def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Fl
     if x.shape != (N, K) or (residual is not None and residual.shape != (N, dense.width)):
         raise ValueError(f"x of shape {x.shape}, or a residual, does not fit weights ({dense.width}, {K})")
     x, y = _rows(x), memory.rows(N, dense.width)
-    added = 0 if residual is None else _at(residual := _rows(residual))
-    sizes, code = (N, K, dense.width), packing.ACTIVATIONS[activation]
-    team.post(
-        MULTIPLY, P * -(-N // BLOCK), *sizes, _at(x), dense.address, dense.bias_address, added, code, _at(y)
-    )
+    added = 0 if residual is None else address(residual := _rows(residual))
+    places = address(x), dense.address, dense.bias_address, added
+    code = packing.ACTIVATIONS[activation]
+    team.post(MULTIPLY, P * -(-N // BLOCK), N, K, dense.width, *places, code, address(y))
     return y
 
 
@@ -84,8 +78,8 @@ def embed(
     position, y = np.ascontiguousarray(position, np.float32), memory.rows(N, D)
     if token_type is not None:
         token_type = np.ascontiguousarray(token_type, np.float32)
-    tables = _at(word), _at(position), 0 if token_type is None else _at(token_type)
-    machine.kernels().embed(N, D, _at(ids), _at(positions), _at(types), *tables, _at(y))
+    tables = address(word), address(position), 0 if token_type is None else address(token_type)
+    machine.kernels().embed(N, D, address(ids), address(positions), address(types), *tables, address(y))
     return y
 
 
@@ -93,7 +87,7 @@ def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
     """Twin of `reference.layer_norm`."""
     N, D = x.shape
     x, y = _rows(x), memory.rows(N, D)
-    machine.kernels().layer_norm(N, D, _at(x), _at(weight), _at(bias), eps, _at(y))
+    machine.kernels().layer_norm(N, D, address(x), address(weight), address(bias), eps, address(y))
     return y
 
 
@@ -102,8 +96,8 @@ def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = 
     N, D, S = len(qkv), qkv.shape[1] // 3, len(offsets) - 1
     qkv, offsets, context = _rows(qkv), np.ascontiguousarray(offsets, np.int64), memory.rows(N, D)
     floats = attention_room(N, D // num_heads)  # no sentence has more than all tokens
-    table, span = (0, 0) if bias is None else (_at(bias), bias.shape[1])
-    arrays = (_at(qkv), _at(offsets), table, span, _at(context))
+    table, span = (0, 0) if bias is None else (address(bias), bias.shape[1])
+    arrays = (address(qkv), address(offsets), table, span, address(context))
     team.post(ATTEND, S * GROUPS, D, num_heads, *arrays, team.room(floats), floats * 4)
     return context
 
@@ -115,7 +109,7 @@ def pool(x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:
     S, D = len(offsets) - 1, x.shape[1]
     x, offsets = _rows(x), np.ascontiguousarray(offsets, np.int64)
     means, sums = np.empty((S, D), np.float32), np.empty(D, np.float64)
-    machine.kernels().mean_pool(S, D, _at(x), _at(offsets), _at(sums), _at(means))
+    machine.kernels().mean_pool(S, D, address(x), address(offsets), address(sums), address(means))
     return means
 
 
@@ -128,7 +122,7 @@ def _run(program: Program, x: Floats, offsets: Ints) -> Floats:
     (N, _), S, floats = x.shape, len(offsets) - 1, attention_room(len(x), program.head_width)
     x, offsets, y = _rows(x), np.ascontiguousarray(offsets, np.int64), memory.rows(N, program.out_width)
     arena = memory.room_for(N * program.arena_width)
-    variables = 1, N, -(-N // BLOCK), S, *map(_at, (arena, x, y, offsets)), team.room(floats), floats * 4
+    variables = 1, N, -(-N // BLOCK), S, *map(address, (arena, x, y, offsets)), team.room(floats), floats * 4
     team.run(program.table @ variables)
     return y
 
@@ -141,5 +135,5 @@ def normalize(x: Floats) -> Floats:
     """Twin of `reference.normalize`."""
     S, D = x.shape
     x, y = np.ascontiguousarray(x, np.float32), np.empty((S, D), np.float32)
-    machine.kernels().normalize(S, D, _at(x), _at(y))
+    machine.kernels().normalize(S, D, address(x), address(y))
     return y

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import os
 import threading
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from minisbert.kernels import Floats
 from minisbert.kernels.shape import LINE, row_bytes
 
-__all__ = ["for_weights", "is_laid_out", "room_for", "rows"]
+__all__ = ["address", "for_weights", "is_laid_out", "room_for", "rows"]
 
 _PER_LINE = LINE // 4  # floats
+
+
+def address(x: NDArray[Any]) -> int:
+    """Return where an array's numbers are, several microseconds faster than ``x.ctypes.data``."""
+    place: int = x.__array_interface__["data"][0]
+    return place
 
 
 def room_for(size: int) -> Floats:
@@ -21,7 +29,7 @@ def room_for(size: int) -> Floats:
 
 
 def _from_a_line(floats: Floats) -> Floats:
-    return floats[-floats.ctypes.data % LINE // 4 :]
+    return floats[-address(floats) % LINE // 4 :]
 
 
 def rows(N: int, width: int) -> Floats:

@@ -39,13 +39,13 @@ class Packed:
 
     @cached_property
     def address(self) -> int:
-        """Where the panels are; asking NumPy each time would take a microsecond."""
-        return self.panels.ctypes.data
+        """Where the panels are, asked for once."""
+        return memory.address(self.panels)
 
     @cached_property
     def bias_address(self) -> int:
         """Where the bias is."""
-        return self.bias.ctypes.data
+        return memory.address(self.bias)
 
 
 def pack(weight: Floats, bias: Floats) -> Packed:

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minisbert.kernels import Floats, Ints
+from minisbert.kernels.memory import address
 from minisbert.kernels.packing import ACTIVATIONS, Packed
 from minisbert.kernels.shape import row_bytes
 from minisbert.kernels.team import ATTEND, GROUPS, MULTIPLY, NORM, NUMBER_OF_ARGUMENTS
@@ -70,7 +71,7 @@ class Writer:
         D = qkv.width // 3
         context, table, span = Value(D), 0, 0
         if bias is not None:
-            table, span = bias.ctypes.data, bias.shape[1]
+            table, span = address(bias), bias.shape[1]
         self.head_width = D // num_heads
         places = D, num_heads, qkv, "offsets", table, span, context, "room", "room_size"
         self._write(ATTEND, (GROUPS, "sentences"), *places)
@@ -79,7 +80,7 @@ class Writer:
     def layer_norm(self, x: Value, weight: Floats, bias: Floats, eps: float) -> Value:
         """Write down `jit.layer_norm`; eps as the bits of a float64."""
         y, bits = Value(x.width), int(np.float64(eps).view(np.int64))
-        self._write(NORM, 0, "rows", x.width, x, weight.ctypes.data, bias.ctypes.data, bits, y)
+        self._write(NORM, 0, "rows", x.width, x, address(weight), address(bias), bits, y)
         return y
 
 

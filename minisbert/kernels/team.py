@@ -32,7 +32,7 @@ class Board:
 
     def __init__(self) -> None:
         self.numbers = np.zeros(BOARD, np.int64)
-        self.address = self.numbers.ctypes.data
+        self.address = memory.address(self.numbers)
         self.arguments = (ctypes.c_int64 * NUMBER_OF_ARGUMENTS)()
         self.threads = 1
         self.make_room(0)
@@ -40,7 +40,7 @@ class Board:
     def make_room(self, floats: int) -> None:
         """Get room for so many floats in all."""
         self.room = memory.room_for(floats)
-        self.room_address = self.room.ctypes.data
+        self.room_address = memory.address(self.room)
 
 
 def post(kind: int, units: int, *arguments: int) -> None:
@@ -52,7 +52,7 @@ def post(kind: int, units: int, *arguments: int) -> None:
 
 def run(jobs: NDArray[np.int64]) -> None:
     """Run a program's jobs (jobs, 2 + NUMBER_OF_ARGUMENTS), contiguous, one after the other on this thread's board."""
-    machine.kernels().run(_board().address, jobs.ctypes.data, len(jobs))
+    machine.kernels().run(_board().address, memory.address(jobs), len(jobs))
 
 
 def room(floats: int) -> int:
