@@ -236,11 +236,8 @@ class Progress:
         self._bar.update(self._done - self._bar.n)
 
     def _is_wanted(self) -> bool:
-        if self._show is False or getattr(
-            sys.stderr, "closed", True
-        ):  # stderr is None where there is no console
-            return False
-        return self._show is True or sys.stderr.isatty()
+        can_show = not getattr(sys.stderr, "closed", True)  # it is None where there is no console
+        return can_show and self._show is not False and (self._show is True or sys.stderr.isatty())
 
     def close(self) -> None:
         """Leave the bar as it stands."""

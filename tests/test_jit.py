@@ -71,6 +71,25 @@ def test_exp2_over_the_whole_range() -> None:
     assert np.isnan(loop(simd._exp2)(np.array([np.nan, -np.nan], np.float32))).all()
 
 
+def test_sigmoid_over_the_whole_range() -> None:
+    """What exp2 is not made for, its callers keep from it: the power stays between -126 and 127."""
+    x = every_kind_of_float()
+    x = x[np.isfinite(x)]
+    found = loop(simd._sigmoid)(x)
+    with np.errstate(over="ignore"):
+        exact = 1 / (1 + np.exp(-x.astype(np.float64)))
+    assert largest(found - exact) <= EPS
+    assert (found[x < -88] <= 2e-38).all()
+    assert np.isnan(loop(simd._sigmoid)(np.array([np.nan, -np.nan], np.float32))).all()
+
+
+def test_softmax_gives_hopeless_scores_no_weight() -> None:
+    q, k, v = np.ones((40, 4)), np.full((40, 4), -1e4), np.ones((40, 4))
+    k[7], v[7] = 0, 2  # one key that is far above all others
+    qkv = np.concatenate([q, k, v], axis=1).astype(np.float32)
+    np.testing.assert_array_equal(jit.attention(qkv, np.array([0, 40]), 1), np.full((40, 4), 2, np.float32))
+
+
 def exact_gelu(x: float) -> float:
     return x * math.erfc(-x / math.sqrt(2)) / 2
 
