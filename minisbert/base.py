@@ -17,7 +17,7 @@ from minisbert.arguments import check_choice, check_dtype, check_integer
 from minisbert.batching import Progress
 from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, EncodeValueError, shown
-from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, select
+from minisbert.kernels import BACKENDS, Floats, Kernels, select
 from minisbert.threads import resolve_num_threads
 from minisbert.tokenization import TextTokenizer, TokenIds
 from minisbert.workers import Compute, run
@@ -56,8 +56,8 @@ class TextModel(ABC):
             ready = pool.submit(self._kernels.prepare)
             self.num_parameters = self._read(Path(folder))
         ready.result()
-        layers = partial(model.last_layer, weights=self._weights, config=self.config.transformer)
-        self._layers = self._kernels.program(layers, self.config.transformer.embedding_size)
+        states = partial(model.last_states, weights=self._weights, config=self.config.transformer)
+        self._states = self._kernels.program(states)
         self.max_seq_length = self.config.max_seq_length
         self.prompts = dict(self.config.prompts)
         self.default_prompt_name = self.config.default_prompt_name
@@ -116,12 +116,6 @@ class TextModel(ABC):
         self._open(state["folder"], *state["arguments"])
         for name, value in state["settings"].items():
             setattr(self, name, value)
-
-    def _states(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
-        """Run the transformer over a micro-batch: token ids and types (N,) -> token states (N, D)."""
-        config, kernels = self.config.transformer, self._kernels
-        x = model.embed(ids, types, offsets, self._weights.embeddings, config, kernels)
-        return self._layers(x, offsets)
 
     def _run(
         self,

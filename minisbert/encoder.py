@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from minisbert.checkpoint import load_module_tensors, load_tensors
 from minisbert.config import CheckpointConfig, read_config
 from minisbert.errors import EncodeValueError, shown
 from minisbert.kernels import Floats, Ints
-from minisbert.modules import TOKENS
+from minisbert.modules import SENTENCE, TOKENS
 from minisbert.prompts import resolve_prompt, with_role
 from minisbert.tokenization import SentenceTokenizer, TokenIds, load_tokenizer
 
@@ -126,6 +127,16 @@ class SentenceEncoder(TextModel):
         self._weights = model.build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
         others = [(module, load_module_tensors(module)) for module in self.config.modules]
         self._steps = [model.build_step(*other, self._kernels, self.dtype) for other in others]
+        self._vectors: Callable[[Ints, Ints, Ints], Floats] | None = None
+        if all(map(model.is_plain, self.config.modules)):
+            self._vectors = self._kernels.program(
+                partial(
+                    model.sentence_vectors,
+                    weights=self._weights,
+                    config=self.config.transformer,
+                    steps=self._steps,
+                )
+            )
         self._tokenizer = load_tokenizer(self.config)
         self.similarity_fn_name = self.config.similarity_fn_name
         self.truncate_dim = self.config.truncate_dim
@@ -302,9 +313,12 @@ class SentenceEncoder(TextModel):
     ) -> Sequence[Floats]:
         """Encode one micro-batch on so many threads: the ids of S sentences to S vectors (D,), or arrays (T, D)."""
         ids: Ints = np.concatenate(rows)  # (N,)
-        offsets: Ints = np.cumsum([0, *map(len, rows)])  # (S + 1,)
+        offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
         types: Ints = np.full(len(ids), self._tokenizer.token_type, np.int32)
         config, kernels = self.config.transformer, self._kernels
+        if self._vectors is not None and feature == SENTENCE and not prompt_length:
+            with kernels.threads(threads):
+                return list(self._vectors(ids, types, offsets))
         # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
         with kernels.threads(threads), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if any(model.needs_all_layers(module) for module, _ in self._steps):

@@ -110,54 +110,35 @@ def hidden_states(
     ids: Ints, types: Ints, offsets: Ints, weights: Weights, config: TransformerConfig, kernels: Kernels
 ) -> Iterator[Floats]:
     """Yield the states (N, D) that go into the first layer, and those that come out of each of the L layers."""
-    x = embed(ids, types, offsets, weights.embeddings, config, kernels)  # (N, D), in ELECTRA narrower
-    yield from layers(x, offsets, weights, config, kernels)
-
-
-def embed(
-    ids: Ints, types: Ints, offsets: Ints, w: Embeddings, config: TransformerConfig, kernels: Kernels
-) -> Floats:
-    """Say which word, where and of which segment: ``word + token_type + position``."""
-    positions = position_ids(ids, offsets, config)  # (N,)
-    return kernels.embed(ids, positions, types, w.word, w.position, w.token_type)
-
-
-def position_ids(ids: Ints, offsets: Ints, config: TransformerConfig) -> Ints:
-    """Number the tokens of each sentence: (N,) -> (N,).
-
-    BERT counts from 0. RoBERTa counts the tokens that are not padding, from ``pad_token_id + 1``, and gives
-    padding ``pad_token_id``. It looks at the ids, so a literal ``<pad>`` in the text shifts what follows.
-    """
-    lengths = offsets[1:] - offsets[:-1]  # (S,)
-    if not config.positions_follow_ids:
-        return np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
-    is_token = ids != config.pad_token_id
-    count = np.concatenate([[0], np.cumsum(is_token)])  # (N + 1,): tokens before each place
-    numbers = count[1:] - np.repeat(count[offsets[:-1]], lengths)  # (N,)
-    return np.where(is_token, numbers + config.pad_token_id, config.pad_token_id)
-
-
-def last_layer(
-    x: Floats, offsets: Ints, kernels: Kernels, weights: Weights, config: TransformerConfig
-) -> Floats:
-    """Run all layers over what `embed` gave (N, D), and return the states that come out of the last."""
-    [last] = deque(layers(x, offsets, weights, config, kernels), maxlen=1)
-    return last
-
-
-def layers(
-    x: Floats, offsets: Ints, weights: Weights, config: TransformerConfig, kernels: Kernels
-) -> Iterator[Floats]:
-    """Yield the normalised embeddings, and then what comes out of each of the L layers: (N, D) -> (N, D)."""
-    w = weights.embeddings
-    x = kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
-    if w.projection is not None:
-        x = kernels.linear(x, w.projection)  # (N, D)
+    x = embed(ids, types, offsets, weights.embeddings, config, kernels)
     yield x
     for layer in weights.layers:
         x = self_attention(x, offsets, layer.attention, weights.position_bias, config, kernels)
         x = feed_forward(x, layer.feed_forward, config, kernels)
         yield x
+
+
+def last_states(
+    ids: Ints, types: Ints, offsets: Ints, kernels: Kernels, weights: Weights, config: TransformerConfig
+) -> Floats:
+    """Return the states (N, D) that come out of the last layer."""
+    [last] = deque(hidden_states(ids, types, offsets, weights, config, kernels), maxlen=1)
+    return last
+
+
+def embed(
+    ids: Ints, types: Ints, offsets: Ints, w: Embeddings, config: TransformerConfig, kernels: Kernels
+) -> Floats:
+    """Say which word, where and of which segment: ``norm(word + token_type + position)``, (N,) -> (N, D).
+
+    BERT counts positions from 0. RoBERTa counts the tokens that are not padding, from ``pad_token_id + 1``. It looks
+    at the ids, so a literal ``<pad>`` in the text shifts what follows.
+    """
+    padding = config.pad_token_id if config.positions_follow_ids else None
+    positions = kernels.positions(ids, offsets, padding)  # (N,)
+    x = kernels.embed(ids, positions, types, w.word, w.position, w.token_type)  # (N, D), in ELECTRA narrower
+    x = kernels.layer_norm(x, w.norm.weight, w.norm.bias, config.layer_norm_eps)
+    return x if w.projection is None else kernels.linear(x, w.projection)  # (N, D)
 
 
 def self_attention(
@@ -199,6 +180,20 @@ def position_bias(table: Floats, positions: int) -> Floats:
 # --- After the transformer ------------------------------------------------------------------------------------
 
 
+def sentence_vectors(
+    ids: Ints,
+    types: Ints,
+    offsets: Ints,
+    kernels: Kernels,
+    weights: Weights,
+    config: TransformerConfig,
+    steps: Sequence[Step],
+) -> Floats:
+    """Return what the modules make of each sentence (S, D'), with the tokens of its prompt."""
+    states = hidden_states(ids, types, offsets, weights, config, kernels)
+    return features(states, offsets, 0, steps, kernels)[SENTENCE]
+
+
 def features(
     states: Iterable[Floats], offsets: Ints, prompt_length: int, steps: Sequence[Step], kernels: Kernels
 ) -> dict[str, Floats]:
@@ -225,6 +220,11 @@ def features(
             case modules.WeightedLayerPooling():
                 found[TOKENS] = kernels.mix(list(layers)[module.layer_start :], w)
     return found
+
+
+def is_plain(module: Module) -> bool:
+    """Whether a module is one of those that most checkpoints have, which a program can do."""
+    return isinstance(module, modules.Normalize) or getattr(module, "modes", ()) == ("mean",)
 
 
 def needs_all_layers(module: Module) -> bool:

@@ -67,10 +67,9 @@ class TextTokenizer:
             for index, text in enumerate(texts):
                 _check_unicode(text, name(index))
             raise
-        ids = [np.array(encoding.ids, np.uint32) for encoding in encodings]  # as the library has them
-        highest = max((int(row.max()) for row in ids if row.size), default=0)
-        check_id(self.path, self.library, highest, self.vocab_size)
-        return [row.view(np.int32) for row in ids]
+        rows = [encoding.ids for encoding in encodings]
+        check_id(self.path, self.library, max(map(max, filter(None, rows)), default=0), self.vocab_size)
+        return [np.array(ids, np.int32) for ids in rows]
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from functools import cache, partial
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -46,41 +45,33 @@ def run(
             progress.update(len(rows))
         consume(results)
 
-    with ExitStack() as stack:
-        stack.callback(progress.close)
-
-        @cache
-        def pool() -> ThreadPoolExecutor:
-            workers = ThreadPoolExecutor(num_threads, "minisbert")  # starts its threads as they are needed
-            stack.callback(workers.shutdown, cancel_futures=True)
-            return workers
-
+    pool: ThreadPoolExecutor | None = None
+    try:
         for chunk in chunks:
-            pending.append(_submit(pool, chunk, compute, batch_size, num_threads))
+            batches = micro_batches([len(ids) for ids in chunk], batch_size, num_threads)
+            # One that is alone, with which the input ends, is computed where it is waited for, on all threads.
+            alone = len(batches) == 1 and len(chunk) < FIRST_CHUNK
+            threads = num_threads if alone else 1
+            jobs: list[Job] = [
+                (rows, partial(compute, [chunk[row] for row in rows], threads)) for rows in batches
+            ]
+            if not alone:
+                pool = pool or ThreadPoolExecutor(num_threads, "minisbert")
+                jobs = _submit(pool, jobs)
+            pending.append(jobs)
             if len(pending) > 1:
                 finish()
         while pending:
             finish()
+    finally:
+        if pool is not None:
+            pool.shutdown(cancel_futures=True)
+        progress.close()
 
 
-def _submit(
-    pool: Callable[[], ThreadPoolExecutor],
-    chunk: list[TokenIds],
-    compute: Compute,
-    batch_size: int,
-    num_threads: int,
-) -> list[Job]:
-    """Start computing the micro-batches of a chunk.
-
-    One that is alone, with which the input ends, is computed where it is waited for, on all threads.
-    """
-    batches = micro_batches([len(ids) for ids in chunk], batch_size, num_threads)
-    alone = len(batches) == 1 and len(chunk) < FIRST_CHUNK
-    threads = num_threads if alone else 1
-    jobs: list[Job] = [(rows, partial(compute, [chunk[row] for row in rows], threads)) for rows in batches]
-    if alone:
-        return jobs
+def _submit(pool: ThreadPoolExecutor, jobs: list[Job]) -> list[Job]:
+    """Have the workers start on the micro-batches of a chunk."""
     try:
-        return [(rows, pool().submit(job).result) for rows, job in jobs]
+        return [(rows, pool.submit(job).result) for rows, job in jobs]
     except RuntimeError:  # the interpreter is shutting down, and starts no more threads
         return jobs

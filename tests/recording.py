@@ -42,7 +42,8 @@ def stages(encoder: SentenceEncoder, ids: Any, offsets: Any) -> dict[str, Any]:
         assert name == operation, f"the forward pass called {name} where {operation} was expected"
         return result
 
-    found = {"sum": result_of("embed"), "embeddings": result_of("layer_norm")}
+    found = {"positions": result_of("positions"), "sum": result_of("embed")}
+    found["embeddings"] = result_of("layer_norm")
     if config.embedding_size != config.hidden_size:
         found["projected"] = result_of("linear")
     for i in range(config.num_hidden_layers):

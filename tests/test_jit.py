@@ -280,6 +280,14 @@ def test_every_activation_after_a_multiply(activation: str) -> None:
         np.testing.assert_array_equal(jit.linear(x[i : i + 1], dense, activation)[0], found[i])
 
 
+@pytest.mark.parametrize("padding", [None, 0, 1])
+def test_positions_are_the_reference_s(padding: int | None) -> None:
+    ids, offsets = np.random.default_rng(0).integers(0, 3, 50), np.array([0, 4, 4, 20, 50])
+    found = jit.positions(ids, offsets, padding)
+    np.testing.assert_array_equal(found, reference.positions(ids, offsets, padding))
+    assert jit.positions(ids[:0], np.array([0, 0]), padding).shape == (0,)
+
+
 def test_embed_is_the_reference_s() -> None:
     word, position, types = random(9, 5), random(8, 5, seed=1), random(2, 5, seed=2)
     ids, places, kinds = np.array([8, 0, 3]), np.array([0, 1, 7]), np.array([0, 1, 0])

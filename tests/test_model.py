@@ -12,7 +12,7 @@ import pytest
 import minisbert
 from conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, TINY, VECTOR_TOLERANCE, largest, load_golden
 from minisbert import model
-from recording import stages
+from recording import Recorder, stages
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,17 @@ def test_fp32_is_no_worse_than_torch_s_at_any_stage(name: str) -> None:
     assert sum(errors.values()) <= FP32_MARGIN * sum(torch_errors[stage] for stage in errors)
 
 
-def test_bert_counts_positions_from_zero_and_roberta_from_the_ids() -> None:
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_bert_counts_positions_from_zero_and_roberta_from_the_ids(backend: str) -> None:
     ids = np.array([0, 7, 1, 8, 2, 0, 1, 1, 2])
     offsets = np.array([0, 5, 5, 9])  # the second sentence is empty
-    bert = minisbert.load(DATA / "tiny-bert").config.transformer
-    roberta = minisbert.load(DATA / "tiny-roberta").config.transformer
-    assert model.position_ids(ids, offsets, bert).tolist() == [0, 1, 2, 3, 4, 0, 1, 2, 3]
-    assert model.position_ids(ids, offsets, roberta).tolist() == [2, 3, 1, 4, 5, 2, 1, 1, 3]
+    expected = {"tiny-bert": [0, 1, 2, 3, 4, 0, 1, 2, 3], "tiny-roberta": [2, 3, 1, 4, 5, 2, 1, 1, 3]}
+    for name, numbers in expected.items():
+        encoder = minisbert.load(DATA / name, backend=backend)
+        recorder, w = Recorder(encoder._kernels), encoder._weights.embeddings
+        model.embed(ids, np.zeros_like(ids), offsets, w, encoder.config.transformer, recorder)
+        [positions] = [found for operation, found in recorder.calls if operation == "positions"]
+        assert positions.tolist() == numbers
 
 
 def test_attention_is_far_from_uniform_in_the_tiny_checkpoints(tiny: Path) -> None:

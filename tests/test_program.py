@@ -1,8 +1,11 @@
-"""All layers in one call: the same bits as operation by operation."""
+"""A whole model in one call: the same bits as operation by operation."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +13,21 @@ import pytest
 
 import minisbert
 from conftest import DATA, TINY
-from minisbert import model
+from minisbert import model, modules
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no programs to test")
 
 from minisbert.kernels import jit
-from minisbert.kernels.program import OFFSETS, Program, Value, Writer
+from minisbert.kernels.program import INPUTS, SENTENCE, TOKEN, Program, Value, Writer
 from minisbert.kernels.shape import BLOCK, row_bytes
+
+FOLDER = Path("a checkpoint")
+MEAN, NORMALIZE = (
+    (modules.Pooling(FOLDER, ("mean",), True), None),
+    (modules.Normalize(FOLDER, modules.SENTENCE), None),
+)
+NORMALIZE_TOKENS = modules.Normalize(FOLDER, modules.TOKENS), None
+STEPS = [(), (MEAN,), (MEAN, NORMALIZE), (NORMALIZE_TOKENS, MEAN, NORMALIZE)]
 
 
 @pytest.fixture(scope="module", params=TINY)
@@ -24,57 +35,85 @@ def encoder(request: pytest.FixtureRequest) -> Any:
     return minisbert.load(DATA / request.param, backend="numba")
 
 
+def function(encoder: Any, steps: Any) -> Any:
+    """Return what a program is made of: the transformer alone, or with modules after it."""
+    given = {"weights": encoder._weights, "config": encoder.config.transformer}
+    if not steps:
+        return partial(model.last_states, **given)
+    return partial(model.sentence_vectors, **given, steps=steps)
+
+
+def tokens(encoder: Any, lengths: list[int]) -> tuple[Any, Any, Any]:
+    """Return ids, of which some are padding, types and offsets."""
+    rng, config = np.random.default_rng(0), encoder.config.transformer
+    ids = rng.integers(0, config.vocab_size, sum(lengths), np.int32)
+    ids[::3] = config.pad_token_id
+    types = rng.integers(0, max(config.type_vocab_size, 1), len(ids), np.int32)
+    return ids, types, np.cumsum([0, *lengths])
+
+
+@pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("lengths", [[1], [3, 0, 7], [11] * (1 + BLOCK // 10)])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_program_changes_no_bit(encoder: Any, lengths: list[int], threads: int) -> None:
-    offsets = np.cumsum([0, *lengths])
-    config = encoder.config.transformer
-    x = np.random.default_rng(0).standard_normal((offsets[-1], config.embedding_size)).astype(np.float32)
-    before = x.copy()
-    expected = model.last_layer(x, offsets, jit, encoder._weights, config)
+def test_a_program_changes_no_bit(encoder: Any, lengths: list[int], threads: int, steps: Any) -> None:
+    given = tokens(encoder, lengths)
+    before = [array.copy() for array in given]
+    whole = function(encoder, steps)
+    program, expected = jit.program(whole), whole(*given, jit)
+    assert expected.shape[0] == (len(lengths) if steps else sum(lengths))
     with jit.threads(threads):
         for _ in range(3):
-            np.testing.assert_array_equal(encoder._layers(x, offsets), expected)
-    np.testing.assert_array_equal(x, before)
+            np.testing.assert_array_equal(program(*given), expected)
+    for array, copy in zip(given, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
 
 
-def test_no_tokens_at_all(encoder: Any) -> None:
-    config = encoder.config.transformer
-    nothing = np.empty((0, config.embedding_size), np.float32)
-    assert encoder._layers(nothing, np.array([0, 0])).shape == (0, config.hidden_size)
+@pytest.mark.parametrize("steps", STEPS)
+def test_no_tokens_at_all(encoder: Any, steps: Any) -> None:
+    nothing = np.empty(0, np.int32)
+    found = jit.program(function(encoder, steps))(nothing, nothing, np.array([0, 0]))
+    assert found.shape == (1 if steps else 0, encoder.config.transformer.hidden_size)
+    assert not found.any()
 
 
-def test_no_result_overwrites_one_that_is_still_read(encoder: Any) -> None:
-    config = encoder.config.transformer
+def test_words_of_a_narrow_table_are_widened(encoder: Any) -> None:
+    weights, config = encoder._weights, encoder.config.transformer
+    narrow = replace(weights.embeddings, word=weights.embeddings.word.astype(np.float16))
+    whole = partial(model.last_states, weights=replace(weights, embeddings=narrow), config=config)
+    given = tokens(encoder, [4, 2])
+    np.testing.assert_array_equal(jit.program(whole)(*given), whole(*given, jit))
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -> None:
     writer: Any = Writer()
-    x = Value(config.embedding_size)
-    y = model.last_layer(x, OFFSETS, writer, encoder._weights, config)
-    layers = encoder._weights.layers
-    program = Program(
-        lambda *given: model.last_layer(*given, encoder._weights, config), config.embedding_size
-    )
-    before = 1 + (encoder._weights.embeddings.projection is not None)
-    assert len(writer.jobs) == len(program.table) == before + 7 * len(layers)
-    arena, rows = 1 << 40, 10
-    variables = (1, rows, 1, 1, arena, -1, -2, -3, -4, -5)
-    widths = {id(v): v.width for job in writer.jobs for v in job if isinstance(v, Value)}
-    held: dict[
-        int, tuple[int, int]
-    ] = {}  # of each result that is still read: its first byte and the one after
-    uses = [[v for v in job if isinstance(v, Value) and v not in (x, y)] for job in writer.jobs]
+    whole = function(encoder, steps)
+    y = whole(*INPUTS, writer)
+    program = Program(whole)
+    before = 3 + (encoder._weights.embeddings.projection is not None)
+    layers = 7 * len(encoder._weights.layers)
+    assert len(writer.jobs) == len(program.table) == before + layers + len(steps)
+    arena, count = 1 << 40, {TOKEN: 10, SENTENCE: 3}
+    variables = (1, count[TOKEN], 1, count[SENTENCE], -1, -2, -3, -4, arena, -5, -6, -7, -8)
+    end = arena + 4 * sum(count[of] * program.arena_width[of] for of in count)
+    # Of each result that is still read: its first byte and the one after.
+    held: dict[Value, tuple[int, int]] = {}
+    uses = [[v for v in job if isinstance(v, Value) and v is not y] for job in writer.jobs]
     for i, (job, found) in enumerate(zip(writer.jobs, program.table @ variables, strict=True)):
-        for argument, number in zip(job, found, strict=True):
-            if isinstance(argument, Value) and argument not in (x, y):
-                place = int(number), int(number) + 4 * rows * widths[id(argument)]
-                assert arena <= place[0] < place[1] <= arena + 4 * rows * program.arena_width
-                assert held.setdefault(id(argument), place) == place
+        for value, number in zip(job, found, strict=True):
+            if isinstance(value, Value) and value is not y:
+                place = int(number), int(number) + 4 * count[value.of] * value.width
+                assert arena <= place[0] < place[1] <= end
+                assert held.setdefault(value, place) == place
         places = sorted(held.values())
         assert all(stop <= start for (_, stop), (start, _) in pairwise(places))
-        later = {id(v) for some in uses[i + 1 :] for v in some}
-        held = {key: place for key, place in held.items() if key in later}
+        later = {v for some in uses[i + 1 :] for v in some}
+        held = {value: place for value, place in held.items() if value in later}
 
 
 def test_memory_does_not_grow_with_the_layers(encoder: Any) -> None:
     config = encoder.config.transformer
     D, F = (row_bytes(width) // 4 for width in (config.hidden_size, config.intermediate_size))
-    assert encoder._layers.args[0].arena_width <= 6 * D + F
+    program = Program(function(encoder, (MEAN, NORMALIZE)))
+    assert program.arena_width[TOKEN] <= 6 * D + F
+    assert program.arena_width[SENTENCE] <= D

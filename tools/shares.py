@@ -75,8 +75,12 @@ def shares(folder: Path, threads: int, tasks: dict[str, list[str]]) -> dict[str,
     for task, texts in tasks.items():
         used = threads if len(texts) == 1 else 1
         encoder = minisbert.load(folder, num_threads=used, backend="numba")
-        encoder._layers = partial(
-            model.last_layer, kernels=jit, weights=encoder._weights, config=encoder.config.transformer
+        encoder._vectors = partial(
+            model.sentence_vectors,
+            kernels=jit,
+            weights=encoder._weights,
+            config=encoder.config.transformer,
+            steps=encoder._steps,
         )
         encoder.encode(texts, truncation="silent", show_progress_bar=False)
         spent: dict[str, list[float]] = {}

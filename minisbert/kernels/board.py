@@ -32,13 +32,14 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minisbert.kernels.attend import attend
-from minisbert.kernels.compiler import doubles_at, kernel, longs_at, part, row_bytes
+from minisbert.kernels.compiler import doubles_at, kernel, longs_at, part, row_bytes, scratch
 from minisbert.kernels.gemm import multiply_panel
-from minisbert.kernels.rows import layer_norm
+from minisbert.kernels.rows import embed, layer_norm, mean_pool, normalize, positions
 from minisbert.kernels.shape import BLOCK, COLUMNS
 from minisbert.kernels.team import (
     ARGUMENTS,
     BITS,
+    EMBED,
     FINISHED,
     GROUPS,
     HELPERS,
@@ -46,7 +47,11 @@ from minisbert.kernels.team import (
     MOST,
     MULTIPLY,
     NORM,
+    NORMALIZE,
     NUMBER_OF_ARGUMENTS,
+    NUMBER_OF_VARIABLES,
+    POOL,
+    POSITIONS,
     TICKET,
 )
 
@@ -225,15 +230,38 @@ def post(address: int, kind: int, units: int, arguments: int) -> None:
         looks = rest(looks, UNIT_PATIENCE)
 
 
-@kernel("i8", "i8", "i8")
-def run(address: int, jobs: int, count: int) -> None:
-    """Run so many jobs, one after the other: their kind, units and arguments stand in a row."""
+JOB = 2 + NUMBER_OF_ARGUMENTS  # numbers: kind, units, arguments
+job_place = scratch(2 * JOB)
+
+
+@part
+def fill_in(row: int, variables: int, job: int) -> None:
+    """Compute the numbers of a job: each is a sum of the variables, so many times each as its row of the table says."""
+    times, values, numbers = longs_at(row), longs_at(variables), longs_at(job)
+    for i in range(JOB):
+        number = 0
+        for j in range(NUMBER_OF_VARIABLES):
+            number += times[i * NUMBER_OF_VARIABLES + j] * values[j]
+        numbers[i] = number
+
+
+@kernel("i8", "i8", "i8", "i8")
+def run(address: int, table: int, count: int, variables: int) -> None:
+    """Run so many jobs, one after the other; their table is that of a `program.Program`."""
+    place = job_place()
+    job, a, reals = longs_at(place), longs_at(place + 16), doubles_at(place + 16)
     for j in range(count):
-        place = jobs + j * 8 * (2 + NUMBER_OF_ARGUMENTS)
-        job = longs_at(place)
+        fill_in(table + j * JOB * NUMBER_OF_VARIABLES * 8, variables, place)
         if job[0] == NORM:
-            eps = doubles_at(place + 8 * 7)[0]
-            layer_norm((job[2], job[3], job[4], job[5], job[6], eps, job[8]))
+            layer_norm((a[0], a[1], a[2], a[3], a[4], reals[5], a[6]))
+        elif job[0] == POSITIONS:
+            positions((a[0], a[1], a[2], a[3], a[4]))
+        elif job[0] == EMBED:
+            embed((a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]))
+        elif job[0] == POOL:
+            mean_pool((a[0], a[1], a[2], a[3], a[4]))
+        elif job[0] == NORMALIZE:
+            normalize((a[0], a[1], a[2], a[3]))
         else:
             post((address, job[0], job[1], place + 16))
 

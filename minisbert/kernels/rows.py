@@ -1,19 +1,40 @@
 """The operations that go through the rows of a matrix one by one: embedding, layer norm, mean pooling, normalising.
 
-Rows of tokens, (N, D), stand `shape.row_bytes` apart; those of sentences, (S, D), and of tables follow each other.
+Rows of tokens and of sentences stand `shape.row_bytes` apart; those of tables follow each other.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from minisbert.kernels.compiler import doubles_at, floats_at, ints_at, kernel, longs_at, part, row_bytes
+from minisbert.kernels.compiler import (
+    doubles_at,
+    floats_at,
+    ints_at,
+    kernel,
+    longs_at,
+    part,
+    row_bytes,
+    scratch,
+)
 
 # Sums may be taken in another order than written, so that LLVM can keep partial sums in the lanes of a vector; which
 # order is a matter of the row's length alone. NaN and infinity keep their meaning.
 SUMS = frozenset({"reassoc", "nsz", "contract"})
+
+
+@kernel(*["i8"] * 5)
+def positions(S: int, ids: int, offsets: int, padding: int, y: int) -> None:
+    """Number each sentence's tokens, as `reference.positions` does; a padding of -1 stands for none."""
+    ends, numbers, to = longs_at(offsets), ints_at(ids), ints_at(y)
+    for s in range(S):
+        number = 0 if padding < 0 else padding + 1
+        for i in range(ends[s], ends[s + 1]):
+            if padding >= 0 and numbers[i] == padding:
+                to[i] = padding
+            else:
+                to[i] = number
+                number += 1
 
 
 @kernel(*["i8"] * 9)
@@ -65,33 +86,41 @@ def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: in
             to[j] = (row[j] - mean) * scale * w[j] + b[j]
 
 
+SUMMED = 128  # columns whose sums are made at once
+sums = scratch(2 * SUMMED)
+
+
 @part
-def add_rows(D: int, x: int, start: int, stop: int, total: Any) -> None:
-    """Add up rows start to stop of x."""
-    for j in range(D):
-        total[j] = 0
-    for t in range(start, stop):
-        row = floats_at(x + t * row_bytes(D))
-        for j in range(D):
-            total[j] += row[j]
+def mean_of_columns(x: int, step: int, T: int, columns: int, total: int, y: int) -> None:
+    """Average some columns of T rows; `total` is room for their sums."""
+    total_of, mean = doubles_at(total), floats_at(y)
+    for j in range(columns):
+        total_of[j] = 0
+    for t in range(T):
+        row = floats_at(x + t * step)
+        for j in range(columns):
+            total_of[j] += row[j]
+    for j in range(columns):
+        mean[j] = total_of[j] / max(T, 1)
 
 
-@kernel("i8", "i8", "i8", "i8", "i8", "i8")
-def mean_pool(S: int, D: int, x: int, offsets: int, sums: int, means: int) -> None:
-    """Average the rows of each sentence, in float64, as hundreds are added one by one; `sums` is room for that."""
-    ends, total = longs_at(offsets), doubles_at(sums)
+@kernel("i8", "i8", "i8", "i8", "i8")
+def mean_pool(S: int, D: int, x: int, offsets: int, y: int) -> None:
+    """Average the rows of each sentence: in float64, as hundreds are added one by one."""
+    ends, step, total = longs_at(offsets), row_bytes(D), sums()
     for s in range(S):
-        add_rows(D, x, ends[s], ends[s + 1], total)
-        mean, count = floats_at(means + s * D * 4), max(ends[s + 1] - ends[s], 1)
-        for j in range(D):
-            mean[j] = total[j] / count
+        first, T = x + ends[s] * step, ends[s + 1] - ends[s]
+        for left in range(0, D, SUMMED):
+            columns = min(SUMMED, D - left)
+            mean_of_columns(first + left * 4, step, T, columns, total, y + s * step + left * 4)
 
 
 @kernel("i8", "i8", "i8", "i8", fastmath=SUMS)
 def normalize(S: int, D: int, x: int, y: int) -> None:
     """Divide each row by its length; one shorter than 1e-12 by that."""
+    step = row_bytes(D)
     for s in range(S):
-        row, to = floats_at(x + s * D * 4), floats_at(y + s * D * 4)
+        row, to = floats_at(x + s * step), floats_at(y + s * step)
         squares = np.float32(0)
         for j in range(D):
             squares += row[j] * row[j]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,34 +13,30 @@ from numpy.typing import NDArray
 
 from minisbert.kernels import machine, memory
 
-__all__ = ["helpers", "post", "room", "run"]
+__all__ = ["helpers", "post", "run", "threads"]
 
 # Places on a board. Ticket, count of finished units and of helpers that are wanted are looked at while others write:
 # each has a cache line, eight numbers, of its own.
 TICKET, FINISHED, HELPERS, KIND, ARGUMENTS, BOARD = 0, 8, 16, 24, 25, 40
-NUMBER_OF_ARGUMENTS = 9
+NUMBER_OF_ARGUMENTS, NUMBER_OF_VARIABLES = 9, 13
 # A ticket is a job's number and the first and the last unit that nobody has taken, so many bits each.
 BITS = 20
 MOST = (1 << BITS) - 1
-MULTIPLY, ATTEND, NORM = 0, 1, 2  # kinds of jobs; the last is too small to share out
+# Kinds of jobs: the first two are shared out, the others too small for that.
+MULTIPLY, ATTEND, POSITIONS, EMBED, NORM, POOL, NORMALIZE = range(7)
 # So many parts the heads of a sentence are shared out in: enough for a few threads, few enough to set up quickly.
 GROUPS = 4
 
 
 class Board:
-    """A board, the arguments of the next job on it, and room for each thread that works on it."""
+    """A board, what the next job or program on it is given, and how many threads may work on it."""
 
     def __init__(self) -> None:
         self.numbers = np.zeros(BOARD, np.int64)
         self.address = memory.address(self.numbers)
         self.arguments = (ctypes.c_int64 * NUMBER_OF_ARGUMENTS)()
+        self.variables = (ctypes.c_int64 * NUMBER_OF_VARIABLES)()
         self.threads = 1
-        self.make_room(0)
-
-    def make_room(self, floats: int) -> None:
-        """Get room for so many floats in all."""
-        self.room = memory.room_for(floats)
-        self.room_address = memory.address(self.room)
 
 
 def post(kind: int, units: int, *arguments: int) -> None:
@@ -50,17 +46,17 @@ def post(kind: int, units: int, *arguments: int) -> None:
     machine.kernels().post(board.address, kind, units, ctypes.addressof(board.arguments))
 
 
-def run(jobs: NDArray[np.int64]) -> None:
-    """Run a program's jobs (jobs, 2 + NUMBER_OF_ARGUMENTS), contiguous, one after the other on this thread's board."""
-    machine.kernels().run(_board().address, memory.address(jobs), len(jobs))
-
-
-def room(floats: int) -> int:
-    """Return the address of room for so many floats for each thread of this thread's board."""
+def run(table: NDArray[np.int64], variables: Sequence[int]) -> None:
+    """Run the jobs of a program's table on this thread's board, one after the other."""
     board = _board()
-    if len(board.room) < floats * board.threads:
-        board.make_room(floats * board.threads)
-    return board.room_address
+    board.variables[: len(variables)] = list(variables)
+    place = ctypes.addressof(board.variables)
+    machine.kernels().run(board.address, memory.address(table), len(table), place)
+
+
+def threads() -> int:
+    """Return how many threads may work on this thread's board: each needs room of its own."""
+    return _board().threads
 
 
 class _Helpers:
