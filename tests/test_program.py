@@ -94,12 +94,17 @@ def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -
     layers = 7 * len(encoder._weights.layers)
     assert len(writer.jobs) == len(program.table) == before + layers + len(steps)
     arena, count = 1 << 40, {TOKEN: 10, SENTENCE: 3}
-    variables = (1, count[TOKEN], 1, count[SENTENCE], -1, -2, -3, -4, arena, -5, -6, -7, -8)
+    sentence_arena = arena + 4 * count[TOKEN] * program.arena_width[TOKEN]
+    values = np.array(
+        [0, count[TOKEN], 1, count[SENTENCE], -1, -2, -3, -4, arena, sentence_arena, -5, -6, -7, -8]
+    )
+    constant, times, base, by = np.moveaxis(program.table, -1, 0)
+    numbers = constant + values[base] + times * values[by]
     end = arena + 4 * sum(count[of] * program.arena_width[of] for of in count)
     # Of each result that is still read: its first byte and the one after.
     held: dict[Value, tuple[int, int]] = {}
     uses = [[v for v in job if isinstance(v, Value) and v is not y] for job in writer.jobs]
-    for i, (job, found) in enumerate(zip(writer.jobs, program.table @ variables, strict=True)):
+    for i, (job, found) in enumerate(zip(writer.jobs, numbers, strict=True)):
         for value, number in zip(job, found, strict=True):
             if isinstance(value, Value) and value is not y:
                 place = int(number), int(number) + 4 * count[value.of] * value.width

@@ -49,7 +49,6 @@ from minisbert.kernels.team import (
     NORM,
     NORMALIZE,
     NUMBER_OF_ARGUMENTS,
-    NUMBER_OF_VARIABLES,
     POOL,
     POSITIONS,
     TICKET,
@@ -236,13 +235,11 @@ job_place = scratch(2 * JOB)
 
 @part
 def fill_in(row: int, variables: int, job: int) -> None:
-    """Compute the numbers of a job: each is a sum of the variables, so many times each as its row of the table says."""
-    times, values, numbers = longs_at(row), longs_at(variables), longs_at(job)
+    """Compute the numbers of a job as its row of the table says: ``constant + base + times * count``."""
+    terms, values, numbers = longs_at(row), longs_at(variables), longs_at(job)
     for i in range(JOB):
-        number = 0
-        for j in range(NUMBER_OF_VARIABLES):
-            number += times[i * NUMBER_OF_VARIABLES + j] * values[j]
-        numbers[i] = number
+        constant, times, base, count = terms[4 * i], terms[4 * i + 1], terms[4 * i + 2], terms[4 * i + 3]
+        numbers[i] = constant + values[base] + times * values[count]
 
 
 @kernel("i8", "i8", "i8", "i8")
@@ -251,7 +248,7 @@ def run(address: int, table: int, count: int, variables: int) -> None:
     place = job_place()
     job, a, reals = longs_at(place), longs_at(place + 16), doubles_at(place + 16)
     for j in range(count):
-        fill_in(table + j * JOB * NUMBER_OF_VARIABLES * 8, variables, place)
+        fill_in(table + j * JOB * 4 * 8, variables, place)
         if job[0] == NORM:
             layer_norm((a[0], a[1], a[2], a[3], a[4], reals[5], a[6]))
         elif job[0] == POSITIONS:

@@ -137,15 +137,14 @@ def _run(program: Program, ids: Ints, types: Ints, offsets: Ints) -> Floats:
     N, S, room = len(ids), len(offsets) - 1, attention_room(len(ids), program.head_width)
     ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
     offsets = np.ascontiguousarray(offsets, np.int64)
-    size = (
-        N * program.arena_width[TOKEN] + S * program.arena_width[SENTENCE]
-    )  # of the arena; above it is room
-    arena = memory.room_for(size + room * team.threads())
+    arena_size, sentence_size = N * program.arena_width[TOKEN], S * program.arena_width[SENTENCE]
+    arena = memory.room_for(arena_size + sentence_size + room * team.threads())
     y = memory.rows(N if program.y.of == TOKEN else S, program.y.width)
     words: tuple[Any, ...] = () if program.narrow_word is None else _widened(program.narrow_word, ids)
-    *places, place = map(address, (ids, types, offsets, y, arena))
-    places += [place, place + size * 4, room * 4, *map(address, words)]
-    team.run(program.table, [1, N, -(-N // BLOCK), S, *places])
+    *places, start = map(address, (ids, types, offsets, y, arena))
+    above = start + 4 * arena_size
+    places += [start, above, above + 4 * sentence_size, 4 * room, *map(address, words)]
+    team.run(program.table, [0, N, -(-N // BLOCK), S, *places])
     return y
 
 

@@ -3,10 +3,11 @@
 A short sentence takes a millisecond or two, and its fifty operations one more in the interpreter alone: making
 arrays, finding their addresses, calling. But they are the same operations every time, on the same weights; of all that
 they are given, only sizes and places differ. So the forward pass is run once, when a model is loaded, over *values*
-that stand for arrays, by a backend that writes down each operation instead of doing it. Every argument it writes is a
-sum of constants and of a few VARIABLES times a constant: the address of a result, say, is that of the arena, where
-all results go, plus the number of tokens times the bytes before it in a row. To run the program for a micro-batch,
-`board.run` is given the variables; it computes the arguments of each operation, and does them in turn.
+that stand for arrays, by a backend that writes down each operation instead of doing it. Every argument it writes is
+made of two constants and two of the VARIABLES, ``constant + base + times * count``: the address of a result, say, is
+that of the arena, where all results go, plus the bytes before it in a row times the number of rows. To run the program
+for a micro-batch, `board.run` is given the variables; it computes the arguments of each operation, and does them in
+turn.
 
 Results share the arena as variables share registers: each has its place until its last reader is done.
 """
@@ -44,9 +45,9 @@ TOKEN, SENTENCE = (
     "sentences",
 )  # what a result has rows of; and how many there are, among the variables
 VARIABLES = (
-    *("one", TOKEN, "blocks", SENTENCE),
+    *("zero", TOKEN, "blocks", SENTENCE),
     *("ids", "types", "offsets", "y"),
-    *("arena", "room", "room_size"),
+    *("arena", "sentence_arena", "room", "room_size"),
     *("word", "word_ids"),
 )
 assert len(VARIABLES) == NUMBER_OF_VARIABLES
@@ -149,8 +150,8 @@ class Program:
 
     Attributes
     ----------
-    table : ndarray of int64, shape (jobs, 2 + NUMBER_OF_ARGUMENTS, NUMBER_OF_VARIABLES)
-        How many times each number of a job has each variable.
+    table : ndarray of int64, shape (jobs, 2 + NUMBER_OF_ARGUMENTS, 4)
+        What each number of a job is made of: the constant, times, and which variables base and count are.
     y : Value
         Stands for the result.
     arena_width : dict of str to int
@@ -167,28 +168,27 @@ class Program:
         self._function = function  # holds the weights, whose addresses are in the table
         self.head_width, self.narrow_word = writer.head_width, writer.narrow_word
         places, self.arena_width = _places(writer.jobs, self.y)
-        above = self.arena_width[TOKEN]
         self.table: NDArray[np.int64] = np.array(
-            [[_terms(number, self.y, places, above) for number in job] for job in writer.jobs], np.int64
+            [[_terms(number, self.y, places) for number in job] for job in writer.jobs], np.int64
         )
 
 
-def _terms(number: Argument, y: Value, places: dict[Value, int], above: int) -> list[int]:
-    """Return how many times a number has each variable; the sentences' part of the arena is above the tokens'."""
+def _terms(number: Argument, y: Value, places: dict[Value, int]) -> tuple[int, int, int, int]:
+    """Return what a number is made of."""
+    constant, times, base, count = 0, 0, "zero", "zero"
     match number:
         case int():
-            terms = {"one": number}
+            constant = number
         case str():
-            terms = {number: 1}
-        case (times, name):
-            terms = {name: times}
+            base = number
+        case (times, count):
+            pass
         case Value() if number is y:
-            terms = {"y": 1}
-        case Value(of="sentences"):
-            terms = {"arena": 1, TOKEN: 4 * above, SENTENCE: 4 * places[number]}
-        case _:
-            terms = {"arena": 1, TOKEN: 4 * places[number]}
-    return [terms.get(name, 0) for name in VARIABLES]
+            base = "y"
+        case Value():
+            base = "arena" if number.of == TOKEN else "sentence_arena"
+            times, count = 4 * places[number], number.of
+    return constant, times, VARIABLES.index(base), VARIABLES.index(count)
 
 
 def _places(jobs: list[list[Argument]], y: Value) -> tuple[dict[Value, int], dict[str, int]]:
