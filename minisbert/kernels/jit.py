@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from minisbert.kernels.memory import address
 from minisbert.kernels.packing import Packed
 from minisbert.kernels.program import NO_PADDING, SENTENCE, TOKEN, Program
 from minisbert.kernels.shape import BLOCK, attention_room
-from minisbert.kernels.team import ATTEND, GROUPS, MULTIPLY
+from minisbert.kernels.team import ATTEND, GROUPS, JOB, MULTIPLY
 
 NAME = "numba"
 
@@ -137,14 +138,17 @@ def _run(program: Program, ids: Ints, types: Ints, offsets: Ints) -> Floats:
     N, S, room = len(ids), len(offsets) - 1, attention_room(len(ids), program.head_width)
     ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
     offsets = np.ascontiguousarray(offsets, np.int64)
-    arena_size, sentence_size = N * program.arena_width[TOKEN], S * program.arena_width[SENTENCE]
-    arena = memory.room_for(arena_size + sentence_size + room * team.threads())
+    sizes = (
+        *(N * program.arena_width[TOKEN], S * program.arena_width[SENTENCE]),
+        *(room * team.threads(), 2 * len(program.table) * JOB),
+    )
+    arena = memory.room_for(sum(sizes))
     y = memory.rows(N if program.y.of == TOKEN else S, program.y.width)
     words: tuple[Any, ...] = () if program.narrow_word is None else _widened(program.narrow_word, ids)
     *places, start = map(address, (ids, types, offsets, y, arena))
-    above = start + 4 * arena_size
-    places += [start, above, above + 4 * sentence_size, 4 * room, *map(address, words)]
-    team.run(program.table, [0, N, -(-N // BLOCK), S, *places])
+    *starts, jobs = (start + 4 * size for size in accumulate((0, *sizes[:-1])))
+    places += [*starts, 4 * room, *map(address, words)]
+    team.run(program.table, [0, N, -(-N // BLOCK), S, *places], jobs)
     return y
 
 

@@ -29,10 +29,10 @@ from minisbert.kernels.team import (
     ATTEND,
     EMBED,
     GROUPS,
+    JOB,
     MULTIPLY,
     NORM,
     NORMALIZE,
-    NUMBER_OF_ARGUMENTS,
     NUMBER_OF_VARIABLES,
     POOL,
     POSITIONS,
@@ -80,7 +80,7 @@ class Writer:
         self.narrow_word: Floats | None = None
 
     def _write(self, *job: Argument) -> None:
-        self.jobs.append([*job, *[0] * (2 + NUMBER_OF_ARGUMENTS - len(job))])
+        self.jobs.append([*job, *[0] * (JOB - len(job))])
 
     def positions(self, ids: Any, offsets: Any, padding: int | None) -> Value:
         """Write down `jit.positions`; of each token's row the first four bytes of N are one after the other."""
@@ -150,7 +150,7 @@ class Program:
 
     Attributes
     ----------
-    table : ndarray of int64, shape (jobs, 2 + NUMBER_OF_ARGUMENTS, 4)
+    table : ndarray of int64, shape (jobs, JOB, 4)
         What each number of a job is made of: the constant, times, and which variables base and count are.
     y : Value
         Stands for the result.

@@ -19,6 +19,7 @@ __all__ = ["helpers", "post", "run", "threads"]
 # each has a cache line, eight numbers, of its own.
 TICKET, FINISHED, HELPERS, KIND, ARGUMENTS, BOARD = 0, 8, 16, 24, 25, 40
 NUMBER_OF_ARGUMENTS, NUMBER_OF_VARIABLES = 9, 14
+JOB = 2 + NUMBER_OF_ARGUMENTS  # numbers that say what a job is: kind, units, arguments
 # A ticket is a job's number and the first and the last unit that nobody has taken, so many bits each.
 BITS = 20
 MOST = (1 << BITS) - 1
@@ -46,12 +47,12 @@ def post(kind: int, units: int, *arguments: int) -> None:
     machine.kernels().post(board.address, kind, units, ctypes.addressof(board.arguments))
 
 
-def run(table: NDArray[np.int64], variables: Sequence[int]) -> None:
-    """Run the jobs of a program's table on this thread's board, one after the other."""
+def run(table: NDArray[np.int64], variables: Sequence[int], jobs: int) -> None:
+    """Run a program's jobs on this thread's board, one after the other; at `jobs` is room to write them down."""
     board = _board()
     board.variables[: len(variables)] = list(variables)
     place = ctypes.addressof(board.variables)
-    machine.kernels().run(board.address, memory.address(table), len(table), place)
+    machine.kernels().run(board.address, memory.address(table), len(table), place, jobs)
 
 
 def threads() -> int:
