@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes
-from minisbert.kernels.gemm import copy, row_of_zeros, tile, zero
+from minisbert.kernels.gemm import copy, tile, zero
 from minisbert.kernels.shape import ABREAST, COLUMNS, LANES, QUERIES, ROWS, VECTORS
 from minisbert.kernels.simd import copy_vector, softmax, transpose
 
@@ -69,10 +69,8 @@ def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
                 zero(to + count * 4, COLUMNS - count)
 
 
-@kernel(*["i8"] * 8)
-def multiply_panels(
-    count: int, steps: int, panels: int, a: int, a_step: int, b: int, zeros: int, c: int
-) -> None:
+@kernel(*["i8"] * 7)
+def multiply_panels(count: int, steps: int, panels: int, a: int, a_step: int, b: int, c: int) -> None:
     """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all panels of B."""
     tiles = (count + ROWS - 1) // ROWS
     b_step, c_step = COLUMNS * 4, panels * COLUMNS * 4
@@ -81,7 +79,7 @@ def multiply_panels(
         for t in range(tiles):
             height = (count - row) // (tiles - t)
             panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
-            tile((height, a + row * a_step, a_step, panel, steps, to, c_step, zeros, zeros, 0, zeros))
+            tile((height, a + row * a_step, a_step, panel, steps, to, c_step, 0, 0, 0))
             row += height
 
 
@@ -101,13 +99,12 @@ def attend(
     """Fill the part of `context` (T, D) that heads start to stop of one sentence make, of its qkv (T, 3D).
 
     Rows of both stand `shape.row_bytes` apart.
+
     `room` is for the floats that `shape.attention_room` counts. Bias (H, span) is as in the definition; a span of 0
     stands for none.
     """
     K, step = D // num_heads, row_bytes(3 * D)
     key_panels, value_panels = (T + COLUMNS - 1) // COLUMNS, (K + COLUMNS - 1) // COLUMNS
-    zeros = row_of_zeros()
-    zero(zeros, COLUMNS)
     keys = room
     values = keys + key_panels * K * COLUMNS * 4
     scores, width = values + value_panels * T * COLUMNS * 4, key_panels * COLUMNS
@@ -120,13 +117,13 @@ def attend(
         for first in range(0, T, QUERIES):
             count = min(QUERIES, T - first)
             q = qkv + first * step + h * K * 4
-            multiply_panels((count, K, key_panels, q, step, keys, zeros, scores))
+            multiply_panels((count, K, key_panels, q, step, keys, scores))
             if span > 0:
                 for i in range(count):
                     add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, scores + i * width * 4)
             for i in range(0, count, ABREAST):
                 softmax(scores + i * width * 4, width * 4, T, scale, inverses + i * 4)
-            multiply_panels((count, T, value_panels, scores, width * 4, values, zeros, found))
+            multiply_panels((count, T, value_panels, scores, width * 4, values, found))
             for i in range(count):
                 place = context + (first + i) * row_bytes(D) + h * K * 4
                 scale_row(K, found + i * value_panels * COLUMNS * 4, floats_at(inverses)[i], place)

@@ -34,13 +34,11 @@ from minisbert.kernels.simd import gelu, gelu_tanh, make_tile, relu, silu, tanh
 PART = 128
 
 _TILE = """
-def tile(height, a, a_step, b, steps, c, c_step, bias, residual, residual_step, zeros):
+def tile(height, a, a_step, b, steps, c, c_step, bias, residual, e_step):
     k, d, d_step = 0, bias, 0
     while k < steps:
         part = min(PART, steps - k)
-        e, e_step = zeros, 0
-        if k + part == steps:
-            e, e_step = residual, residual_step
+        e = residual if k + part == steps else 0
         A, B = a + 4 * k, b + {b_step} * k
         {chain}
         k, d, d_step = k + part, c, c_step
@@ -60,8 +58,8 @@ def _tile_of_any_height() -> Any:
 
 
 # A kernel of its own, so that its fourteen heights are not compiled into each of its callers.
-tile = kernel(*["i8"] * 11)(_tile_of_any_height())
-row_of_zeros, block, other_block = scratch(COLUMNS), scratch(ROWS * COLUMNS), scratch(ROWS * COLUMNS)
+tile = kernel(*["i8"] * 10)(_tile_of_any_height())
+block, other_block = scratch(ROWS * COLUMNS), scratch(ROWS * COLUMNS)
 
 
 @kernel("i8", "i8", "i8", "i8")
@@ -109,8 +107,7 @@ def multiply_panel(
     and no layer has both that and an activation. The tiles of a panel that is not full are made beside y, and what
     counts of them is copied.
     """
-    zeros, edge, beside = row_of_zeros(), block(), other_block()
-    zero(zeros, COLUMNS)
+    edge, beside = block(), other_block()
     zero(beside, ROWS * COLUMNS)
     x_step, step, b_step, left = row_bytes(K), row_bytes(width), COLUMNS * 4, p * COLUMNS
     columns = min(COLUMNS, width - left)
@@ -125,8 +122,8 @@ def multiply_panel(
             if residual:
                 copy(added, step, beside, b_step, height, columns)
         if residual == 0:
-            r, r_step = zeros, 0
-        tile((height, a, x_step, panel, K, c, c_step, bias + left * 4, r, r_step, zeros))
+            r = 0
+        tile((height, a, x_step, panel, K, c, c_step, bias + left * 4, r, r_step))
         if activation:
             activate((c, c_step, height, activation))
         if columns < COLUMNS:

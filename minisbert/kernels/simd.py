@@ -307,7 +307,7 @@ def make_tile(rows: int) -> Any:
 
     It is called as ``tile(a, a_step, b, steps, c, c_step, d, d_step, e, e_step)``: all of them integers, the addresses
     of the first elements and the bytes from one row to the next (those of B are next to each other). A step of 0
-    repeats a row. D and E may be C itself.
+    repeats a row. D and E may be C itself; at address 0 there is none.
     """
 
     @intrinsic
@@ -347,10 +347,20 @@ def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, steps: 
     k, sums = _LONG(0), {(i, v): _constant(0.0) for i in range(rows) for v in range(VECTORS)}
     for at_once in dict.fromkeys((UNROLL, 1)):
         k, sums = _loop(b, k, steps, at_once, sums, add_products)
+    for address, step in ((d, d_step), (e, e_step)):
+        without, others = b.block, sums
+        with b.if_then(b.icmp_signed("!=", address, _LONG(0))):
+            news = {
+                (i, v): b.fadd(total, b.load(at(address, step, i, v), align=4))
+                for (i, v), total in others.items()
+            }
+            inside = b.block
+        sums = {place: b.phi(_VECTOR) for place in others}
+        for place, phi in sums.items():
+            phi.add_incoming(others[place], without)
+            phi.add_incoming(news[place], inside)
     for (i, v), total in sums.items():
-        y = b.fadd(total, b.load(at(d, d_step, i, v), align=4))
-        y = b.fadd(y, b.load(at(e, e_step, i, v), align=4))
-        b.store(y, at(c, c_step, i, v), align=4)
+        b.store(total, at(c, c_step, i, v), align=4)
 
 
 def _loop(
