@@ -111,10 +111,9 @@ def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = 
     N, D, S = len(qkv), qkv.shape[1] // 3, len(offsets) - 1
     qkv, offsets, context = _rows(qkv), np.ascontiguousarray(offsets, np.int64), memory.rows(N, D)
     room = attention_room(N, D // num_heads)  # no sentence has more than all tokens
-    rooms = memory.room_for(room * team.threads())
     table, span = (0, 0) if bias is None else (address(bias), bias.shape[1])
     arrays = (address(qkv), address(offsets), table, span, address(context))
-    team.post(ATTEND, S * GROUPS, D, num_heads, *arrays, address(rooms), room * 4)
+    team.post(ATTEND, S * GROUPS, D, num_heads, *arrays, team.room(room * team.threads()), room * 4)
     return context
 
 
@@ -142,13 +141,12 @@ def _run(program: Program, ids: Ints, types: Ints, offsets: Ints) -> Floats:
         *(N * program.arena_width[TOKEN], S * program.arena_width[SENTENCE]),
         *(room * team.threads(), 2 * len(program.table) * JOB),
     )
-    arena = memory.room_for(sum(sizes))
     y = memory.rows(N if program.y.of == TOKEN else S, program.y.width)
     words: tuple[Any, ...] = () if program.narrow_word is None else _widened(program.narrow_word, ids)
-    *places, start = map(address, (ids, types, offsets, y, arena))
+    start = team.room(sum(sizes))
     *starts, jobs = (start + 4 * size for size in accumulate((0, *sizes[:-1])))
-    places += [*starts, 4 * room, *map(address, words)]
-    team.run(program.table, [0, N, -(-N // BLOCK), S, *places], jobs)
+    places = *map(address, (ids, types, offsets, y)), *starts, 4 * room, *map(address, words)
+    team.run(program.table, (0, N, -(-N // BLOCK), S, *places), jobs)
     return y
 
 

@@ -31,17 +31,21 @@ def address(x: NDArray[Any]) -> int:
 
 def room_for(size: int) -> Floats:
     """Return room for so many floats, from the start of a cache line: a vector across two lines takes two loads."""
-    return _from_a_line(np.empty(size + _PER_LINE, np.float32))[:size]
+    floats = np.empty(size + _PER_LINE, np.float32)
+    start = _to_a_line(floats) // 4
+    return floats[start : start + size]
 
 
-def _from_a_line(floats: Floats) -> Floats:
-    return floats[-address(floats) % LINE // 4 :]
+def _to_a_line(floats: Floats) -> int:
+    """Return how many bytes after its start an array comes to the start of a cache line."""
+    return -address(floats) % LINE
 
 
 def rows(N: int, width: int) -> Floats:
     """Return an array (N, width) as the kernels read and write them: its rows stand `shape.row_bytes` apart."""
-    step = row_bytes(width) // 4
-    return room_for(N * step).reshape(N, step)[:, :width]
+    step = row_bytes(width)
+    floats = np.empty(N * step // 4 + _PER_LINE, np.float32)
+    return np.ndarray((N, width), np.float32, floats, _to_a_line(floats), (step, 4))
 
 
 def is_laid_out(x: Floats) -> bool:
@@ -70,6 +74,7 @@ def for_weights(size: int) -> Floats:
     global _block
     with _lock:  # models may be loaded by several threads at once
         if len(_block) < size:
-            _block = _from_a_line(np.zeros(max(size, _BLOCK) + _PER_LINE, np.float32))
+            zeros = np.zeros(max(size, _BLOCK) + _PER_LINE, np.float32)
+            _block = zeros[_to_a_line(zeros) // 4 :]
         taken, _block = _block[:size], _block[-(-size // _PER_LINE) * _PER_LINE :]
         return taken

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from minisbert.kernels import machine, memory
 
-__all__ = ["helpers", "post", "run", "threads"]
+__all__ = ["helpers", "post", "room", "run", "threads"]
 
 # Places on a board. Ticket, count of finished units and of helpers that are wanted are looked at while others write:
 # each has a cache line, eight numbers, of its own.
@@ -30,7 +30,7 @@ GROUPS = 4
 
 
 class Board:
-    """A board, what the next job or program on it is given, and how many threads may work on it."""
+    """A board, what the next job or program on it is given, how many threads may work on it, and room for them."""
 
     def __init__(self) -> None:
         self.numbers = np.zeros(BOARD, np.int64)
@@ -38,6 +38,12 @@ class Board:
         self.arguments = (ctypes.c_int64 * NUMBER_OF_ARGUMENTS)()
         self.variables = (ctypes.c_int64 * NUMBER_OF_VARIABLES)()
         self.threads = 1
+        self.make_room(0)
+
+    def make_room(self, floats: int) -> None:
+        """Get room for so many floats; it is kept, as the next job needs about as much."""
+        self.room = memory.room_for(floats)
+        self.room_address = memory.address(self.room)
 
 
 def post(kind: int, units: int, *arguments: int) -> None:
@@ -53,6 +59,14 @@ def run(table: NDArray[np.int64], variables: Sequence[int], jobs: int) -> None:
     board.variables[: len(variables)] = list(variables)
     place = ctypes.addressof(board.variables)
     machine.kernels().run(board.address, memory.address(table), len(table), place, jobs)
+
+
+def room(floats: int) -> int:
+    """Return the address of room for so many floats, which belongs to this thread's board until it asks again."""
+    board = _board()
+    if len(board.room) < floats:
+        board.make_room(floats)
+    return board.room_address
 
 
 def threads() -> int:
