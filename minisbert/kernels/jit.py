@@ -134,7 +134,8 @@ def program(function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats
 
 
 def _run(program: Program, ids: Ints, types: Ints, offsets: Ints) -> Floats:
-    N, S, room = len(ids), len(offsets) - 1, attention_room(len(ids), program.head_width)
+    N, S = len(ids), len(offsets) - 1
+    room = attention_room(N, program.head_width)  # for each thread
     ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
     offsets = np.ascontiguousarray(offsets, np.int64)
     sizes = (

@@ -83,7 +83,7 @@ class Writer:
         self.jobs.append([*job, *[0] * (JOB - len(job))])
 
     def positions(self, ids: Any, offsets: Any, padding: int | None) -> Value:
-        """Write down `jit.positions`; of each token's row the first four bytes of N are one after the other."""
+        """Write down `jit.positions`: numbers one after the other, for which N rows of a Value are more than enough."""
         y = Value(1)
         self._write(POSITIONS, 0, SENTENCE, ids, offsets, NO_PADDING if padding is None else padding, y)
         return y
