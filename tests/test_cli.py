@@ -25,7 +25,7 @@ import tqdm
 from huggingface_hub.constants import HF_HUB_CACHE
 
 import minisbert
-from conftest import DATA, edit_json, largest
+from conftest import BATCH_TOLERANCE, DATA, edit_json, largest
 from minisbert import cli, options, textio
 
 Encoder = minisbert.SentenceEncoder
@@ -33,7 +33,6 @@ MODEL = DATA / "tiny-bert"
 # What other splitters take for the end of a line, what CSV quotes, and what JSON escapes.
 TEXTS = ["One.", "", 'Commas, "quotes", \\', "a\u2028b\x0bc\x1cd\x85e\rf", "Ünïcödé 猫 🙂", "  x  "]
 LONG = "word " * 40  # more than the 32 tokens that the tiny model reads
-BATCH_TOLERANCE = 1e-6  # BLAS picks other kernels for other row counts, so chunks move the last bits
 posix = pytest.mark.skipif(os.name != "posix", reason="the signals, links and pipes of POSIX")
 small_chunks = pytest.mark.usefixtures("chunks_of_two")
 

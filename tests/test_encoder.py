@@ -1,4 +1,4 @@
-"""`SentenceEncoder` as its users meet it: inputs, shapes, prompts, outputs, errors, threads, pickles."""
+"""`SentenceEncoder` as its users meet it: prompts, limits, loading, errors, threads, pickles."""
 
 from __future__ import annotations
 
@@ -9,324 +9,20 @@ import re
 import subprocess
 import sys
 import threading
-import tracemalloc
 import warnings
-from collections import UserList
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 import minisbert
-from conftest import DATA, edit_json, largest
+from conftest import BATCH_TOLERANCE, DATA, FEW, edit_json, largest
 from minisbert import batching
 
 Encoder = minisbert.SentenceEncoder
-TEXTS = ["The first sentence.", "", "A second, rather longer one than the first was.", "third", "  ", "x y z"]
-# BLAS picks other kernels for other row counts, so a batch moves the last bits; see DESIGN "batch-invariant".
-BATCH_TOLERANCE = 1e-6
-
-
-# --- What goes in ----------------------------------------------------------------------------------------
-
-
-class Column:
-    """A column of a data frame, as pandas, Polars and Arrow have them: a length, items, an iterator."""
-
-    def __init__(self, values: list[Any]) -> None:
-        self._values = values
-        self.shape = (len(values),)
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self._values)
-
-
-@pytest.mark.parametrize(
-    "make",
-    [
-        list,
-        tuple,
-        iter,
-        UserList,
-        Column,
-        dict.fromkeys,
-        np.array,
-        lambda t: np.array(t, object),
-        lambda t: (x for x in t),
-    ],
-    ids=[
-        "list",
-        "tuple",
-        "iterator",
-        "UserList",
-        "column",
-        "dict keys",
-        "U array",
-        "object array",
-        "generator",
-    ],
-)
-def test_collections_that_are_accepted(bert: Encoder, make: Callable[[list[str]], Any]) -> None:
-    collection = make(TEXTS)
-    if isinstance(collection, dict):
-        collection = collection.keys()
-    found = bert.encode(collection)
-    assert found.shape == (6, 75)
-    assert found.dtype == np.float32
-    assert found.flags.c_contiguous
-    np.testing.assert_array_equal(found, bert.encode(TEXTS))
-
-
-def test_one_string_gives_one_vector(bert: Encoder) -> None:
-    vector = bert.encode("third")
-    assert vector.shape == (75,)
-    np.testing.assert_array_equal(bert.encode(np.str_("third")), vector)
-    np.testing.assert_array_equal(bert.encode(["third"]), [vector])
-
-
-@pytest.mark.parametrize("empty", [[], (), np.array([], str), iter([])])
-def test_nothing_gives_no_rows(bert: Encoder, empty: Any) -> None:
-    assert bert.encode(empty).shape == (0, 75)
-
-
-@pytest.mark.parametrize("empty", [[], iter([])])
-@pytest.mark.parametrize(
-    ("precision", "shape"), [("int8", (0, 75)), ("uint8", (0, 75)), ("ubinary", (0, 10))]
-)
-def test_nothing_in_any_precision(bert: Encoder, precision: str, shape: tuple[int, int], empty: Any) -> None:
-    assert bert.encode(empty, precision=precision).shape == shape
-    assert bert.encode([], output_value="token_embeddings") == []
-
-
-@pytest.mark.parametrize(
-    ("value", "message"),
-    [
-        (None, "NoneType None"),
-        (b"bytes", "bytes b'bytes'"),
-        (bytearray(b"x"), "bytearray"),
-        (3, "int 3"),
-        (2.5, "float 2.5"),
-        ({"a": 1}, "dict"),
-        (np.array("text"), r"shape \(\)"),
-        (np.array([["a", "b"]]), r"shape \(1, 2\)"),
-    ],
-)
-def test_what_is_no_collection_of_texts(bert: Encoder, value: Any, message: str) -> None:
-    for method in (bert.encode, bert.tokenize, bert.token_counts):
-        with pytest.raises(minisbert.EncodeTypeError, match=f"sentences is .*{message}.*expected a string"):
-            method(value)
-
-
-@pytest.mark.parametrize("value", [None, b"bytes", 3, float("nan"), ["nested"], ("a", "pair"), {"text": "x"}])
-def test_an_item_that_is_no_string_is_named(bert: Encoder, value: Any) -> None:
-    shown = f"sentence 2 is {re.escape(type(value).__name__)}"
-    for collection in (["a", "b", value], iter(["a", "b", value]), Column(["a", "b", value])):
-        with pytest.raises(minisbert.EncodeTypeError, match=shown):
-            bert.encode(collection)
-    with pytest.raises(TypeError) as info:
-        bert.encode([value])
-    assert isinstance(info.value, minisbert.MinisbertError)
-
-
-def test_the_index_counts_over_chunks(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CHUNK", 2)
-    with pytest.raises(minisbert.EncodeTypeError, match="sentence 5 is int"):
-        bert.encode(["a"] * 5 + [1])
-    with pytest.raises(minisbert.EncodeValueError, match="sentence 3 holds a lone surrogate"):
-        bert.encode(["a"] * 3 + ["\ud800"])
-    with pytest.raises(minisbert.TruncationError, match="sentence 4 has") as raised:
-        bert.encode(["a"] * 4 + ["word " * 99], truncation="error")
-    assert raised.value.rows == (4,)
-    with pytest.warns(minisbert.TruncationWarning) as seen:
-        bert.encode(["word " * 99, "a", "a", "word " * 99])
-    assert seen[0].message.rows == (0, 3)
-
-
-@pytest.mark.parametrize("text", ["\udfff", "fine until \ud800 here"])
-def test_lone_surrogates_are_refused(bert: Encoder, text: str) -> None:
-    position = next(i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff")
-    for collection in ([text], ["a", text]):
-        index = len(collection) - 1
-        with pytest.raises(
-            minisbert.EncodeValueError, match=rf"sentence {index} .*surrogate.*character {position}"
-        ):
-            bert.encode(collection)
-
-
-# --- What comes out --------------------------------------------------------------------------------------
-
-
-def test_order_is_kept_over_chunks_and_batches(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    texts = [f"{'word ' * (i % 7)}{i}" for i in range(50)]
-    alone = np.stack([bert.encode(text) for text in texts])
-    monkeypatch.setattr(batching, "CHUNK", 7)
-    monkeypatch.setattr(batching, "TOKENS_PER_BATCH", 30)
-    assert largest(bert.encode(texts) - alone) <= BATCH_TOLERANCE
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.text(max_size=40), max_size=9), st.integers(1, 5))
-def test_any_text_alone_or_in_a_batch_has_a_unit_vector(texts: list[str], batch_size: int) -> None:
-    encoder = _bert()
-    texts = [text.encode("utf-8", "ignore").decode() for text in texts]
-    found = encoder.encode(texts, batch_size=batch_size, truncation="silent")
-    assert found.shape == (len(texts), 75)
-    assert largest(np.linalg.norm(found, axis=1) - 1) <= 1e-6
-    for text, vector in zip(texts, found, strict=True):
-        assert largest(encoder.encode(text, truncation="silent") - vector) <= BATCH_TOLERANCE
-
-
-_cache: list[Encoder] = []
-
-
-def _bert() -> Encoder:  # hypothesis wants no function-scoped fixtures
-    if not _cache:
-        _cache.append(minisbert.load(DATA / "tiny-bert"))
-    return _cache[0]
-
-
-def test_micro_batches_hold_every_row_once() -> None:
-    lengths = [3, 900, 1, 0, 512, 511, 2, 7]
-    batches = batching.micro_batches(lengths, 3, 2)
-    assert sorted(row for batch in batches for row in batch) == list(range(8))
-    assert all(len(batch) <= 3 for batch in batches)
-    assert batches[0] == [1]  # longer than the budget: alone, and first
-    assert all(
-        len(batch) == 1 or sum(lengths[r] for r in batch) <= batching.TOKENS_PER_BATCH for batch in batches
-    )
-    assert batching.micro_batches([], 3, 2) == []
-
-
-@pytest.mark.parametrize("threads", [1, 2, 5])
-@pytest.mark.parametrize("length", [1, 13, 100])
-def test_the_last_micro_batches_shrink(threads: int, length: int) -> None:
-    lengths = [length] * (10_000 // length)
-    sizes = [len(batch) * length for batch in batching.micro_batches(lengths, len(lengths), threads)]
-    assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
-    assert max(sizes) > batching.TOKENS_PER_BATCH - length  # and so do not, while there is enough
-    assert threads == 1 or sizes[-1] <= batching.FEWEST_TOKENS
-    few = lengths[: batching.TOKENS_PER_BATCH // length]
-    assert len(batching.micro_batches(few, len(few), threads)) == 1  # for all threads at once
-
-
-def test_token_embeddings_are_a_ragged_list(bert: Encoder) -> None:
-    states = bert.encode(TEXTS, output_value="token_embeddings")
-    assert [len(state) for state in states] == bert.token_counts(TEXTS).tolist()
-    pooled = np.stack([state.mean(axis=0) for state in states])
-    expected = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-    assert largest(expected - bert.encode(TEXTS)) <= BATCH_TOLERANCE
-    assert largest(bert.encode("third", output_value="token_embeddings") - states[3]) <= 10 * BATCH_TOLERANCE
-
-
-def test_truncate_dim_then_normalise(bert: Encoder) -> None:
-    whole = bert.encode(TEXTS)
-    cut = bert.encode(TEXTS, truncate_dim=10)
-    np.testing.assert_array_equal(cut, whole[:, :10])
-    assert cut.flags.c_contiguous
-    unit = bert.encode(TEXTS, truncate_dim=10, normalize_embeddings=True)
-    assert largest(unit - cut / np.linalg.norm(cut, axis=1, keepdims=True)) <= 1e-6
-    assert largest(bert.encode("third", truncate_dim=10) - cut[3]) <= BATCH_TOLERANCE
-
-
-@pytest.mark.parametrize(
-    ("precision", "dtype", "width"),
-    [("int8", np.int8, 75), ("uint8", np.uint8, 75), ("binary", np.int8, 10), ("ubinary", np.uint8, 10)],
-)
-def test_precisions(
-    bert: Encoder, precision: str, dtype: Any, width: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    whole = minisbert.vectors.quantize(bert.encode(TEXTS), precision)
-    monkeypatch.setattr(batching, "CHUNK", 2)  # ranges are over all sentences, not over a chunk
-    for collection in (TEXTS, iter(TEXTS)):
-        found = bert.encode(collection, precision=precision)
-        assert found.dtype == dtype
-        assert found.shape == (6, width)
-        assert np.abs(found.astype(int) - whole.astype(int)).max() <= (1 if "int8" in precision else 0)
-
-
-def test_a_range_needs_more_than_one_sentence(bert: Encoder) -> None:
-    with pytest.raises(minisbert.EncodeValueError, match=r"precision='int8'.*one sentence"):
-        bert.encode("one", precision="int8")
-
-
-@pytest.mark.parametrize("precision", ["float32", "int8", "ubinary"])
-def test_out_is_filled_in_place(bert: Encoder, precision: str, tmp_path: Path) -> None:
-    expected = bert.encode(TEXTS, precision=precision)
-    path = tmp_path / "vectors.npy"
-    out = np.lib.format.open_memmap(path, "w+", expected.dtype, expected.shape)
-    for collection in (TEXTS, iter(TEXTS)):
-        out[:] = 0
-        assert bert.encode(collection, precision=precision, out=out) is out
-        np.testing.assert_array_equal(out, expected)
-    out.flush()
-    np.testing.assert_array_equal(np.load(path), expected)
-
-
-@pytest.mark.parametrize(
-    ("out", "message"),
-    [
-        (np.empty((5, 75), np.float32), r"float32 \(5, 75\); expected a float32 array of shape \(6, 75\)"),
-        (np.empty((6, 74), np.float32), r"\(6, 74\)"),
-        (np.empty((6, 75), np.float64), "float64"),
-        (np.empty(6, np.float32), r"\(6,\)"),
-        ([[0.0] * 75] * 6, "list"),
-    ],
-)
-def test_an_out_that_does_not_fit(bert: Encoder, out: Any, message: str) -> None:
-    with pytest.raises(minisbert.EncodeValueError, match=message):
-        bert.encode(TEXTS, out=out)
-
-
-def test_a_read_only_out(bert: Encoder) -> None:
-    out = np.empty((6, 75), np.float32)
-    out.flags.writeable = False
-    with pytest.raises(minisbert.EncodeValueError, match="read-only"):
-        bert.encode(TEXTS, out=out)
-
-
-@pytest.mark.parametrize(
-    ("rows", "message"), [(5, "more sentences than the 5"), (7, "were 6 sentences; expected 7")]
-)
-def test_a_generator_that_does_not_fit_out(bert: Encoder, rows: int, message: str) -> None:
-    with pytest.raises(minisbert.EncodeValueError, match=message):
-        bert.encode(iter(TEXTS), out=np.empty((rows, 75), np.float32))
-
-
-def test_a_generator_is_read_as_it_is_encoded(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CHUNK", 4)
-    out = np.zeros((20, 75), np.float32)
-    ahead = []
-
-    def texts() -> Iterator[str]:
-        for i in range(20):
-            ahead.append(i - int((out != 0).any(axis=1).sum()))
-            yield f"text {i}"
-
-    bert.encode(texts(), out=out)
-    assert max(ahead) <= 3 * 4
-
-
-@pytest.mark.parametrize("count", [None, 64_000])
-def test_the_vectors_of_a_generator_are_not_in_memory_twice(count: int | None) -> None:
-    block = np.ones((1000, 64), np.float32)
-    tracemalloc.start()
-    collector = batching.Collector(None, count, 64, "float32", np.dtype(np.float32))
-    for _ in range(64):
-        collector.add(block)
-    result = collector.result()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert result.shape == (64_000, 64)
-    assert result.all()
-    assert peak < 1.1 * result.nbytes
 
 
 # --- Prompts and limits ----------------------------------------------------------------------------------
@@ -580,7 +276,7 @@ def test_a_pickle_is_small_and_keeps_what_was_set() -> None:
     for other in (pickle.loads(content), copy.deepcopy(encoder)):
         assert (other.max_seq_length, other.num_threads, other.dtype) == (40, 1, np.float64)
         assert (other.truncate_dim, other.similarity_fn_name) == (8, "dot")
-        np.testing.assert_array_equal(other.encode(TEXTS), encoder.encode(TEXTS))
+        np.testing.assert_array_equal(other.encode(FEW), encoder.encode(FEW))
 
 
 def test_a_relative_path_survives_pickling(
@@ -615,7 +311,7 @@ def test_many_threads_use_one_encoder(bert: Encoder) -> None:
 
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
 def test_any_number_of_threads(num_threads: int, bert: Encoder) -> None:
-    texts = TEXTS * 20
+    texts = FEW * 20
     found = minisbert.load(DATA / "tiny-bert", num_threads=num_threads).encode(texts, batch_size=4)
     assert largest(found - bert.encode(texts)) <= BATCH_TOLERANCE
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert_")]
@@ -635,12 +331,12 @@ def test_an_error_in_the_middle_leaves_no_thread(bert: Encoder, monkeypatch: pyt
 
 
 def test_a_progress_bar_shows_when_it_is_asked_for(bert: Encoder, capsys: pytest.CaptureFixture[str]) -> None:
-    bert.encode(TEXTS, show_progress_bar=True)
+    bert.encode(FEW, show_progress_bar=True)
     assert "6/6" in capsys.readouterr().err
-    bert.encode(iter(TEXTS), show_progress_bar=True)
+    bert.encode(iter(FEW), show_progress_bar=True)
     assert "6 sentences" in capsys.readouterr().err
-    bert.encode(TEXTS, show_progress_bar=False)
-    bert.encode(TEXTS)  # not a terminal
+    bert.encode(FEW, show_progress_bar=False)
+    bert.encode(FEW)  # not a terminal
     assert capsys.readouterr().err == ""
 
 
@@ -649,22 +345,22 @@ def test_without_a_standard_error_there_is_no_bar(bert: Encoder, monkeypatch: py
     closed.close()
     for stream in (None, closed):
         monkeypatch.setattr("sys.stderr", stream)
-        assert bert.encode(TEXTS, show_progress_bar=True).shape == (6, 75)
-        assert bert.encode(TEXTS).shape == (6, 75)
+        assert bert.encode(FEW, show_progress_bar=True).shape == (6, 75)
+        assert bert.encode(FEW).shape == (6, 75)
 
 
 def test_a_progress_bar_appears_on_a_terminal_after_a_while(
     bert: Encoder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
-    bert.encode(TEXTS)
+    bert.encode(FEW)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(batching, "PROGRESS_DELAY", 0)
-    bert.encode(TEXTS)
+    bert.encode(FEW)
     assert "6/6" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("texts", [["one"], TEXTS * 40])
+@pytest.mark.parametrize("texts", [["one"], FEW * 40])
 def test_encode_while_the_interpreter_shuts_down(texts: list[str]) -> None:
     """Threads can't be started any more then; the vectors come all the same."""
     code = (
