@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -304,7 +305,7 @@ class CrossEncoder(TextModel):
     def _compute(self, rows: list[TokenIds], threads: int) -> Sequence[Floats]:
         """Judge one micro-batch on so many threads: the tokens (T, 2) of S pairs to S arrays of logits (C,)."""
         ids, types = np.ascontiguousarray(np.concatenate(rows).T)  # (N,) each
-        offsets: Ints = np.cumsum([0, *map(len, rows)])  # (S + 1,)
+        offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
         # What overflows becomes infinity or NaN, and an error of ours once the logits are looked at.
         with self._kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
             states = self._states(ids, types, offsets)

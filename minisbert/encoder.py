@@ -316,10 +316,10 @@ class SentenceEncoder(TextModel):
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
         types: Ints = np.full(len(ids), self._tokenizer.token_type, np.int32)
         config, kernels = self.config.transformer, self._kernels
+        # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
         if self._vectors is not None and feature == SENTENCE and not prompt_length:
             with kernels.threads(threads):
                 return list(self._vectors(ids, types, offsets))
-        # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
         with kernels.threads(threads), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if any(model.needs_all_layers(module) for module, _ in self._steps):
                 states = model.hidden_states(ids, types, offsets, self._weights, config, kernels)

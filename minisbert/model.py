@@ -224,7 +224,9 @@ def features(
 
 def is_plain(module: Module) -> bool:
     """Whether a module is one of those that most checkpoints have, which a program can do."""
-    return isinstance(module, modules.Normalize) or getattr(module, "modes", ()) == ("mean",)
+    if isinstance(module, modules.Pooling):
+        return module.modes == ("mean",)
+    return isinstance(module, modules.Normalize | modules.Dropout)
 
 
 def needs_all_layers(module: Module) -> bool:

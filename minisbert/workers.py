@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import TypeAlias
 
@@ -64,9 +65,9 @@ def run(
         while pending:
             finish()
     finally:
-        if pool is not None:
-            pool.shutdown(cancel_futures=True)
-        progress.close()
+        with closing(progress):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
 
 
 def _submit(pool: ThreadPoolExecutor, jobs: list[Job]) -> list[Job]:

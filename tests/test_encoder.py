@@ -11,6 +11,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -185,7 +186,6 @@ def test_the_first_item_is_looked_at_before_memory_is_taken(bert: Encoder) -> No
         bert.encode(range(10**13))
 
 
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, about the overflow
 @pytest.mark.parametrize("backend", minisbert.kernels.BACKENDS)
 def test_weights_that_overflow_give_no_vectors(copy_of: Callable[[str], Path], backend: str) -> None:
     folder = copy_of("tiny-bert")
@@ -338,6 +338,21 @@ def test_a_progress_bar_shows_when_it_is_asked_for(bert: Encoder, capsys: pytest
     bert.encode(FEW, show_progress_bar=False)
     bert.encode(FEW)  # not a terminal
     assert capsys.readouterr().err == ""
+
+
+def test_a_second_interrupt_leaves_no_bar_open(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = []
+
+    def interrupted(pool: ThreadPoolExecutor, **how: Any) -> None:
+        shutdown(pool, **how)
+        raise KeyboardInterrupt
+
+    shutdown = ThreadPoolExecutor.shutdown
+    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", interrupted)
+    monkeypatch.setattr(batching.Progress, "close", lambda progress: closed.append(progress))
+    with pytest.raises(KeyboardInterrupt):
+        bert.encode(FEW * 40)
+    assert len(closed) == 1
 
 
 def test_without_a_standard_error_there_is_no_bar(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:

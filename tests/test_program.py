@@ -17,8 +17,8 @@ from minisbert import model, modules
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no programs to test")
 
-from minisbert.kernels import jit
-from minisbert.kernels.program import INPUTS, SENTENCE, TOKEN, Program, Value, Writer
+from minisbert.kernels import jit, memory
+from minisbert.kernels.program import INPUTS, PER_SENTENCE, PER_TOKEN, Program, Value, Writer
 from minisbert.kernels.shape import BLOCK, row_bytes
 
 FOLDER = Path("a checkpoint")
@@ -68,6 +68,50 @@ def test_a_program_changes_no_bit(encoder: Any, lengths: list[int], threads: int
         np.testing.assert_array_equal(array, copy)
 
 
+MARK = np.float32(1.2345e30)
+
+
+@pytest.mark.parametrize("lengths", [[0] * 200, [1], [3, 0, 7]])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_program_stays_in_its_room_and_reads_nothing_old(
+    encoder: Any, lengths: list[int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, whole, rooms = tokens(encoder, lengths), function(encoder, (MEAN, NORMALIZE)), []
+    program, expected = jit.program(whole), whole(*given, jit)
+    room_for = memory.room_for
+
+    def marked(size: int) -> Any:
+        rooms.append(room_for(size + 4096))
+        rooms[-1][:size], rooms[-1][size:] = np.nan, MARK
+        return rooms[-1][:size]
+
+    monkeypatch.setattr(memory, "room_for", marked)
+    with jit.threads(threads):
+        np.testing.assert_array_equal(program(*given), expected)
+        whole(*given, jit)
+    assert len(rooms) > len(encoder._weights.layers)  # the program's, and those of attention step by step
+    for room in rooms:
+        assert (room[-4096:] == MARK).all()
+
+
+def test_a_signal_may_encode_something_else_before_a_program_begins(
+    encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = jit.program(function(encoder, (MEAN, NORMALIZE)))
+    short, long = tokens(encoder, [3]), tokens(encoder, [20, 30])
+    expected, address, nested = program(*short), memory.address, []
+
+    def interrupted(x: Any) -> int:
+        if x is program.args[0].table and not nested:
+            nested.append(None)
+            program(*long)
+        return address(x)
+
+    monkeypatch.setattr(memory, "address", interrupted)
+    np.testing.assert_array_equal(program(*short), expected)
+    assert nested
+
+
 @pytest.mark.parametrize("steps", STEPS)
 def test_no_tokens_at_all(encoder: Any, steps: Any) -> None:
     nothing = np.empty(0, np.int32)
@@ -76,10 +120,11 @@ def test_no_tokens_at_all(encoder: Any, steps: Any) -> None:
     assert not found.any()
 
 
-def test_words_of_a_narrow_table_are_widened(encoder: Any) -> None:
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_table_of_words_of_another_dtype(encoder: Any, dtype: str) -> None:
     weights, config = encoder._weights, encoder.config.transformer
-    narrow = replace(weights.embeddings, word=weights.embeddings.word.astype(np.float16))
-    whole = partial(model.last_states, weights=replace(weights, embeddings=narrow), config=config)
+    other = replace(weights.embeddings, word=weights.embeddings.word.astype(dtype))
+    whole = partial(model.last_states, weights=replace(weights, embeddings=other), config=config)
     given = tokens(encoder, [4, 2])
     np.testing.assert_array_equal(jit.program(whole)(*given), whole(*given, jit))
 
@@ -93,10 +138,10 @@ def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -
     before = 3 + (encoder._weights.embeddings.projection is not None)
     layers = 7 * len(encoder._weights.layers)
     assert len(writer.jobs) == len(program.table) == before + layers + len(steps)
-    arena, count = 1 << 40, {TOKEN: 10, SENTENCE: 3}
-    sentence_arena = arena + 4 * count[TOKEN] * program.arena_width[TOKEN]
+    arena, count = 1 << 40, {PER_TOKEN: 10, PER_SENTENCE: 3}
+    sentence_arena = arena + 4 * count[PER_TOKEN] * program.arena_width[PER_TOKEN]
     values = np.array(
-        [0, count[TOKEN], 1, count[SENTENCE], -1, -2, -3, -4, arena, sentence_arena, -5, -6, -7, -8]
+        [0, count[PER_TOKEN], 1, count[PER_SENTENCE], -1, -2, -3, -4, arena, sentence_arena, -5, -6, -7, -8]
     )
     constant, times, base, by = np.moveaxis(program.table, -1, 0)
     numbers = constant + values[base] + times * values[by]
@@ -120,5 +165,5 @@ def test_memory_does_not_grow_with_the_layers(encoder: Any) -> None:
     config = encoder.config.transformer
     D, F = (row_bytes(width) // 4 for width in (config.hidden_size, config.intermediate_size))
     program = Program(function(encoder, (MEAN, NORMALIZE)))
-    assert program.arena_width[TOKEN] <= 6 * D + F
-    assert program.arena_width[SENTENCE] <= D
+    assert program.arena_width[PER_TOKEN] <= 6 * D + F
+    assert program.arena_width[PER_SENTENCE] <= D

@@ -243,7 +243,8 @@ def fill_in(row: int, variables: int, job: int) -> None:
 def run(address: int, table: int, count: int, variables: int, jobs: int) -> None:
     """Run the jobs in the table of a `program.Program`, one after the other.
 
-    All of them are written down first: to read the table in one go, from memory as a rule, takes less time.
+    All of them are written down first: to read the table in one go, from memory as a rule, takes less time. Multiplies
+    and attention are shared out; the rest is too small for that.
     """
     for j in range(count):
         fill_in(table + j * JOB * 4 * 8, variables, jobs + j * JOB * 8)

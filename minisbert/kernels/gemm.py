@@ -108,7 +108,6 @@ def multiply_panel(
     counts of them is copied.
     """
     edge, beside = block(), other_block()
-    zero(beside, ROWS * COLUMNS)
     x_step, step, b_step, left = row_bytes(K), row_bytes(width), COLUMNS * 4, p * COLUMNS
     columns = min(COLUMNS, width - left)
     tiles = (N + ROWS - 1) // ROWS
@@ -120,6 +119,7 @@ def multiply_panel(
         if columns < COLUMNS:
             c, c_step, r, r_step = edge, b_step, beside, b_step
             if residual:
+                zero(beside, ROWS * COLUMNS)
                 copy(added, step, beside, b_step, height, columns)
         if residual == 0:
             r = 0

@@ -18,7 +18,7 @@ from numpy.typing import DTypeLike
 from minisbert.kernels import Floats, Ints, machine, memory, packing, reference, team
 from minisbert.kernels.memory import address
 from minisbert.kernels.packing import Packed
-from minisbert.kernels.program import NO_PADDING, SENTENCE, TOKEN, Program
+from minisbert.kernels.program import NO_PADDING, PER_SENTENCE, PER_TOKEN, Program
 from minisbert.kernels.shape import BLOCK, attention_room
 from minisbert.kernels.team import ATTEND, GROUPS, JOB, MULTIPLY
 
@@ -83,7 +83,7 @@ def embed(
     """Twin of `reference.embed`."""
     N, D = len(ids), word.shape[1]
     if not memory.is_table(word):
-        word, ids = _widened(word, ids)
+        word, ids = _converted(word, ids)
     ids, positions, types = (np.ascontiguousarray(numbers, np.int32) for numbers in (ids, positions, types))
     position, y = np.ascontiguousarray(position, np.float32), memory.rows(N, D)
     if token_type is not None:
@@ -93,8 +93,8 @@ def embed(
     return y
 
 
-def _widened(word: Floats, ids: Ints) -> tuple[Floats, Ints]:
-    """Return the rows of a narrow table that are needed, widened to a table of their own, and the ids in that."""
+def _converted(word: Floats, ids: Ints) -> tuple[Floats, Ints]:
+    """Return a float32 table of the rows that are needed of one of another dtype, and the ids in that."""
     return word[ids].astype(np.float32), np.arange(len(ids), dtype=np.int32)
 
 
@@ -111,9 +111,10 @@ def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = 
     N, D, S = len(qkv), qkv.shape[1] // 3, len(offsets) - 1
     qkv, offsets, context = _rows(qkv), np.ascontiguousarray(offsets, np.int64), memory.rows(N, D)
     room = attention_room(N, D // num_heads)  # no sentence has more than all tokens
+    rooms = memory.room_for(room * team.threads())
     table, span = (0, 0) if bias is None else (address(bias), bias.shape[1])
     arrays = (address(qkv), address(offsets), table, span, address(context))
-    team.post(ATTEND, S * GROUPS, D, num_heads, *arrays, team.room(room * team.threads()), room * 4)
+    team.post(ATTEND, S * GROUPS, D, num_heads, *arrays, address(rooms), room * 4)
     return context
 
 
@@ -139,15 +140,16 @@ def _run(program: Program, ids: Ints, types: Ints, offsets: Ints) -> Floats:
     ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
     offsets = np.ascontiguousarray(offsets, np.int64)
     sizes = (
-        *(N * program.arena_width[TOKEN], S * program.arena_width[SENTENCE]),
+        *(N * program.arena_width[PER_TOKEN], S * program.arena_width[PER_SENTENCE]),
         *(room * team.threads(), 2 * len(program.table) * JOB),
     )
-    y = memory.rows(N if program.y.of == TOKEN else S, program.y.width)
-    words: tuple[Any, ...] = () if program.narrow_word is None else _widened(program.narrow_word, ids)
-    start = team.room(sum(sizes))
+    y = memory.rows(N if program.y.of == PER_TOKEN else S, program.y.width)
+    words: tuple[Any, ...] = () if program.other_word is None else _converted(program.other_word, ids)
+    arena = memory.room_for(sum(sizes))
+    *places, start = map(address, (ids, types, offsets, y, arena))
     *starts, jobs = (start + 4 * size for size in accumulate((0, *sizes[:-1])))
-    places = *map(address, (ids, types, offsets, y)), *starts, 4 * room, *map(address, words)
-    team.run(program.table, (0, N, -(-N // BLOCK), S, *places), jobs)
+    places += [*starts, 4 * room, *map(address, words)]
+    team.run(program.table, [0, N, -(-N // BLOCK), S, *places], jobs)
     return y
 
 

@@ -38,18 +38,12 @@ from minisbert.kernels.team import (
     POSITIONS,
 )
 
-__all__ = ["INPUTS", "NO_PADDING", "SENTENCE", "TOKEN", "VARIABLES", "Program", "Writer"]
+__all__ = ["INPUTS", "NO_PADDING", "PER_SENTENCE", "PER_TOKEN", "VARIABLES", "Program", "Writer"]
 
-TOKEN, SENTENCE = (
-    "tokens",
-    "sentences",
-)  # what a result has rows of; and how many there are, among the variables
-VARIABLES = (
-    *("zero", TOKEN, "blocks", SENTENCE),
-    *("ids", "types", "offsets", "y"),
-    *("arena", "sentence_arena", "room", "room_size"),
-    *("word", "word_ids"),
-)
+# What a result has rows of: the numbers of both are among the VARIABLES.
+PER_TOKEN, PER_SENTENCE = "tokens", "sentences"
+_NAMES = "zero tokens blocks sentences ids types offsets y arena sentence_arena room room_size word word_ids"
+VARIABLES = tuple(_NAMES.split())
 assert len(VARIABLES) == NUMBER_OF_VARIABLES
 INPUTS: Any = ("ids", "types", "offsets")  # stand for the arrays of these names
 NO_PADDING = -1
@@ -60,7 +54,7 @@ class Value:
     """A result (N, width) or (S, width) that is not there yet."""
 
     width: int
-    of: str = TOKEN
+    of: str = PER_TOKEN
 
     @property
     def size(self) -> int:
@@ -77,7 +71,7 @@ class Writer:
     def __init__(self) -> None:
         self.jobs: list[list[Argument]] = []
         self.head_width = 0
-        self.narrow_word: Floats | None = None
+        self.other_word: Floats | None = None
 
     def _write(self, *job: Argument) -> None:
         self.jobs.append([*job, *[0] * (JOB - len(job))])
@@ -85,7 +79,7 @@ class Writer:
     def positions(self, ids: Any, offsets: Any, padding: int | None) -> Value:
         """Write down `jit.positions`: numbers one after the other, for which N rows of a Value are more than enough."""
         y = Value(1)
-        self._write(POSITIONS, 0, SENTENCE, ids, offsets, NO_PADDING if padding is None else padding, y)
+        self._write(POSITIONS, 0, PER_SENTENCE, ids, offsets, NO_PADDING if padding is None else padding, y)
         return y
 
     def embed(
@@ -97,22 +91,23 @@ class Writer:
         position: Floats,
         token_type: Floats | None,
     ) -> Value:
-        """Write down `jit.embed`; the rows of a narrow table are widened to another one each time."""
+        """Write down `jit.embed`; the rows of a table of another dtype are converted to one of their own each time."""
         y = Value(word.shape[1])
         words: Argument = address(word)
         if not is_table(word):
-            self.narrow_word, words, ids = word, "word", "word_ids"
+            self.other_word, words, ids = word, "word", "word_ids"
         tables = words, address(position), 0 if token_type is None else address(token_type)
-        self._write(EMBED, 0, TOKEN, y.width, ids, positions, types, *tables, y)
+        self._write(EMBED, 0, PER_TOKEN, y.width, ids, positions, types, *tables, y)
         return y
 
     def linear(
         self, x: Value, dense: Packed, activation: str | None = None, residual: Value | None = None
     ) -> Value:
         """Write down `jit.linear`."""
+        assert x.of == PER_TOKEN  # as "blocks" counts those of tokens
         y, (P, K, _) = Value(dense.width), dense.panels.shape
         places = x, dense.address, dense.bias_address, residual or 0, ACTIVATIONS[activation], y
-        self._write(MULTIPLY, (P, "blocks"), TOKEN, K, dense.width, *places)
+        self._write(MULTIPLY, (P, "blocks"), PER_TOKEN, K, dense.width, *places)
         return y
 
     def attention(self, qkv: Value, offsets: Any, num_heads: int, bias: Floats | None = None) -> Value:
@@ -123,7 +118,7 @@ class Writer:
             table, span = address(bias), bias.shape[1]
         self.head_width = D // num_heads
         places = D, num_heads, qkv, offsets, table, span, context, "room", "room_size"
-        self._write(ATTEND, (GROUPS, SENTENCE), *places)
+        self._write(ATTEND, (GROUPS, PER_SENTENCE), *places)
         return context
 
     def layer_norm(self, x: Value, weight: Floats, bias: Floats, eps: float) -> Value:
@@ -133,9 +128,10 @@ class Writer:
         return y
 
     def pool(self, x: Value, offsets: Any, mode: str, skip: int) -> Value:
-        """Write down the mean of whole sentences: no other pooling is asked for."""
-        y = Value(x.width, SENTENCE)
-        self._write(POOL, 0, SENTENCE, x.width, x, offsets, y)
+        """Write down the mean of whole sentences, which is all that `model.is_plain` lets through."""
+        assert (mode, skip) == ("mean", 0)
+        y = Value(x.width, PER_SENTENCE)
+        self._write(POOL, 0, PER_SENTENCE, x.width, x, offsets, y)
         return y
 
     def normalize(self, x: Value) -> Value:
@@ -158,15 +154,15 @@ class Program:
         How many floats the arena has for each token and for each sentence.
     head_width : int
         K, on which the room for attention depends.
-    narrow_word : ndarray or None
-        The table of words, where its rows are to be widened.
+    other_word : ndarray or None
+        The table of words, if it is not float32.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         writer = Writer()
         self.y: Value = function(*INPUTS, writer)
         self._function = function  # holds the weights, whose addresses are in the table
-        self.head_width, self.narrow_word = writer.head_width, writer.narrow_word
+        self.head_width, self.other_word = writer.head_width, writer.other_word
         places, self.arena_width = _places(writer.jobs, self.y)
         self.table: NDArray[np.int64] = np.array(
             [[_terms(number, self.y, places) for number in job] for job in writer.jobs], np.int64
@@ -186,7 +182,7 @@ def _terms(number: Argument, y: Value, places: dict[Value, int]) -> tuple[int, i
         case Value() if number is y:
             base = "y"
         case Value():
-            base = "arena" if number.of == TOKEN else "sentence_arena"
+            base = "arena" if number.of == PER_TOKEN else "sentence_arena"
             times, count = 4 * places[number], number.of
     return constant, times, VARIABLES.index(base), VARIABLES.index(count)
 
@@ -202,7 +198,7 @@ def _places(jobs: list[list[Argument]], y: Value) -> tuple[dict[Value, int], dic
                 others = [v for v in places if v.of == value.of and last[v] >= i]
                 busy = sorted((places[v], places[v] + v.size) for v in others)
                 places[value] = _first_gap(busy, value.size)
-    widths = {TOKEN: 0, SENTENCE: 0}
+    widths = {PER_TOKEN: 0, PER_SENTENCE: 0}
     for value, place in places.items():
         widths[value.of] = max(widths[value.of], place + value.size)
     return places, widths

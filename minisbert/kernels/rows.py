@@ -1,4 +1,4 @@
-"""The operations that go through the rows of a matrix one by one: embedding, layer norm, mean pooling, normalising.
+"""The operations that go through tokens or sentences one by one: positions, embedding, norms, mean pooling.
 
 Rows of tokens and of sentences stand `shape.row_bytes` apart; those of tables follow each other.
 """

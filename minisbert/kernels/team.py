@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from minisbert.kernels import machine, memory
 
-__all__ = ["helpers", "post", "room", "run", "threads"]
+__all__ = ["helpers", "post", "run", "threads"]
 
 # Places on a board. Ticket, count of finished units and of helpers that are wanted are looked at while others write:
 # each has a cache line, eight numbers, of its own.
@@ -29,44 +29,30 @@ MULTIPLY, ATTEND, POSITIONS, EMBED, NORM, POOL, NORMALIZE = range(7)
 GROUPS = 4
 
 
+# Made for each call, and not kept on the board: a signal's handler may encode something else before the call begins.
+_Arguments, _Variables = ctypes.c_int64 * NUMBER_OF_ARGUMENTS, ctypes.c_int64 * NUMBER_OF_VARIABLES
+
+
 class Board:
-    """A board, what the next job or program on it is given, how many threads may work on it, and room for them."""
+    """A board, and how many threads may work on it."""
 
     def __init__(self) -> None:
         self.numbers = np.zeros(BOARD, np.int64)
         self.address = memory.address(self.numbers)
-        self.arguments = (ctypes.c_int64 * NUMBER_OF_ARGUMENTS)()
-        self.variables = (ctypes.c_int64 * NUMBER_OF_VARIABLES)()
         self.threads = 1
-        self.make_room(0)
-
-    def make_room(self, floats: int) -> None:
-        """Get room for so many floats; it is kept, as the next job needs about as much."""
-        self.room = memory.room_for(floats)
-        self.room_address = memory.address(self.room)
 
 
 def post(kind: int, units: int, *arguments: int) -> None:
     """Run a job on this thread's board: `board.do_multiply` and `board.do_attend` say of which arguments."""
-    board = _board()
-    board.arguments[: len(arguments)] = list(arguments)
-    machine.kernels().post(board.address, kind, units, ctypes.addressof(board.arguments))
+    given = _Arguments(*arguments)
+    machine.kernels().post(_board().address, kind, units, ctypes.addressof(given))
 
 
 def run(table: NDArray[np.int64], variables: Sequence[int], jobs: int) -> None:
     """Run a program's jobs on this thread's board, one after the other; at `jobs` is room to write them down."""
-    board = _board()
-    board.variables[: len(variables)] = list(variables)
-    place = ctypes.addressof(board.variables)
-    machine.kernels().run(board.address, memory.address(table), len(table), place, jobs)
-
-
-def room(floats: int) -> int:
-    """Return the address of room for so many floats, which belongs to this thread's board until it asks again."""
-    board = _board()
-    if len(board.room) < floats:
-        board.make_room(floats)
-    return board.room_address
+    given = _Variables(*variables)
+    place = ctypes.addressof(given)
+    machine.kernels().run(_board().address, memory.address(table), len(table), place, jobs)
 
 
 def threads() -> int:
