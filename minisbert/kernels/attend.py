@@ -98,10 +98,8 @@ def attend(
 ) -> None:
     """Fill the part of `context` (T, D) that heads start to stop of one sentence make, of its qkv (T, 3D).
 
-    Rows of both stand `shape.row_bytes` apart.
-
-    `room` is for the floats that `shape.attention_room` counts. Bias (H, span) is as in the definition; a span of 0
-    stands for none.
+    Rows of both stand `shape.row_bytes` apart. `room` is for the floats that `shape.attention_room` counts. Bias
+    (H, span) is as in the definition; a span of 0 stands for none.
     """
     K, step = D // num_heads, row_bytes(3 * D)
     key_panels, value_panels = (T + COLUMNS - 1) // COLUMNS, (K + COLUMNS - 1) // COLUMNS

@@ -22,9 +22,9 @@ _NOTHING = ctypes.c_char * 0
 
 
 def address(x: NDArray[Any]) -> int:
-    """Return where an array's numbers are; of a contiguous one in a fifth of the time that ``x.ctypes.data`` takes."""
+    """Return where an array's numbers are; of a contiguous one in half the time that ``x.ctypes.data`` takes."""
     if x.flags.carray:
-        return ctypes.addressof(_NOTHING.from_buffer(x))  # type: ignore[arg-type]
+        return ctypes.addressof(_NOTHING.from_buffer(x.data))
     place: int = x.__array_interface__["data"][0]
     return place
 
