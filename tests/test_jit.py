@@ -15,7 +15,7 @@ pytest.importorskip("numba", reason="numba is not installed, so there are no com
 
 import itertools
 
-from minisbert.kernels import gemm, jit, shape, simd
+from minisbert.kernels import elementary, gemm, jit, shape
 
 EPS = 2.0**-23
 ROW_COUNTS = sorted({1, 2, 3, shape.ROWS - 1, shape.ROWS, shape.ROWS + 1, 2 * shape.ROWS + 5, 100})
@@ -34,10 +34,10 @@ def random(*shape: int, seed: int = 0) -> Any:
 
 
 def loop(emit: Any) -> Any:
-    """Make a function of an array from what `simd` emits for a vector."""
+    """Make a function of an array from what `elementary` emits for a vector."""
     import numba
 
-    in_place = simd._in_place(emit)
+    in_place = elementary._in_place(emit)
 
     @numba.njit
     def apply(y: Any) -> None:
@@ -67,20 +67,20 @@ def ulps(found: Any, exact: Any) -> Any:
 def test_exp2_over_the_whole_range() -> None:
     x = every_kind_of_float()
     x = x[(x >= -126) & (x <= 127)]
-    assert ulps(loop(simd._exp2)(x), np.exp2(x.astype(np.float64))).max() <= 2
-    assert np.isnan(loop(simd._exp2)(np.array([np.nan, -np.nan], np.float32))).all()
+    assert ulps(loop(elementary.exp2)(x), np.exp2(x.astype(np.float64))).max() <= 2
+    assert np.isnan(loop(elementary.exp2)(np.array([np.nan, -np.nan], np.float32))).all()
 
 
 def test_sigmoid_over_the_whole_range() -> None:
     """What exp2 is not made for, its callers keep from it: the power stays between -126 and 127."""
     x = every_kind_of_float()
     x = x[np.isfinite(x)]
-    found = loop(simd._sigmoid)(x)
+    found = loop(elementary._sigmoid)(x)
     with np.errstate(over="ignore"):
         exact = 1 / (1 + np.exp(-x.astype(np.float64)))
     assert largest(found - exact) <= EPS
     assert (found[x < -88] <= 2e-38).all()
-    assert np.isnan(loop(simd._sigmoid)(np.array([np.nan, -np.nan], np.float32))).all()
+    assert np.isnan(loop(elementary._sigmoid)(np.array([np.nan, -np.nan], np.float32))).all()
 
 
 def test_softmax_gives_hopeless_scores_no_weight() -> None:
@@ -97,7 +97,7 @@ def exact_gelu(x: float) -> float:
 def test_gelu_over_the_whole_range() -> None:
     x = every_kind_of_float()
     x = x[np.isfinite(x)]
-    found = loop(simd._gelu)(x).astype(np.float64)
+    found = loop(elementary._gelu)(x).astype(np.float64)
     exact = np.array([exact_gelu(float(value)) for value in x])
     positive = x > 1e-37  # and so the result no subnormal number
     assert ulps(found[positive], exact[positive]).max() <= 4
@@ -105,7 +105,7 @@ def test_gelu_over_the_whole_range() -> None:
     assert np.abs(found - exact)[~positive].max() <= EPS / 2
     near = (x < -1e-37) & (x > -0.5)
     assert ulps(found[near], exact[near]).max() <= 5
-    outside = loop(simd._gelu)(np.array([np.inf, -np.inf, np.nan], np.float32))
+    outside = loop(elementary._gelu)(np.array([np.inf, -np.inf, np.nan], np.float32))
     assert outside[0] == np.inf
     assert abs(outside[1]) <= 1e-9
     assert np.isnan(outside[2])
@@ -116,7 +116,12 @@ def test_other_activations(name: str) -> None:
     x = np.concatenate([np.linspace(-30, 30, 9999), [0, -0.0, 1e-30, -1e-30, 88, -88, 1e30, -1e30]]).astype(
         np.float32
     )
-    function = {"gelu_new": simd._gelu_tanh, "relu": simd._relu, "silu": simd._silu, "tanh": simd._tanh}[name]
+    function = {
+        "gelu_new": elementary._gelu_tanh,
+        "relu": elementary._relu,
+        "silu": elementary._silu,
+        "tanh": elementary._tanh,
+    }[name]
     with np.errstate(over="ignore"):
         exact = reference.ACTIVATIONS[name](x.astype(np.float64)[None].copy())[0]
     found = loop(function)(x)

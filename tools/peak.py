@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minisbert.kernels import simd
+from minisbert.kernels import elementary, simd
 from minisbert.kernels.shape import LANES, ROWS, VECTORS
 
 __all__ = ["OPERATIONS", "multiply_add"]
@@ -27,13 +27,15 @@ def _steps(_typing: Any, count: Any) -> Any:
     """Make so many steps on a tile of sums that stay in registers; return one number, so that none is left out."""
 
     def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        start, (half, one) = ir.IntType(64)(0), map(simd._constant, (0.5, 1.0))
+        start, (half, one) = ir.IntType(64)(0), map(elementary.constant, (0.5, 1.0))
 
         def update(_k: Any, _ahead: int, sums: simd.Sums) -> simd.Sums:
-            return {place: simd._fma(b, total, half, one) for place, total in sums.items()}
+            return {place: elementary.fma(b, total, half, one) for place, total in sums.items()}
 
         # Different ones, as equal sums would be computed once.
-        sums = {(i, v): simd._constant(float(i * VECTORS + v)) for i in range(ROWS) for v in range(VECTORS)}
+        sums = {
+            (i, v): elementary.constant(float(i * VECTORS + v)) for i in range(ROWS) for v in range(VECTORS)
+        }
         _, sums = simd._loop(b, start, arguments[0], 1, sums, update)
         first, *others = sums.values()
         for total in others:

@@ -26,8 +26,9 @@ from __future__ import annotations
 from typing import Any
 
 from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes, scratch
+from minisbert.kernels.elementary import gelu, gelu_tanh, relu, silu, tanh
 from minisbert.kernels.shape import COLUMNS, LANES, ROWS, VECTORS
-from minisbert.kernels.simd import gelu, gelu_tanh, make_tile, relu, silu, tanh
+from minisbert.kernels.simd import make_tile
 
 # A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
 # after the other, loses twice the digits; smaller parts would be stored and loaded too often.

@@ -41,146 +41,23 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minisbert.kernels.elementary import (
+    FLOAT,
+    INT,
+    INTEGERS,
+    LOG2_E,
+    LONG,
+    VECTOR,
+    Value,
+    at_least,
+    call,
+    constant,
+    exp2,
+    fma,
+)
 from minisbert.kernels.shape import ABREAST, COLUMNS, FAR, LANES, LINE, NEAR, UNROLL, VECTORS
 
-Value = Any  # an LLVM value: llvmlite has no types for mypy
 Sums = dict[tuple[int, int], Value]  # of a tile, by row and vector
-
-_FLOAT = ir.FloatType()
-_INT = ir.IntType(32)
-_LONG = ir.IntType(64)
-_VECTOR = ir.VectorType(_FLOAT, LANES)
-_INTEGERS = ir.VectorType(_INT, LANES)
-
-
-# --- Arithmetic on vectors --------------------------------------------------------------------------------
-
-
-def _constant(number: float) -> Value:
-    return ir.Constant(_VECTOR, [number] * LANES)
-
-
-def _fma(b: Any, x: Value, y: Value, z: Value) -> Value:
-    """``x * y + z``, rounded once where the processor can do that."""
-    return _call(b, f"llvm.fmuladd.v{LANES}f32", _VECTOR, x, y, z)
-
-
-def _call(b: Any, name: str, result: Any, *arguments: Value) -> Value:
-    """Call a function that LLVM knows."""
-    kind = ir.FunctionType(result, [argument.type for argument in arguments])
-    return b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
-
-
-def _polynomial(b: Any, coefficients: tuple[float, ...], x: Value) -> Value:
-    y = _constant(coefficients[-1])
-    for c in coefficients[-2::-1]:
-        y = _fma(b, y, x, _constant(c))
-    return y
-
-
-def _at_most(b: Any, x: Value, limit: float) -> Value:
-    """The smaller of the two; NaN stays NaN."""
-    bound = _constant(limit)
-    return b.select(b.fcmp_ordered(">", x, bound), bound, x)
-
-
-def _at_least(b: Any, x: Value, limit: float) -> Value:
-    """The larger of the two; NaN stays NaN."""
-    bound = _constant(limit)
-    return b.select(b.fcmp_ordered("<", x, bound), bound, x)
-
-
-# 2**f for abs(f) <= 1/2: our fit, relative error 3e-9.
-_EXP2 = (1.0, 0.6931472, 0.24022648, 0.0555036, 0.009618506, 0.0013390806, 0.00015326471)
-# 1.5 * 2**23, so large that it has no bits for fractions, and 127, which a float's exponent counts from.
-_ROUNDER = 12582912.0 + 127
-_LOG2_E = 1.4426950408889634
-
-
-def _exp2(b: Any, x: Value) -> Value:
-    """``2**x`` for -126 <= x <= 127, as ``2**n * 2**f`` with ``x = n + f``; no branch, no table.
-
-    Adding _ROUNDER rounds x to an integer n, and leaves n + 127 in the lowest bits of the sum. Shifted to where a float
-    keeps its exponent, these are 2**n. NaN stays NaN, because f is.
-    """
-    shifted = b.fadd(x, _constant(_ROUNDER))
-    f = b.fsub(x, b.fsub(shifted, _constant(_ROUNDER)))
-    power = b.shl(b.bitcast(shifted, _INTEGERS), ir.Constant(_INTEGERS, [23] * LANES))
-    return b.fmul(_polynomial(b, _EXP2, f), b.bitcast(power, _VECTOR))
-
-
-# log2(2 Q(t)) / t for 0 <= t <= 6.5, Q being the upper tail of the normal distribution: our fit, whose error changes
-# gelu by at most 1.2e-8.
-_LOG2_TAIL = (
-    -1.1511079,
-    -0.45918176,
-    -0.05258179,
-    0.0071921768,
-    -0.00023825624,
-    -0.00014336237,
-    3.0219075e-05,
-    -2.060131e-06,
-)
-
-
-def _gelu(b: Any, x: Value) -> Value:
-    """``max(x, 0) - t Q(t)`` with ``t = abs(x)``, as in the reference, but Q without a division.
-
-    Q(t) = 2**(t p(t)) / 2 with a polynomial p. From t = 6.5 on ``t Q(t)`` is below 3e-10, and stays there.
-    """
-    t = _at_most(b, _call(b, f"llvm.fabs.v{LANES}f32", _VECTOR, x), 6.5)
-    tail = _exp2(b, b.fmul(t, _polynomial(b, _LOG2_TAIL, t)))
-    return _fma(b, b.fmul(t, _constant(-0.5)), tail, _relu(b, x))
-
-
-def _sigmoid(b: Any, x: Value) -> Value:
-    """``1 / (1 + exp(-x))``."""
-    one = _constant(1.0)
-    power = _at_least(b, _at_most(b, b.fmul(x, _constant(-_LOG2_E)), 127.0), -126.0)
-    return b.fdiv(one, b.fadd(one, _exp2(b, power)))
-
-
-def _silu(b: Any, x: Value) -> Value:
-    return b.fmul(x, _sigmoid(b, x))
-
-
-def _gelu_tanh(b: Any, x: Value) -> Value:
-    """``x / 2 * (1 + tanh(u))`` is ``x * sigmoid(2 u)``."""
-    inner = _fma(b, b.fmul(x, x), _constant(0.044715 * 1.5957691216057308), _constant(1.5957691216057308))
-    return b.fmul(x, _sigmoid(b, b.fmul(x, inner)))
-
-
-def _relu(b: Any, x: Value) -> Value:
-    return _at_least(b, x, 0.0)
-
-
-# tanh(x) = x + x**3 * (...) for abs(x) <= 0.625, where 1 - 2 / (exp(2 x) + 1) would cancel: the Taylor series.
-_TANH = (-1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075, -929569 / 638512875)
-
-
-def _tanh(b: Any, x: Value) -> Value:
-    square = b.fmul(x, x)
-    small = _fma(b, b.fmul(x, square), _polynomial(b, _TANH, square), x)
-    large = _fma(b, _sigmoid(b, b.fmul(x, _constant(2.0))), _constant(2.0), _constant(-1.0))
-    return b.select(b.fcmp_ordered("<", square, _constant(0.625**2)), small, large)
-
-
-def _in_place(emit: Callable[[Any, Value], Value]) -> Any:
-    """Make a function of an address that replaces the vector of floats there by its values."""
-
-    @intrinsic
-    def function(_typing: Any, address: Any) -> Any:
-        def emit_in_place(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-            pointer = b.inttoptr(arguments[0], _VECTOR.as_pointer())
-            b.store(emit(b, b.load(pointer, align=4)), pointer, align=4)
-            return context.get_dummy_value()
-
-        return types.void(types.intp), emit_in_place
-
-    return function
-
-
-gelu, gelu_tanh, silu, relu, tanh = map(_in_place, (_gelu, _gelu_tanh, _silu, _relu, _tanh))
 
 
 # --- Moving vectors ---------------------------------------------------------------------------------------
@@ -191,7 +68,7 @@ def copy_vector(_typing: Any, source: Any, target: Any) -> Any:
     """Copy LANES floats from one address to another."""
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        source, target = (b.inttoptr(address, _VECTOR.as_pointer()) for address in arguments)
+        source, target = (b.inttoptr(address, VECTOR.as_pointer()) for address in arguments)
         b.store(b.load(source, align=4), target, align=4)
         return context.get_dummy_value()
 
@@ -210,23 +87,23 @@ def transpose(_typing: Any, source: Any, source_step: Any, count: Any, target: A
         source, source_step, count, target, target_step = arguments
 
         def at(address: Value, step: Value, row: Value) -> Value:
-            return b.inttoptr(b.add(address, b.mul(step, row)), _VECTOR.as_pointer())
+            return b.inttoptr(b.add(address, b.mul(step, row)), VECTOR.as_pointer())
 
-        last = b.sub(count, _LONG(1))
-        numbers = [b.select(b.icmp_signed("<", last, _LONG(i)), last, _LONG(i)) for i in range(LANES)]
+        last = b.sub(count, LONG(1))
+        numbers = [b.select(b.icmp_signed("<", last, LONG(i)), last, LONG(i)) for i in range(LANES)]
         rows = [b.load(at(source, source_step, number), align=4) for number in numbers]
         size = 1
         while size < LANES:
             lanes = range(LANES)
-            upper = ir.Constant(_INTEGERS, [j if not j & size else LANES + j - size for j in lanes])
-            lower = ir.Constant(_INTEGERS, [j + size if not j & size else LANES + j for j in lanes])
+            upper = ir.Constant(INTEGERS, [j if not j & size else LANES + j - size for j in lanes])
+            lower = ir.Constant(INTEGERS, [j + size if not j & size else LANES + j for j in lanes])
             for i in lanes:
                 if not i & size:
                     x, y = rows[i], rows[i + size]
                     rows[i], rows[i + size] = b.shuffle_vector(x, y, upper), b.shuffle_vector(x, y, lower)
             size *= 2
         for i in range(LANES):
-            b.store(rows[i], at(target, target_step, _LONG(i)), align=4)
+            b.store(rows[i], at(target, target_step, LONG(i)), align=4)
         return context.get_dummy_value()
 
     return types.void(*[types.intp] * 5), emit
@@ -248,11 +125,11 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inver
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
         address, step, count, scale, inverses = arguments
-        rows = [b.add(address, b.mul(step, _LONG(i))) for i in range(ABREAST)]
-        vectors = b.sdiv(b.add(count, _LONG(LANES - 1)), _LONG(LANES))
+        rows = [b.add(address, b.mul(step, LONG(i))) for i in range(ABREAST)]
+        vectors = b.sdiv(b.add(count, LONG(LANES - 1)), LONG(LANES))
 
         def place(row: Value, vector: Value) -> Value:
-            return b.inttoptr(b.add(row, b.mul(vector, _LONG(4 * LANES))), _VECTOR.as_pointer())
+            return b.inttoptr(b.add(row, b.mul(vector, LONG(4 * LANES))), VECTOR.as_pointer())
 
         def each(start: Value, update: Callable[[int, Value, Value], Value]) -> list[Value]:
             """Go through the vectors of the rows, with one for each row that is updated."""
@@ -266,24 +143,24 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inver
         def larger(x: Value, y: Value) -> Value:
             return b.select(b.fcmp_ordered(">", x, y), x, y)
 
-        least, last = _constant(float("-inf")), b.sub(vectors, _LONG(1))
-        left = _splat(b, b.trunc(b.sub(count, b.mul(last, _LONG(LANES))), _INT))
+        least, last = constant(float("-inf")), b.sub(vectors, LONG(1))
+        left = _splat(b, b.trunc(b.sub(count, b.mul(last, LONG(LANES))), INT))
         counts = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
         for row in rows:
             b.store(b.select(counts, b.load(place(row, last), align=4), least), place(row, last), align=4)
         most = each(least, lambda _, pointer, most: larger(b.load(pointer, align=4), most))
-        factor = b.fmul(_splat(b, scale), _constant(_LOG2_E))  # exp(x) is 2**(x log2(e))
+        factor = b.fmul(_splat(b, scale), constant(LOG2_E))  # exp(x) is 2**(x log2(e))
         most = [_across(b, x, larger) for x in most]
 
         def add(i: int, pointer: Value, total: Value) -> Value:
             x = b.fsub(b.load(pointer, align=4), most[i])
-            y = _exp2(b, _at_least(b, b.fmul(x, factor), -126.0))
+            y = exp2(b, at_least(b, b.fmul(x, factor), -126.0))
             b.store(y, pointer, align=4)
             return b.fadd(total, y)
 
-        for i, total in enumerate(each(_constant(0.0), add)):
-            inverse = b.fdiv(ir.Constant(_FLOAT, 1.0), b.extract_element(_across(b, total, b.fadd), _INT(0)))
-            b.store(inverse, b.inttoptr(b.add(inverses, _LONG(4 * i)), _FLOAT.as_pointer()))
+        for i, total in enumerate(each(constant(0.0), add)):
+            inverse = b.fdiv(ir.Constant(FLOAT, 1.0), b.extract_element(_across(b, total, b.fadd), INT(0)))
+            b.store(inverse, b.inttoptr(b.add(inverses, LONG(4 * i)), FLOAT.as_pointer()))
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, types.intp, types.float32, types.intp), emit
@@ -294,7 +171,7 @@ def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
     step = LANES // 2
     while step:
         lanes = [(i + step) % LANES for i in range(LANES)]
-        x = join(x, b.shuffle_vector(x, x, ir.Constant(_INTEGERS, lanes)))
+        x = join(x, b.shuffle_vector(x, x, ir.Constant(INTEGERS, lanes)))
         step //= 2
     return x
 
@@ -325,37 +202,37 @@ def make_tile(rows: int) -> Any:
 def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, steps: Value,
                c: Value, c_step: Value, d: Value, d_step: Value, e: Value, e_step: Value) -> None:  # fmt: skip
     def at(address: Value, step: Value, times: int, vector: int = 0, further: int = 0) -> Value:
-        offset = b.add(b.mul(step, _LONG(times)), _LONG(4 * LANES * vector + further))
-        return b.inttoptr(b.add(address, offset), _VECTOR.as_pointer())
+        offset = b.add(b.mul(step, LONG(times)), LONG(4 * LANES * vector + further))
+        return b.inttoptr(b.add(address, offset), VECTOR.as_pointer())
 
-    row, b_step = [b.add(a, b.mul(a_step, _LONG(i))) for i in range(rows)], _LONG(4 * COLUMNS)
+    row, b_step = [b.add(a, b.mul(a_step, LONG(i))) for i in range(rows)], LONG(4 * COLUMNS)
 
     def add_products(k: Value, ahead: int, sums: Sums) -> Sums:
         """Add the products of step ``k + ahead``."""
-        here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, _LONG(4)), _LONG(4 * ahead))
+        here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, LONG(4)), LONG(4 * ahead))
         vectors = [b.load(at(here, b_step, ahead, v), align=4) for v in range(VECTORS)]
         for v in range(0, VECTORS, -(-LINE // (4 * LANES))):  # the first vector of each cache line
             _prefetch(b, at(here, b_step, ahead, v, NEAR), level=1)
             _prefetch(b, at(here, b_step, ahead, v, FAR), level=2)
         news = {}
         for i in range(rows):
-            number = _splat(b, b.load(b.inttoptr(b.add(row[i], offset), _FLOAT.as_pointer())))
+            number = _splat(b, b.load(b.inttoptr(b.add(row[i], offset), FLOAT.as_pointer())))
             for v in range(VECTORS):
-                news[i, v] = _fma(b, number, vectors[v], sums[i, v])
+                news[i, v] = fma(b, number, vectors[v], sums[i, v])
         return news
 
-    k, sums = _LONG(0), {(i, v): _constant(0.0) for i in range(rows) for v in range(VECTORS)}
+    k, sums = LONG(0), {(i, v): constant(0.0) for i in range(rows) for v in range(VECTORS)}
     for at_once in dict.fromkeys((UNROLL, 1)):
         k, sums = _loop(b, k, steps, at_once, sums, add_products)
     for address, step in ((d, d_step), (e, e_step)):
         without, others = b.block, sums
-        with b.if_then(b.icmp_signed("!=", address, _LONG(0))):
+        with b.if_then(b.icmp_signed("!=", address, LONG(0))):
             news = {
                 (i, v): b.fadd(total, b.load(at(address, step, i, v), align=4))
                 for (i, v), total in others.items()
             }
             inside = b.block
-        sums = {place: b.phi(_VECTOR) for place in others}
+        sums = {place: b.phi(VECTOR) for place in others}
         for place, phi in sums.items():
             phi.add_incoming(others[place], without)
             phi.add_incoming(news[place], inside)
@@ -371,8 +248,8 @@ def _loop(
     b.branch(check)
 
     b.position_at_end(check)
-    k, kept = b.phi(_LONG), {place: b.phi(_VECTOR) for place in sums}
-    following = b.add(k, _LONG(at_once))
+    k, kept = b.phi(LONG), {place: b.phi(VECTOR) for place in sums}
+    following = b.add(k, LONG(at_once))
     b.cbranch(b.icmp_signed("<=", following, stop), turn, after)
 
     b.position_at_end(turn)
@@ -392,11 +269,11 @@ def _loop(
 def _prefetch(b: Any, pointer: Value, level: int) -> None:
     """Ask for a cache line that will be read soon: to read it, into this level of cache and those below, as data."""
     byte = b.bitcast(pointer, ir.IntType(8).as_pointer())
-    _call(b, "llvm.prefetch.p0", ir.VoidType(), byte, *(ir.Constant(_INT, n) for n in (0, 4 - level, 1)))
+    call(b, "llvm.prefetch.p0", ir.VoidType(), byte, *(ir.Constant(INT, n) for n in (0, 4 - level, 1)))
 
 
 def _splat(b: Any, number: Value) -> Value:
     """Copy one number into all lanes."""
     empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
-    lane = b.insert_element(empty, number, ir.Constant(_INT, 0))
-    return b.shuffle_vector(lane, empty, ir.Constant(_INTEGERS, [0] * LANES))
+    lane = b.insert_element(empty, number, ir.Constant(INT, 0))
+    return b.shuffle_vector(lane, empty, ir.Constant(INTEGERS, [0] * LANES))
