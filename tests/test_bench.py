@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 import minisbert
 from conftest import DATA
+from minisbert.kernels.shape import LANES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 
@@ -138,6 +140,19 @@ def test_operations_count_real_tokens_up_to_the_limit() -> None:
     one = L * (T * 2 * (4 * D * D + 2 * D * F) + 4 * T * T * D) / 1e9
     assert workloads.operations(encoder, ["word " * 500]) == pytest.approx(one)
     assert workloads.operations(encoder, ["word " * 500, "word " * 600]) == pytest.approx(2 * one)
+
+
+# --- The peak ---------------------------------------------------------------------------------------------
+
+
+def test_the_peak_counts_what_is_computed() -> None:
+    """A sum that LLVM knew beforehand would be left out of the loop, and the peak come out too high."""
+    pytest.importorskip("numba", reason="the peak's loop is compiled by numba, which is not installed")
+    import peak
+
+    code = "\n".join(peak.multiply_add.inspect_asm().values())
+    made = re.findall(r"\b(?:vfn?m[a-z]+\d*|v?mul)ps\b|\bfml[as]\b", code)
+    assert 2 * LANES * len(made) == peak.OPERATIONS
 
 
 # --- The ladder -------------------------------------------------------------------------------------------

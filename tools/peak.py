@@ -32,9 +32,11 @@ def _steps(_typing: Any, count: Any) -> Any:
         def update(_k: Any, _ahead: int, sums: simd.Sums) -> simd.Sums:
             return {place: elementary.fma(b, total, half, one) for place, total in sums.items()}
 
-        # Different ones, as equal sums would be computed once.
+        # Different ones, as equal sums would be computed once; and not 2, which stays 2, so nothing would be computed.
         sums = {
-            (i, v): elementary.constant(float(i * VECTORS + v)) for i in range(ROWS) for v in range(VECTORS)
+            (i, v): elementary.constant(float(3 + i * VECTORS + v))
+            for i in range(ROWS)
+            for v in range(VECTORS)
         }
         _, sums = simd._loop(b, start, arguments[0], 1, sums, update)
         first, *others = sums.values()
