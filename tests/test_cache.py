@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import minisbert
+from conftest import DATA
 
 pytest.importorskip("numba", reason="numba is not installed, so nothing is compiled")
 
@@ -22,11 +23,11 @@ print("numba" in sys.modules, machine.file())
 """
 
 
-def run(code: str = CODE, **environment: str) -> tuple[bool, Path | None]:
-    """Use a kernel in a fresh process with these environment variables; return whether it compiled, and the file."""
+def run(code: str = CODE, *arguments: str, **environment: str) -> tuple[bool, Path | None]:
+    """Use a kernel in a fresh process, with arguments and environment; return whether it compiled, and the file."""
     package = str(Path(minisbert.__file__).parents[1])
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, *arguments],
         env={**os.environ, "PYTHONPATH": package, **environment},
         capture_output=True,
         text=True,
@@ -117,3 +118,28 @@ def test_two_processes_at_once(tmp_path: Path) -> None:
     places = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0]
     assert [str(path) for path in tmp_path.iterdir()] == [places[0].split()[1]] == [places[1].split()[1]]
+
+
+def test_several_threads_at_first_use(filled: Path) -> None:
+    """Each thread must get the same kernels: of two that link them, the code of one would be freed while it runs."""
+    code = """
+import sys, threading
+import minisbert
+from minisbert.kernels import machine
+
+found, together = [], threading.Barrier(4)
+
+def work():
+    together.wait()
+    found.append((machine.kernels(), minisbert.load(sys.argv[1], num_threads=1).encode(["one", "two"] * 20)))
+
+workers = [threading.Thread(target=work) for _ in range(4)]
+for worker in workers:
+    worker.start()
+for worker in workers:
+    worker.join()
+assert len(found) == 4 and len({id(kernels) for kernels, _ in found}) == 1
+assert all((vectors == found[0][1]).all() for _, vectors in found)
+print("numba" in sys.modules, machine.file())
+"""
+    assert run(code, str(DATA / "tiny-bert"), NUMBA_CACHE_DIR=str(filled.parent)) == (False, filled)

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -40,10 +41,31 @@ class Compiled(NamedTuple):
     code: bytes
 
 
+_lock = threading.Lock()
+
+
 @cache
 def kernels() -> Any:
     """Return the compiled kernels by name: functions of integers and floats, run without the interpreter lock."""
+    with (
+        _lock
+    ):  # a cache alone would let two threads link them, and what one of them runs be freed with its engine
+        return _linked()
+
+
+@cache
+def _linked() -> SimpleNamespace:
     return _link(_load() or _compile())
+
+
+def _after_fork() -> None:
+    """Don't wait for a thread of the parent process, which has not come along."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _compile() -> list[Compiled]:
