@@ -32,10 +32,10 @@ T = TypeVar("T")
 # smaller, as nobody has anything to compute before it is there.
 CHUNK = 1024
 FIRST_CHUNK = 128
-# A micro-batch has about this many tokens: enough rows for a fast multiply, few enough to stay in cache. The last ones
-# of a chunk have fewer, down to what reading the weights for is worth the while.
-TOKENS_PER_BATCH = 512
-FEWEST_TOKENS = 128
+# A micro-batch has about this many tokens: enough rows for a fast multiply, few enough that all they turn into stays in
+# the second-level cache. The last ones of a chunk have fewer, so that all threads are done at about the same time.
+TOKENS_PER_BATCH = 224
+FEWEST_TOKENS = 56
 # A progress bar appears by itself on a terminal once the work has taken this many seconds.
 PROGRESS_DELAY = 2.0
 
