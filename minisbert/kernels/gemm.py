@@ -35,36 +35,31 @@ from minisbert.kernels.simd import make_tile
 PART = 128
 
 _TILE = """
-def {name}(height, a, a_step, b, steps, c, c_step, bias, residual, e_step):
+def tile(height, a, a_step, b, steps, c, c_step, bias, residual, e_step):
     k, d, d_step = 0, bias, 0
     while k < steps:
         part = min(PART, steps - k)
         e = residual if k + part == steps else 0
-        A, B = a + {on} * k, b + {b_step} * k
+        A, B = a + 4 * k, b + {b_step} * k
         {chain}
         k, d, d_step = k + part, c, c_step
 """
 
 
-def _tile_of_any_height(name: str, transposed: bool = False) -> Any:
-    """Make ``C = A B + bias + residual`` for a tile of any height: a chain of ifs, as Numba can't index functions.
-
-    It is a kernel of its own, so that its fourteen heights are not compiled into each of its callers.
-    """
+def _tile_of_any_height() -> Any:
+    """Make ``C = A B + bias + residual`` for a tile of any height: a chain of ifs, as Numba can't index functions."""
     call = "tile_{0}(A, a_step, B, part, c, c_step, d, d_step, e, e_step)"
     heights = range(ROWS, 0, -1)
     chain = " ".join(
         f"\n        {'if' if h == ROWS else 'elif'} height == {h}: {call.format(h)}" for h in heights
     )
-    on, b_step = "a_step" if transposed else 4, 4 * COLUMNS
-    scope: dict[str, Any] = {f"tile_{h}": make_tile(h, transposed) for h in heights}
-    scope |= {"PART": PART, "__name__": __name__}
-    exec(_TILE.format(name=name, on=on, b_step=b_step, chain=chain.strip()), scope)
-    return kernel(*["i8"] * 10)(scope[name])
+    scope = {f"tile_{h}": make_tile(h) for h in heights} | {"PART": PART, "__name__": __name__}
+    exec(_TILE.format(chain=chain.strip(), b_step=4 * COLUMNS), scope)
+    return scope["tile"]
 
 
-tile = _tile_of_any_height("tile")
-tile_of_columns = _tile_of_any_height("tile_of_columns", transposed=True)
+# A kernel of its own, so that its fourteen heights are not compiled into each of its callers.
+tile = kernel(*["i8"] * 10)(_tile_of_any_height())
 block, other_block = scratch(ROWS * COLUMNS), scratch(ROWS * COLUMNS)
 
 

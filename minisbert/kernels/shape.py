@@ -56,10 +56,8 @@ UNROLL = 1 if _registers == 32 else 4
 # Rows of A that are multiplied by all panels of B before the next ones. More mean fewer readings of the weights, but A
 # is read from farther away: best at 112 on a Xeon with 2 MB of second-level cache, at 192 on a Zen 3 with 512 kB.
 BLOCK = 8 * ROWS if _registers == 32 else 32 * ROWS
-QUERIES = (
-    2 if _registers == 32 else 3
-) * COLUMNS  # so many are in work at once; as tiles, they are nearly full
-ABREAST = 4  # so many numbers of a column of attention scores go through softmax at once
+ABREAST = 4  # so many rows of attention scores go through softmax side by side
+QUERIES = 4 * ROWS  # so many of them are in work at once; a multiple of ABREAST
 
 
 def row_bytes(width: int) -> int:
@@ -74,5 +72,6 @@ def row_bytes(width: int) -> int:
 
 def attention_room(T: int, K: int) -> int:
     """Return how many floats `attend.attend` needs beside its arguments, for T tokens and heads of width K."""
-    value_panels = -(-K // COLUMNS)
-    return (K + T + 1) * QUERIES + (T + QUERIES) * value_panels * COLUMNS
+    key_panels, value_panels = -(-T // COLUMNS), -(-K // COLUMNS)
+    rows = key_panels * K + value_panels * T + QUERIES * (key_panels + value_panels) - (-QUERIES // COLUMNS)
+    return rows * COLUMNS

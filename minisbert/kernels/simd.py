@@ -34,11 +34,11 @@ only, memory sets the speed, and this is worth a third of it: the first level al
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import reduce
 from typing import Any
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minisbert.kernels.elementary import (
@@ -55,9 +55,9 @@ from minisbert.kernels.elementary import (
     exp2,
     fma,
 )
-from minisbert.kernels.shape import ABREAST, COLUMNS, FAR, LANES, LINE, NEAR, QUERIES, UNROLL, VECTORS
+from minisbert.kernels.shape import ABREAST, COLUMNS, FAR, LANES, LINE, NEAR, UNROLL, VECTORS
 
-Sums = dict[Any, Value]  # of a tile, by row and vector; of columns, by number
+Sums = dict[tuple[int, int], Value]  # of a tile, by row and vector
 
 
 # --- Moving vectors ---------------------------------------------------------------------------------------
@@ -109,73 +109,89 @@ def transpose(_typing: Any, source: Any, source_step: Any, count: Any, target: A
     return types.void(*[types.intp] * 5), emit
 
 
-# --- Along a column ---------------------------------------------------------------------------------------
+# --- Along a row ------------------------------------------------------------------------------------------
 
 
 @intrinsic
-def softmax(_typing: Any, address: Any, count: Any, scale: Any, inverses: Any) -> Any:
-    """``exp(scale * (x - max(x)))`` in place, down the LANES columns at `address`; 1 / their sums go to `inverses`.
+def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inverses: Any) -> Any:
+    """``exp(scale * (x - max(x)))`` in place, for ABREAST rows of `count` numbers; writes 1 / their sums to `inverses`.
 
-    The columns have `count` numbers, in rows of QUERIES. Each lane goes its own way, so nothing is moved between lanes,
-    and what stands in a lane that nobody needs does no harm. A maximum or sum waits for the one before; so ABREAST of
-    each are made, of every so manyth number, and joined in the end. NaN is lost in the maximum, and comes back in the
-    sum.
+    Within a row each step waits for the one before; several rows side by side fill the time. The rows must have room
+    for whole vectors; what follows their numbers is overwritten: by -inf, which no maximum is, and then by some 1e-38,
+    which no sum of 1 or more changes by, so the loops need not know where the numbers end. NaN is lost in the maximum,
+    and comes back in the sum. The sum is one number for each lane until the end, and so the same for the same row
+    anywhere.
     """
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        address, count, scale, inverses = arguments
+        address, step, count, scale, inverses = arguments
+        rows = [b.add(address, b.mul(step, LONG(i))) for i in range(ABREAST)]
+        vectors = b.sdiv(b.add(count, LONG(LANES - 1)), LONG(LANES))
 
-        def fold(
-            start: Value, update: Callable[[Value, Value], Value], join: Callable[[Value, Value], Value]
-        ) -> Value:
-            """Go down the columns, with a vector that is updated at each number's place."""
+        def place(row: Value, vector: Value) -> Value:
+            return b.inttoptr(b.add(row, b.mul(vector, LONG(4 * LANES))), VECTOR.as_pointer())
 
-            def step(k: Value, ahead: int, kept: Sums) -> Sums:
-                place = b.add(address, b.mul(b.add(k, LONG(ahead)), LONG(4 * QUERIES)))
-                return kept | {ahead: update(kept[ahead], b.inttoptr(place, VECTOR.as_pointer()))}
-
-            k, kept = LONG(0), dict.fromkeys(range(ABREAST), start)
-            for at_once in (ABREAST, 1):
-                k, kept = _loop(b, k, count, at_once, kept, step)
-            return reduce(join, kept.values())
+        def each(start: Value, update: Callable[[int, Value, Value], Value]) -> list[Value]:
+            """Go through the vectors of the rows, with one for each row that is updated."""
+            kept = [cgutils.alloca_once_value(b, start) for _ in rows]
+            with cgutils.for_range(b, vectors) as loop:
+                news = [update(i, place(row, loop.index), b.load(kept[i])) for i, row in enumerate(rows)]
+                for new, place_of_it in zip(news, kept, strict=True):
+                    b.store(new, place_of_it)
+            return [b.load(place_of_it) for place_of_it in kept]
 
         def larger(x: Value, y: Value) -> Value:
             return b.select(b.fcmp_ordered(">", x, y), x, y)
 
-        def add_exponential(total: Value, pointer: Value) -> Value:
-            x = b.fsub(b.load(pointer, align=4), most)
+        least, last = constant(float("-inf")), b.sub(vectors, LONG(1))
+        left = _splat(b, b.trunc(b.sub(count, b.mul(last, LONG(LANES))), INT))
+        counts = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
+        for row in rows:
+            b.store(b.select(counts, b.load(place(row, last), align=4), least), place(row, last), align=4)
+        most = each(least, lambda _, pointer, most: larger(b.load(pointer, align=4), most))
+        factor = b.fmul(_splat(b, scale), constant(LOG2_E))  # exp(x) is 2**(x log2(e))
+        most = [_across(b, x, larger) for x in most]
+
+        def add(i: int, pointer: Value, total: Value) -> Value:
+            x = b.fsub(b.load(pointer, align=4), most[i])
             y = exp2(b, at_least(b, b.fmul(x, factor), -126.0))
             b.store(y, pointer, align=4)
             return b.fadd(total, y)
 
-        factor = b.fmul(_splat(b, scale), constant(LOG2_E))  # exp(x) is 2**(x log2(e))
-        most = fold(
-            constant(float("-inf")), lambda most, pointer: larger(b.load(pointer, align=4), most), larger
-        )
-        total = fold(constant(0.0), add_exponential, b.fadd)
-        b.store(b.fdiv(constant(1.0), total), b.inttoptr(inverses, VECTOR.as_pointer()), align=4)
+        for i, total in enumerate(each(constant(0.0), add)):
+            inverse = b.fdiv(ir.Constant(FLOAT, 1.0), b.extract_element(_across(b, total, b.fadd), INT(0)))
+            b.store(inverse, b.inttoptr(b.add(inverses, LONG(4 * i)), FLOAT.as_pointer()))
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, types.float32, types.intp), emit
+    return types.void(types.intp, types.intp, types.intp, types.float32, types.intp), emit
+
+
+def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
+    """Join all lanes of a vector, and return the result in every lane: each step rotates by half as much."""
+    step = LANES // 2
+    while step:
+        lanes = [(i + step) % LANES for i in range(LANES)]
+        x = join(x, b.shuffle_vector(x, x, ir.Constant(INTEGERS, lanes)))
+        step //= 2
+    return x
 
 
 # --- The tile ---------------------------------------------------------------------------------------------
 
 
-def make_tile(rows: int, transposed: bool) -> Any:
+def make_tile(rows: int) -> Any:
     """Make the function ``C = A B + D + E`` for a tile of `rows` rows and COLUMNS columns.
 
     It is called as ``tile(a, a_step, b, steps, c, c_step, d, d_step, e, e_step)``: all of them integers, the addresses
     of the first elements and the bytes from one row to the next (those of B are next to each other). A step of 0
-    repeats a row. D and E may be C itself; at address 0 there is none. If A is transposed, its columns are next to each
-    other, and a_step is the bytes from one to the next.
+    repeats a row. D and E may be C itself; at address 0 there is none.
     """
 
     @intrinsic
     def tile(_typing: Any, a: Any, a_step: Any, b: Any, steps: Any,
              c: Any, c_step: Any, d: Any, d_step: Any, e: Any, e_step: Any) -> Any:  # fmt: skip
         def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-            _emit_tile(b, rows, transposed, *arguments)
+            _emit_tile(b, rows, *arguments)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 10), emit
@@ -183,19 +199,18 @@ def make_tile(rows: int, transposed: bool) -> Any:
     return tile
 
 
-def _emit_tile(b: Any, rows: int, transposed: bool, a: Value, a_step: Value, panel: Value, steps: Value,
+def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, steps: Value,
                c: Value, c_step: Value, d: Value, d_step: Value, e: Value, e_step: Value) -> None:  # fmt: skip
     def at(address: Value, step: Value, times: int, vector: int = 0, further: int = 0) -> Value:
         offset = b.add(b.mul(step, LONG(times)), LONG(4 * LANES * vector + further))
         return b.inttoptr(b.add(address, offset), VECTOR.as_pointer())
 
-    down, on = (LONG(4), a_step) if transposed else (a_step, LONG(4))
-    row, b_step = [b.add(a, b.mul(down, LONG(i))) for i in range(rows)], LONG(4 * COLUMNS)
+    row, b_step = [b.add(a, b.mul(a_step, LONG(i))) for i in range(rows)], LONG(4 * COLUMNS)
 
     def add_products(k: Value, ahead: int, sums: Sums) -> Sums:
         """Add the products of step ``k + ahead``."""
-        here, offset = b.add(panel, b.mul(k, b_step)), b.mul(b.add(k, LONG(ahead)), on)
-        of_b = [b.load(at(here, b_step, ahead, v), align=4) for v in range(VECTORS)]
+        here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, LONG(4)), LONG(4 * ahead))
+        vectors = [b.load(at(here, b_step, ahead, v), align=4) for v in range(VECTORS)]
         for v in range(0, VECTORS, -(-LINE // (4 * LANES))):  # the first vector of each cache line
             _prefetch(b, at(here, b_step, ahead, v, NEAR), level=1)
             _prefetch(b, at(here, b_step, ahead, v, FAR), level=2)
@@ -203,7 +218,7 @@ def _emit_tile(b: Any, rows: int, transposed: bool, a: Value, a_step: Value, pan
         for i in range(rows):
             number = _splat(b, b.load(b.inttoptr(b.add(row[i], offset), FLOAT.as_pointer())))
             for v in range(VECTORS):
-                news[i, v] = fma(b, number, of_b[v], sums[i, v])
+                news[i, v] = fma(b, number, vectors[v], sums[i, v])
         return news
 
     k, sums = LONG(0), {(i, v): constant(0.0) for i in range(rows) for v in range(VECTORS)}
