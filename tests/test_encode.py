@@ -158,6 +158,7 @@ def test_order_is_kept_over_chunks_and_batches(bert: Encoder, monkeypatch: pytes
     alone = np.stack([bert.encode(text) for text in texts])
     monkeypatch.setattr(batching, "CHUNK", 7)
     monkeypatch.setattr(batching, "TOKENS_PER_BATCH", 30)
+    monkeypatch.setattr(batching, "SHARED_TOKENS", 0)
     assert largest(bert.encode(texts) - alone) <= BATCH_TOLERANCE
 
 
@@ -202,7 +203,7 @@ def test_the_last_micro_batches_shrink(threads: int, length: int) -> None:
     assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
     assert max(sizes) > batching.TOKENS_PER_BATCH - length  # and so do not, while there is enough
     assert threads == 1 or sizes[-1] <= max(batching.FEWEST_TOKENS, length)  # no text is cut
-    few = lengths[: batching.TOKENS_PER_BATCH // length]
+    few = lengths[: batching.SHARED_TOKENS // length]
     assert len(batching.micro_batches(few, len(few), threads)) == 1  # for all threads at once
 
 

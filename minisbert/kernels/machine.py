@@ -47,9 +47,8 @@ _lock = threading.Lock()
 @cache
 def kernels() -> Any:
     """Return the compiled kernels by name: functions of integers and floats, run without the interpreter lock."""
-    with (
-        _lock
-    ):  # a cache alone would let two threads link them, and what one of them runs be freed with its engine
+    # The cache of this function lets two threads in at first; if both linked, what one runs would go with its engine.
+    with _lock:
         return _linked()
 
 
