@@ -15,6 +15,8 @@ import checkpoints
 import cross_checkpoints
 import minisbert
 
+pytest_plugins = "commandline"  # the fixtures of those tests
+
 DATA = Path(__file__).parent / "data"
 TINY = (
     "tiny-bert",
