@@ -24,8 +24,8 @@ SHAPES = [
     (75, 31),
     (33, 300),
     (1, 1),
-    (shape.COLUMNS, gemm.PART),
-    (shape.COLUMNS + 1, gemm.PART + 1),
+    (shape.COLUMNS, shape.PART),
+    (shape.COLUMNS + 1, shape.PART + 1),
 ]
 
 

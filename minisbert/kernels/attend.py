@@ -79,7 +79,7 @@ def multiply_panels(count: int, steps: int, panels: int, a: int, a_step: int, b:
         for t in range(tiles):
             height = (count - row) // (tiles - t)
             panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
-            tile((height, a + row * a_step, a_step, panel, steps, to, c_step, 0, 0, 0))
+            tile((height, a + row * a_step, a_step, panel, steps, to, c_step, 0, 0, 0, 0, panel, 0))
             row += height
 
 

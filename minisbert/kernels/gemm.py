@@ -27,39 +27,29 @@ from typing import Any
 
 from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes, scratch
 from minisbert.kernels.elementary import gelu, gelu_tanh, relu, silu, tanh
-from minisbert.kernels.shape import COLUMNS, LANES, ROWS, VECTORS
+from minisbert.kernels.shape import CHUNK, COLUMNS, LANES, ROWS, VECTORS
 from minisbert.kernels.simd import make_tile
 
-# A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
-# after the other, loses twice the digits; smaller parts would be stored and loaded too often.
-PART = 128
-
 _TILE = """
-def tile(height, a, a_step, b, steps, c, c_step, bias, residual, e_step):
-    k, d, d_step = 0, bias, 0
-    while k < steps:
-        part = min(PART, steps - k)
-        e = residual if k + part == steps else 0
-        A, B = a + 4 * k, b + {b_step} * k
-        {chain}
-        k, d, d_step = k + part, c, c_step
+def tile(height, a, a_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step):
+    {chain}
 """
 
 
 def _tile_of_any_height() -> Any:
-    """Make ``C = A B + bias + residual`` for a tile of any height: a chain of ifs, as Numba can't index functions."""
-    call = "tile_{0}(A, a_step, B, part, c, c_step, d, d_step, e, e_step)"
+    """Make the tile of any height: a chain of ifs, as Numba can't index functions."""
+    call = "tile_{0}(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step)"
     heights = range(ROWS, 0, -1)
     chain = " ".join(
-        f"\n        {'if' if h == ROWS else 'elif'} height == {h}: {call.format(h)}" for h in heights
+        f"\n    {'if' if h == ROWS else 'elif'} height == {h}: {call.format(h)}" for h in heights
     )
-    scope = {f"tile_{h}": make_tile(h) for h in heights} | {"PART": PART, "__name__": __name__}
-    exec(_TILE.format(chain=chain.strip(), b_step=4 * COLUMNS), scope)
+    scope = {f"tile_{h}": make_tile(h) for h in heights} | {"__name__": __name__}
+    exec(_TILE.format(chain=chain.strip()), scope)
     return scope["tile"]
 
 
 # A kernel of its own, so that its fourteen heights are not compiled into each of its callers.
-tile = kernel(*["i8"] * 10)(_tile_of_any_height())
+tile = kernel(*["i8"] * 13)(_tile_of_any_height())
 block, other_block = scratch(ROWS * COLUMNS), scratch(ROWS * COLUMNS)
 
 
@@ -111,22 +101,28 @@ def multiply_panel(
     edge, beside = block(), other_block()
     x_step, step, b_step, left = row_bytes(K), row_bytes(width), COLUMNS * 4, p * COLUMNS
     columns = min(COLUMNS, width - left)
+    chunk = CHUNK if columns == COLUMNS else K  # beside y is room for one tile, which must be finished there
     tiles = (N + ROWS - 1) // ROWS
-    row = 0
-    for t in range(tiles):
-        height = (N - row) // (tiles - t)
-        a, to, added = x + row * x_step, y + row * step + left * 4, residual + row * step + left * 4
-        c, c_step, r, r_step = to, step, added, step
-        if columns < COLUMNS:
-            c, c_step, r, r_step = edge, b_step, beside, b_step
-            if residual:
-                zero(beside, ROWS * COLUMNS)
-                copy(added, step, beside, b_step, height, columns)
-        if residual == 0:
-            r = 0
-        tile((height, a, x_step, panel, K, c, c_step, bias + left * 4, r, r_step))
-        if activation:
-            activate((c, c_step, height, activation))
-        if columns < COLUMNS:
-            copy(edge, b_step, to, step, height, columns)
-        row += height
+    far, far_step = panel + min(chunk, K) * b_step, (b_step + tiles - 1) // tiles
+    for k in range(0, K, chunk):
+        steps, row = min(chunk, K - k), 0
+        is_last = k + steps == K
+        for t in range(tiles):
+            height = (N - row) // (tiles - t)
+            a, to, added = x + row * x_step + k * 4, y + row * step + left * 4, residual + row * step + left * 4
+            c, c_step, e, e_step = to, step, added, step
+            if columns < COLUMNS:
+                c, c_step, e, e_step = edge, b_step, beside, b_step
+                if residual:
+                    zero(beside, ROWS * COLUMNS)
+                    copy(added, step, beside, b_step, height, columns)
+            if residual == 0 or not is_last:
+                e = 0
+            d, d_step = (c, c_step) if k else (bias + left * 4, 0)
+            b = panel + k * b_step
+            tile((height, a, x_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step))
+            if activation and is_last:
+                activate((c, c_step, height, activation))
+            if columns < COLUMNS:
+                copy(edge, b_step, to, step, height, columns)
+            row, far = row + height, far + steps * far_step

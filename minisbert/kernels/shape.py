@@ -12,11 +12,12 @@ import llvmlite.binding as llvm
 __all__ = [
     "ABREAST",
     "BLOCK",
+    "CHUNK",
     "COLUMNS",
-    "FAR",
     "LANES",
     "LINE",
     "NEAR",
+    "PART",
     "QUERIES",
     "ROWS",
     "UNROLL",
@@ -47,9 +48,13 @@ VECTORS = 2
 COLUMNS = LANES * VECTORS
 ROWS = (_registers - VECTORS - 1) // VECTORS  # 14 with 32 registers, 6 with 16
 LINE = 64  # bytes in a cache line
-# How many bytes ahead B is asked for: near ones into the innermost cache, for the loads; far ones into the second
-# level, as they may come from memory, which takes some 400 cycles to answer.
-NEAR, FAR = 1536, 12288
+NEAR = 1536  # bytes ahead at which a tile asks for B into the innermost cache
+# A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
+# after the other, loses twice the digits; smaller parts would be stored and loaded too often.
+PART = 128
+# So many steps of a panel are done for all rows of a block before the next ones, which are fetched meanwhile: 98 kB in
+# use and as much on its way, where a whole panel of 3072 steps would be four times that, and push A out of the cache.
+CHUNK = 6 * PART
 # Steps of the tile in a turn of its loop: where there are few registers a step is short, and counting and the addresses
 # of A would take as many instructions as the arithmetic.
 UNROLL = 1 if _registers == 32 else 4

@@ -26,9 +26,12 @@ order, whatever the number of rows: so a row's result does not depend, not in on
 
 B has to be *packed*: the VECTORS vectors of step k next to each other and after those of step k - 1, so that the
 loads walk straight through memory. `minisbert.kernels.gemm` does that. The processor's prefetcher follows such a walk,
-but stops at the end of every 4 kB page, and is slow to start again. So the tile asks for B itself, twice: FAR ahead,
-for what has to come from memory, and NEAR, from the second-level cache into the first. Where a panel serves a few rows
-only, memory sets the speed, and this is worth a third of it: the first level alone has not enough lines under way.
+but stops at the end of every 4 kB page, and is slow to start again. So the tile asks for memory itself, twice. NEAR
+ahead, it asks for its own B, from the second-level cache into the first. And it asks for B that *other* tiles will need,
+from memory into the second level: the caller says where, and how many bytes for each step. A chunk of B is used by all
+tiles of a block before the next chunk is; if each of eight tiles asks for an eighth of that one, memory is busy at an
+even pace. If the first tile asked for all that it needs itself, it would wait for memory and the other seven would
+leave memory idle: a tenth of the time was lost in this way.
 """
 
 from __future__ import annotations
@@ -55,7 +58,7 @@ from minisbert.kernels.elementary import (
     exp2,
     fma,
 )
-from minisbert.kernels.shape import ABREAST, COLUMNS, FAR, LANES, LINE, NEAR, UNROLL, VECTORS
+from minisbert.kernels.shape import ABREAST, COLUMNS, LANES, LINE, NEAR, PART, UNROLL, VECTORS
 
 Sums = dict[tuple[int, int], Value]  # of a tile, by row and vector
 
@@ -182,62 +185,94 @@ def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
 def make_tile(rows: int) -> Any:
     """Make the function ``C = A B + D + E`` for a tile of `rows` rows and COLUMNS columns.
 
-    It is called as ``tile(a, a_step, b, steps, c, c_step, d, d_step, e, e_step)``: all of them integers, the addresses
-    of the first elements and the bytes from one row to the next (those of B are next to each other). A step of 0
-    repeats a row. D and E may be C itself; at address 0 there is none.
+    It is called as ``tile(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step)``: all of them integers,
+    the addresses of the first elements and the bytes from one row to the next (those of B are next to each other). A
+    step of 0 repeats a row. D and E may be C itself; at address 0 there is none. For each k, memory is asked for the
+    lines at `far`, which moves on by far_step bytes.
     """
 
     @intrinsic
-    def tile(_typing: Any, a: Any, a_step: Any, b: Any, steps: Any,
-             c: Any, c_step: Any, d: Any, d_step: Any, e: Any, e_step: Any) -> Any:  # fmt: skip
+    def tile(_typing: Any, a: Any, a_step: Any, b: Any, steps: Any, c: Any, c_step: Any,
+             d: Any, d_step: Any, e: Any, e_step: Any, far: Any, far_step: Any) -> Any:  # fmt: skip
         def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-            _emit_tile(b, rows, *arguments)
+            _emit_parts(b, rows, *arguments)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 10), emit
+        return types.void(*[types.intp] * 12), emit
 
     return tile
 
 
-def _emit_tile(b: Any, rows: int, a: Value, a_step: Value, panel: Value, steps: Value,
-               c: Value, c_step: Value, d: Value, d_step: Value, e: Value, e_step: Value) -> None:  # fmt: skip
-    def at(address: Value, step: Value, times: int, vector: int = 0, further: int = 0) -> Value:
-        offset = b.add(b.mul(step, LONG(times)), LONG(4 * LANES * vector + further))
-        return b.inttoptr(b.add(address, offset), VECTOR.as_pointer())
+def _emit_parts(b: Any, rows: int, a: Value, a_step: Value, panel: Value, steps: Value, c: Value, c_step: Value,
+                d: Value, d_step: Value, e: Value, e_step: Value, far: Value, far_step: Value) -> None:  # fmt: skip
+    """Emit the loop over the parts of k: the sums of each are added to those of the ones before, which are in C."""
+    a_of_row = [b.add(a, b.mul(a_step, LONG(i))) for i in range(rows)]
+    kept = [cgutils.alloca_once_value(b, value) for value in (LONG(0), d, d_step)]
+    part, after = map(b.append_basic_block, ("part", "after"))
+    b.branch(part)
 
-    row, b_step = [b.add(a, b.mul(a_step, LONG(i))) for i in range(rows)], LONG(4 * COLUMNS)
+    b.position_at_end(part)
+    start, d, d_step = (b.load(place) for place in kept)
+    left = b.sub(steps, start)
+    is_last = b.icmp_signed("<=", left, LONG(PART))
+    stop = b.add(start, b.select(is_last, left, LONG(PART)))
+    sums = _emit_products(b, a_of_row, panel, start, stop, far, far_step)
+    sums = _emit_addition(b, sums, d, d_step)
+    sums = _emit_addition(b, sums, b.select(is_last, e, LONG(0)), e_step)
+    for (i, v), total in sums.items():
+        b.store(total, _at(b, c, c_step, i, v), align=4)
+    for value, place in zip((stop, c, c_step), kept, strict=True):
+        b.store(value, place)
+    b.cbranch(is_last, after, part)
+    b.position_at_end(after)
+
+
+def _at(b: Any, address: Value, step: Value, times: int, vector: int = 0, further: int = 0) -> Value:
+    """Return a pointer to a vector of a row, and so many bytes further."""
+    offset = b.add(b.mul(step, LONG(times)), LONG(4 * LANES * vector + further))
+    return b.inttoptr(b.add(address, offset), VECTOR.as_pointer())
+
+
+def _emit_products(b: Any, a_of_row: list[Value], panel: Value, start: Value, stop: Value,
+                   far: Value, far_step: Value) -> Sums:  # fmt: skip
+    """Emit the sums of the products of the steps from `start` to `stop`."""
+    rows, b_step = range(len(a_of_row)), LONG(4 * COLUMNS)
 
     def add_products(k: Value, ahead: int, sums: Sums) -> Sums:
         """Add the products of step ``k + ahead``."""
         here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, LONG(4)), LONG(4 * ahead))
-        vectors = [b.load(at(here, b_step, ahead, v), align=4) for v in range(VECTORS)]
+        there = b.add(far, b.mul(b.add(k, LONG(ahead)), far_step))
+        vectors = [b.load(_at(b, here, b_step, ahead, v), align=4) for v in range(VECTORS)]
         for v in range(0, VECTORS, -(-LINE // (4 * LANES))):  # the first vector of each cache line
-            _prefetch(b, at(here, b_step, ahead, v, NEAR), level=1)
-            _prefetch(b, at(here, b_step, ahead, v, FAR), level=2)
+            _prefetch(b, _at(b, here, b_step, ahead, v, NEAR), level=1)
+            _prefetch(b, _at(b, there, b_step, 0, v), level=2)
         news = {}
-        for i in range(rows):
-            number = _splat(b, b.load(b.inttoptr(b.add(row[i], offset), FLOAT.as_pointer())))
+        for i in rows:
+            number = _splat(b, b.load(b.inttoptr(b.add(a_of_row[i], offset), FLOAT.as_pointer())))
             for v in range(VECTORS):
                 news[i, v] = fma(b, number, vectors[v], sums[i, v])
         return news
 
-    k, sums = LONG(0), {(i, v): constant(0.0) for i in range(rows) for v in range(VECTORS)}
+    k, sums = start, {(i, v): constant(0.0) for i in rows for v in range(VECTORS)}
     for at_once in dict.fromkeys((UNROLL, 1)):
-        k, sums = _loop(b, k, steps, at_once, sums, add_products)
-    for address, step in ((d, d_step), (e, e_step)):
-        without, others = b.block, sums
-        with b.if_then(b.icmp_signed("!=", address, LONG(0))):
-            news = {
-                (i, v): b.fadd(total, b.load(at(address, step, i, v), align=4))
-                for (i, v), total in others.items()
-            }
-            inside = b.block
-        sums = {place: b.phi(VECTOR) for place in others}
-        for place, phi in sums.items():
-            phi.add_incoming(others[place], without)
-            phi.add_incoming(news[place], inside)
-    for (i, v), total in sums.items():
-        b.store(total, at(c, c_step, i, v), align=4)
+        k, sums = _loop(b, k, stop, at_once, sums, add_products)
+    return sums
+
+
+def _emit_addition(b: Any, sums: Sums, address: Value, step: Value) -> Sums:
+    """Emit the addition of what stands at an address to the sums, if that is not 0."""
+    without = b.block
+    with b.if_then(b.icmp_signed("!=", address, LONG(0))):
+        news = {
+            (i, v): b.fadd(total, b.load(_at(b, address, step, i, v), align=4))
+            for (i, v), total in sums.items()
+        }
+        inside = b.block
+    added = {place: b.phi(VECTOR) for place in sums}
+    for place, phi in added.items():
+        phi.add_incoming(sums[place], without)
+        phi.add_incoming(news[place], inside)
+    return added
 
 
 def _loop(
