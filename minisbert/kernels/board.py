@@ -146,14 +146,15 @@ def let_others_run(_typing: Any) -> Any:
 
 @part
 def do_multiply(unit: int, a: Any) -> None:
-    """Do one panel for one block of rows; the arguments are those that `jit.linear` gives."""
+    """Do one panel for one block of rows, which are as even as they go; the arguments are those of `jit.linear`."""
     N, K, width, x, panels = a[0], a[1], a[2], a[3], a[4]
     bias, residual, activation, y = a[5], a[6], a[7], a[8]
-    P = (width + COLUMNS - 1) // COLUMNS
-    row, p = unit // P * BLOCK, unit % P
+    P, blocks = (width + COLUMNS - 1) // COLUMNS, (N + BLOCK - 1) // BLOCK
+    i, p = unit // P, unit % P
+    row, stop = N * i // blocks, N * (i + 1) // blocks
     panel, x, above = panels + p * K * COLUMNS * 4, x + row * row_bytes(K), row * row_bytes(width)
     added = residual + above if residual else 0
-    multiply_panel((min(BLOCK, N - row), K, width, x, panel, bias, added, activation, y + above, p))
+    multiply_panel((stop - row, K, width, x, panel, bias, added, activation, y + above, p))
 
 
 @part
