@@ -180,9 +180,9 @@ def work(address: int, job: int, slot: int) -> None:
         if ticket >> 2 * BITS != job or first == last:
             return
         count = max(1, (last - first) // 4)
-        start, left = first, ticket + (count << BITS)
+        start, left = last - count, ticket - count
         if slot == 0:  # the owner
-            start, left = last - count, ticket - count
+            start, left = first, ticket + (count << BITS)
         if swap(address + 8 * TICKET, ticket, left):
             for unit in range(start, start + count):
                 if board[KIND] == MULTIPLY:  # and the arguments: all stays as it is while units are taken
