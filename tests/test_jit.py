@@ -15,7 +15,7 @@ pytest.importorskip("numba", reason="numba is not installed, so there are no com
 
 import itertools
 
-from minisbert.kernels import elementary, gemm, jit, shape
+from minisbert.kernels import elementary, jit, shape
 
 EPS = 2.0**-23
 ROW_COUNTS = sorted({1, 2, 3, shape.ROWS - 1, shape.ROWS, shape.ROWS + 1, 2 * shape.ROWS + 5, 100})

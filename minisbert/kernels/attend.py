@@ -3,7 +3,9 @@
 Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T up
 to 512. So the scores of a block of queries are made, turned into weights and used up before those of the next block:
 they take at most 115 kB and never leave the second-level cache. What the tile needs of k and v is packed for each head,
-65 kB each at most for K = 32, from where the query-key-value multiply left them; q is read in place.
+65 kB each at most for K = 32, from where the query-key-value multiply left them; q is read in place. Of each token a
+head needs two or four cache lines, kilobytes from those of the next token, and no prefetcher sees that coming. So the
+tiles of one head ask for the lines of the next.
 """
 
 from __future__ import annotations
@@ -69,17 +71,22 @@ def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
                 zero(to + count * 4, COLUMNS - count)
 
 
-@kernel(*["i8"] * 7)
-def multiply_panels(count: int, steps: int, panels: int, a: int, a_step: int, b: int, c: int) -> None:
-    """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all panels of B."""
+@kernel(*["i8"] * 10)
+def multiply_panels(
+    count: int, steps: int, panels: int, a: int, a_step: int, b: int, c: int, far: int, apart: int, far_step: int
+) -> None:
+    """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all panels of B.
+
+    Meanwhile memory is asked for rows from `far` on, far_step bytes apart; every other panel asks `apart` bytes on.
+    """
     tiles = (count + ROWS - 1) // ROWS
     b_step, c_step = COLUMNS * 4, panels * COLUMNS * 4
     for p in range(panels):
-        row = 0
+        row, wanted = 0, far + p % 2 * apart
         for t in range(tiles):
             height = (count - row) // (tiles - t)
-            panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
-            tile((height, a + row * a_step, a_step, panel, steps, to, c_step, 0, 0, 0, 0, panel, 0))
+            panel, to, there = b + p * steps * b_step, c + row * c_step + p * b_step, wanted + row * far_step
+            tile((height, a + row * a_step, a_step, panel, steps, to, c_step, 0, 0, 0, 0, there, far_step))
             row += height
 
 
@@ -115,13 +122,15 @@ def attend(
         for first in range(0, T, QUERIES):
             count = min(QUERIES, T - first)
             q = qkv + first * step + h * K * 4
-            multiply_panels((count, K, key_panels, q, step, keys, scores))
+            q_later = q + K * 4 if h + 1 < num_heads else qkv + (T + first) * step  # of a head of the next sentence
+            k_later, v_later = q_later + D * 4, q_later + 2 * D * 4
+            multiply_panels((count, K, key_panels, q, step, keys, scores, k_later, q_later - k_later, step))
             if span > 0:
                 for i in range(count):
                     add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, scores + i * width * 4)
             for i in range(0, count, ABREAST):
                 softmax(scores + i * width * 4, width * 4, T, scale, inverses + i * 4)
-            multiply_panels((count, T, value_panels, scores, width * 4, values, found))
+            multiply_panels((count, T, value_panels, scores, width * 4, values, found, v_later, COLUMNS * 4, step))
             for i in range(count):
                 place = context + (first + i) * row_bytes(D) + h * K * 4
                 scale_row(K, found + i * value_panels * COLUMNS * 4, floats_at(inverses)[i], place)

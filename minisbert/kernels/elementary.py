@@ -1,6 +1,8 @@
 """Arithmetic on vectors, and GELU and its like: LLVM instructions, as in `minisbert.kernels.simd`.
 
-Each function takes and gives a vector of LANES numbers, without a branch or a table: every lane goes the same way.
+Each function takes and gives a vector, without a branch or a table: every lane goes the same way. As a rule it has
+LANES numbers, as a register has. LLVM takes a longer one apart, and makes each step for all of its pieces before the
+next one: while a piece waits for the result of its last step, the others go on.
 Where the exact function has no instruction, a polynomial stands for it; its error is told beside its coefficients.
 """
 
@@ -25,14 +27,15 @@ VECTOR = ir.VectorType(FLOAT, LANES)
 INTEGERS = ir.VectorType(INT, LANES)
 
 
-def constant(number: float) -> Value:
-    """Return a vector of equal numbers."""
-    return ir.Constant(VECTOR, [number] * LANES)
+def constant(number: float, like: Value = None) -> Value:
+    """Return a vector of equal numbers, as long as another one."""
+    kind = VECTOR if like is None else like.type
+    return ir.Constant(kind, [number] * kind.count)
 
 
 def fma(b: Any, x: Value, y: Value, z: Value) -> Value:
     """``x * y + z``, rounded once where the processor can do that."""
-    return call(b, f"llvm.fmuladd.v{LANES}f32", VECTOR, x, y, z)
+    return call(b, f"llvm.fmuladd.v{x.type.count}f32", x.type, x, y, z)
 
 
 def call(b: Any, name: str, result: Any, *arguments: Value) -> Value:
@@ -41,23 +44,38 @@ def call(b: Any, name: str, result: Any, *arguments: Value) -> Value:
     return b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
 
 
+def joined(b: Any, vectors: list[Value]) -> Value:
+    """Return one long vector of several, the number of which is a power of two."""
+    while len(vectors) > 1:
+        count = 2 * vectors[0].type.count
+        places = ir.Constant(ir.VectorType(INT, count), list(range(count)))
+        vectors = [b.shuffle_vector(x, y, places) for x, y in zip(vectors[::2], vectors[1::2], strict=True)]
+    return vectors[0]
+
+
+def pieces(b: Any, x: Value) -> list[Value]:
+    """Return the vectors of LANES numbers that a long one is made of."""
+    starts = range(0, x.type.count, LANES)
+    return [b.shuffle_vector(x, x, ir.Constant(INTEGERS, list(range(i, i + LANES)))) for i in starts]
+
+
 def polynomial(b: Any, coefficients: tuple[float, ...], x: Value) -> Value:
     """``c[0] + c[1] x + c[2] x**2 + ...`` by Horner's rule."""
-    y = constant(coefficients[-1])
+    y = constant(coefficients[-1], x)
     for c in coefficients[-2::-1]:
-        y = fma(b, y, x, constant(c))
+        y = fma(b, y, x, constant(c, x))
     return y
 
 
 def at_most(b: Any, x: Value, limit: float) -> Value:
     """The smaller of the two; NaN stays NaN."""
-    bound = constant(limit)
+    bound = constant(limit, x)
     return b.select(b.fcmp_ordered(">", x, bound), bound, x)
 
 
 def at_least(b: Any, x: Value, limit: float) -> Value:
     """The larger of the two; NaN stays NaN."""
-    bound = constant(limit)
+    bound = constant(limit, x)
     return b.select(b.fcmp_ordered("<", x, bound), bound, x)
 
 
@@ -74,10 +92,11 @@ def exp2(b: Any, x: Value) -> Value:
     Adding _ROUNDER rounds x to an integer n, and leaves n + 127 in the lowest bits of the sum. Shifted to where a float
     keeps its exponent, these are 2**n. NaN stays NaN, because f is.
     """
-    shifted = b.fadd(x, constant(_ROUNDER))
-    f = b.fsub(x, b.fsub(shifted, constant(_ROUNDER)))
-    power = b.shl(b.bitcast(shifted, INTEGERS), ir.Constant(INTEGERS, [23] * LANES))
-    return b.fmul(polynomial(b, _EXP2, f), b.bitcast(power, VECTOR))
+    rounder, integers = constant(_ROUNDER, x), ir.VectorType(INT, x.type.count)
+    shifted = b.fadd(x, rounder)
+    f = b.fsub(x, b.fsub(shifted, rounder))
+    power = b.shl(b.bitcast(shifted, integers), ir.Constant(integers, [23] * integers.count))
+    return b.fmul(polynomial(b, _EXP2, f), b.bitcast(power, x.type))
 
 
 # log2(2 Q(t)) / t for 0 <= t <= 6.5, Q being the upper tail of the normal distribution: our fit, whose error changes

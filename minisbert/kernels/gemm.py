@@ -2,23 +2,26 @@
 
 The loop nest, outermost first::
 
-    for each block of rows of A          BLOCK rows: 1.4 MB for the widest layer of BERT-base
-        for each panel of B              COLUMNS columns of the weights, packed: K x COLUMNS floats in a row
-            for each tile of rows        at most ROWS rows, as even as they go
-                tile: for each k         in registers; bias and residual are added as the sums are stored
-                the activation           on the tile just stored, which is still in the innermost cache
+    for each block of rows of A              at most BLOCK: 1.4 MB for the widest layer of BERT-base
+        for each panel of B                  COLUMNS columns of the weights, packed: K x COLUMNS floats in a row
+            for each chunk of k              at most CHUNK steps of a panel: 98 kB
+                for each tile of rows        at most ROWS
+                    tile: for each k         in registers; bias and residual are added as the sums are stored
+                    the activation           on the tile just stored, which is still in the innermost cache
 
-Why so: a panel (49 kB for K = 384) is used for every row of the block before the next one is touched, and stays in the
-second-level cache meanwhile; so does the block of A, to which every panel comes back. The weights come through memory
-once for each block: for 112 rows a few gigabytes a second, of the twenty that there are. Without blocks A would be
-read from the third level again for each panel, where 512 rows of 3072 are 6 MB: a tenth of the speed was lost. The
-tile needs 128 bytes of B for 28 FMAs, 14 cycles: a seventh of what the second level delivers. So K need not be split
-into blocks for speed, as BLAS libraries do for matrices of any size; it is split into parts of 128 within the tile,
-for the sake of the sums' accuracy.
+Why so: a chunk is used for every row of the block before the next one is touched, and stays in the second-level cache
+meanwhile; so does the block of A, to which every panel comes back. The tile needs 128 bytes of B for 28 FMAs, 14
+cycles: a seventh of what the second level delivers. The weights come through memory once for each block: for 112 rows
+a few gigabytes a second, of the twenty that there are. Without blocks A would be read from the third level again for
+each panel, where 512 rows of 3072 are 6 MB: a tenth of the speed was lost.
 
-Rows that do not fill a tile: 15 rows are done as 8 + 7, not as 14 + 1. Any height from 8 on keeps both FMA units
-busy, a height of 1 does not; and there is a tile for every height, so no row is computed in vain. Columns that
-do not fill a panel are computed (on zeros) and left out.
+Memory takes some 400 cycles to answer, and is kept busy all the time: while the tiles of a block work on a chunk, each
+asks for its share of the one that follows in memory. After the last chunk of a panel that is the next panel's first,
+and after the last panel the next layer's, as a rule, for layers are packed in the order of their use.
+
+Blocks of a matrix, and tiles of a block, are as even as they go: 15 rows are done as 8 + 7, not as 14 + 1. Any height
+from 8 on keeps both FMA units busy, a height of 1 does not; and there is a tile for every height, so no row is computed
+in vain. Columns that do not fill a panel are computed (on zeros) and left out.
 """
 
 from __future__ import annotations

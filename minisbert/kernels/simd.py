@@ -27,11 +27,11 @@ order, whatever the number of rows: so a row's result does not depend, not in on
 B has to be *packed*: the VECTORS vectors of step k next to each other and after those of step k - 1, so that the
 loads walk straight through memory. `minisbert.kernels.gemm` does that. The processor's prefetcher follows such a walk,
 but stops at the end of every 4 kB page, and is slow to start again. So the tile asks for memory itself, twice. NEAR
-ahead, it asks for its own B, from the second-level cache into the first. And it asks for B that *other* tiles will need,
-from memory into the second level: the caller says where, and how many bytes for each step. A chunk of B is used by all
-tiles of a block before the next chunk is; if each of eight tiles asks for an eighth of that one, memory is busy at an
-even pace. If the first tile asked for all that it needs itself, it would wait for memory and the other seven would
-leave memory idle: a tenth of the time was lost in this way.
+ahead it asks for its own B, from the second-level cache into the first. And it asks for B that *others* will need, from
+memory into the second level: the caller says where, and how many bytes on for each step. A chunk of B is used by all
+tiles of a block before the next chunk is. If each of eight tiles asks for an eighth of the next one, memory is busy at
+an even pace. If each asked for its own, the first would wait for memory and leave it idle for the other seven: a tenth
+of the time was lost in this way.
 """
 
 from __future__ import annotations
@@ -57,6 +57,8 @@ from minisbert.kernels.elementary import (
     constant,
     exp2,
     fma,
+    joined,
+    pieces,
 )
 from minisbert.kernels.shape import ABREAST, COLUMNS, LANES, LINE, NEAR, PART, UNROLL, VECTORS
 
@@ -119,11 +121,11 @@ def transpose(_typing: Any, source: Any, source_step: Any, count: Any, target: A
 def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inverses: Any) -> Any:
     """``exp(scale * (x - max(x)))`` in place, for ABREAST rows of `count` numbers; writes 1 / their sums to `inverses`.
 
-    Within a row each step waits for the one before; several rows side by side fill the time. The rows must have room
-    for whole vectors; what follows their numbers is overwritten: by -inf, which no maximum is, and then by some 1e-38,
-    which no sum of 1 or more changes by, so the loops need not know where the numbers end. NaN is lost in the maximum,
-    and comes back in the sum. The sum is one number for each lane until the end, and so the same for the same row
-    anywhere.
+    Within a row each step waits for the one before; side by side, as one long vector, the rows fill the time. They must
+    have room for whole vectors; what follows their numbers is overwritten: by -inf, which no maximum is, and then by
+    some 1e-38, which no sum of 1 or more changes by, so the loops need not know where the numbers end. NaN is lost in
+    the maximum, and comes back in the sum. The sum is one number for each lane until the end, and so the same for the
+    same row anywhere.
     """
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
@@ -131,17 +133,17 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inver
         rows = [b.add(address, b.mul(step, LONG(i))) for i in range(ABREAST)]
         vectors = b.sdiv(b.add(count, LONG(LANES - 1)), LONG(LANES))
 
-        def place(row: Value, vector: Value) -> Value:
-            return b.inttoptr(b.add(row, b.mul(vector, LONG(4 * LANES))), VECTOR.as_pointer())
+        def places(vector: Value) -> list[Value]:
+            return [b.inttoptr(b.add(row, b.mul(vector, LONG(4 * LANES))), VECTOR.as_pointer()) for row in rows]
 
-        def each(start: Value, update: Callable[[int, Value, Value], Value]) -> list[Value]:
+        def each(start: Value, update: Callable[[Value, list[Value], Value], Value]) -> list[Value]:
             """Go through the vectors of the rows, with one for each row that is updated."""
-            kept = [cgutils.alloca_once_value(b, start) for _ in rows]
+            kept = cgutils.alloca_once_value(b, joined(b, [start] * ABREAST))
             with cgutils.for_range(b, vectors) as loop:
-                news = [update(i, place(row, loop.index), b.load(kept[i])) for i, row in enumerate(rows)]
-                for new, place_of_it in zip(news, kept, strict=True):
-                    b.store(new, place_of_it)
-            return [b.load(place_of_it) for place_of_it in kept]
+                here = places(loop.index)
+                x = joined(b, [b.load(place, align=4) for place in here])
+                b.store(update(x, here, b.load(kept)), kept)
+            return pieces(b, b.load(kept))
 
         def larger(x: Value, y: Value) -> Value:
             return b.select(b.fcmp_ordered(">", x, y), x, y)
@@ -149,16 +151,17 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inver
         least, last = constant(float("-inf")), b.sub(vectors, LONG(1))
         left = _splat(b, b.trunc(b.sub(count, b.mul(last, LONG(LANES))), INT))
         counts = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
-        for row in rows:
-            b.store(b.select(counts, b.load(place(row, last), align=4), least), place(row, last), align=4)
-        most = each(least, lambda _, pointer, most: larger(b.load(pointer, align=4), most))
+        for place in places(last):
+            b.store(b.select(counts, b.load(place, align=4), least), place, align=4)
+        most = each(least, lambda x, _, most: larger(x, most))
+        most = joined(b, [_across(b, x, larger) for x in most])
         factor = b.fmul(_splat(b, scale), constant(LOG2_E))  # exp(x) is 2**(x log2(e))
-        most = [_across(b, x, larger) for x in most]
+        factor = joined(b, [factor] * ABREAST)
 
-        def add(i: int, pointer: Value, total: Value) -> Value:
-            x = b.fsub(b.load(pointer, align=4), most[i])
-            y = exp2(b, at_least(b, b.fmul(x, factor), -126.0))
-            b.store(y, pointer, align=4)
+        def add(x: Value, here: list[Value], total: Value) -> Value:
+            y = exp2(b, at_least(b, b.fmul(b.fsub(x, most), factor), -126.0))
+            for piece, place in zip(pieces(b, y), here, strict=True):
+                b.store(piece, place, align=4)
             return b.fadd(total, y)
 
         for i, total in enumerate(each(constant(0.0), add)):
