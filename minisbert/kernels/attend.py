@@ -73,7 +73,16 @@ def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
 
 @kernel(*["i8"] * 10)
 def multiply_panels(
-    count: int, steps: int, panels: int, a: int, a_step: int, b: int, c: int, far: int, apart: int, far_step: int
+    count: int,
+    steps: int,
+    panels: int,
+    a: int,
+    a_step: int,
+    b: int,
+    c: int,
+    far: int,
+    apart: int,
+    far_step: int,
 ) -> None:
     """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all panels of B.
 
@@ -122,7 +131,9 @@ def attend(
         for first in range(0, T, QUERIES):
             count = min(QUERIES, T - first)
             q = qkv + first * step + h * K * 4
-            q_later = q + K * 4 if h + 1 < num_heads else qkv + (T + first) * step  # of a head of the next sentence
+            q_later = q + K * 4
+            if h + 1 == num_heads:  # the first head of the next sentence
+                q_later = qkv + (T + first) * step
             k_later, v_later = q_later + D * 4, q_later + 2 * D * 4
             multiply_panels((count, K, key_panels, q, step, keys, scores, k_later, q_later - k_later, step))
             if span > 0:
@@ -130,7 +141,8 @@ def attend(
                     add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, scores + i * width * 4)
             for i in range(0, count, ABREAST):
                 softmax(scores + i * width * 4, width * 4, T, scale, inverses + i * 4)
-            multiply_panels((count, T, value_panels, scores, width * 4, values, found, v_later, COLUMNS * 4, step))
+            a = scores, width * 4
+            multiply_panels((count, T, value_panels, *a, values, found, v_later, COLUMNS * 4, step))
             for i in range(count):
                 place = context + (first + i) * row_bytes(D) + h * K * 4
                 scale_row(K, found + i * value_panels * COLUMNS * 4, floats_at(inverses)[i], place)

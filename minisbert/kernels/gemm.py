@@ -112,7 +112,8 @@ def multiply_panel(
         is_last = k + steps == K
         for t in range(tiles):
             height = (N - row) // (tiles - t)
-            a, to, added = x + row * x_step + k * 4, y + row * step + left * 4, residual + row * step + left * 4
+            place = row * step + left * 4
+            a, to, added = x + row * x_step + k * 4, y + place, residual + place
             c, c_step, e, e_step = to, step, added, step
             if columns < COLUMNS:
                 c, c_step, e, e_step = edge, b_step, beside, b_step

@@ -134,7 +134,8 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inver
         vectors = b.sdiv(b.add(count, LONG(LANES - 1)), LONG(LANES))
 
         def places(vector: Value) -> list[Value]:
-            return [b.inttoptr(b.add(row, b.mul(vector, LONG(4 * LANES))), VECTOR.as_pointer()) for row in rows]
+            start = b.mul(vector, LONG(4 * LANES))
+            return [b.inttoptr(b.add(row, start), VECTOR.as_pointer()) for row in rows]
 
         def each(start: Value, update: Callable[[Value, list[Value], Value], Value]) -> list[Value]:
             """Go through the vectors of the rows, with one for each row that is updated."""
