@@ -7,11 +7,12 @@ longer than they do. So a helper thread watches, without the interpreter lock, a
 - Whoever runs an operation first writes a *closed* ticket, with a new job number and no units to take. Then come its
   arguments, and at last the open ticket: another job number, and next to it the first and the last of the units that
   nobody has taken (a unit is one panel for some rows, or a few heads of one sentence).
-- Helpers take units from the front and the owner from the back, by an atomic compare-and-swap of the ticket. It fails
+- The owner takes units from the front and helpers from the back, by an atomic compare-and-swap of the ticket. It fails
   if the ticket is no longer that of the job that was seen, so a helper that comes late takes nothing: while arguments
   are being written, no ticket that anybody has seen open is there any more.
-- They take a quarter of what is left, and at the end one unit: neighbouring panels are neighbours in memory, and what
-  a thread asks memory for ahead of time should be its own. The quarters shrink, so all are done at about the same time.
+- Each takes its share of what is left, for two threads a half, and at the end one unit: neighbouring panels are
+  neighbours in memory, and what a thread asks memory for ahead of time should be its own. The shares shrink, so all are
+  done at about the same time.
 - The owner goes on when as many units are finished as there are. If the helper sleeps, the owner has done them all.
 - A helper stays for a while after the owner has left: in a loop over single sentences it is there when the next one
   comes, where waking it would take 50 microseconds and the interpreter lock.
@@ -179,7 +180,7 @@ def work(address: int, job: int, slot: int) -> None:
         first, last = ticket >> BITS & MOST, ticket & MOST
         if ticket >> 2 * BITS != job or first == last:
             return
-        count = max(1, (last - first) // 4)
+        count = max(1, (last - first) // (1 + board[HELPERS]))
         start, left = last - count, ticket - count
         if slot == 0:  # the owner
             start, left = first, ticket + (count << BITS)

@@ -30,7 +30,7 @@ from typing import Any
 
 from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes, scratch
 from minisbert.kernels.elementary import gelu, gelu_tanh, relu, silu, tanh
-from minisbert.kernels.shape import CHUNK, COLUMNS, LANES, ROWS, VECTORS
+from minisbert.kernels.shape import CHUNK, COLUMNS, LANES, PART, ROWS, VECTORS
 from minisbert.kernels.simd import make_tile
 
 _TILE = """
@@ -104,8 +104,11 @@ def multiply_panel(
     edge, beside = block(), other_block()
     x_step, step, b_step, left = row_bytes(K), row_bytes(width), COLUMNS * 4, p * COLUMNS
     columns = min(COLUMNS, width - left)
-    chunk = CHUNK if columns == COLUMNS else K  # beside y is room for one tile, which must be finished there
-    tiles = (N + ROWS - 1) // ROWS
+    tiles, chunk = (N + ROWS - 1) // ROWS, CHUNK
+    if tiles == 1:
+        chunk = PART  # nothing is used twice: less to wait for at the start
+    elif columns < COLUMNS:
+        chunk = K  # beside y is room for one tile, which must be finished there
     far, far_step = panel + min(chunk, K) * b_step, (b_step + tiles - 1) // tiles
     for k in range(0, K, chunk):
         steps, row = min(chunk, K - k), 0
