@@ -121,8 +121,8 @@ def attend(
     key_panels, value_panels = (T + COLUMNS - 1) // COLUMNS, (K + COLUMNS - 1) // COLUMNS
     keys = room
     values = keys + key_panels * K * COLUMNS * 4
-    scores, width = values + value_panels * T * COLUMNS * 4, key_panels * COLUMNS
-    found = scores + QUERIES * width * 4
+    scores, s_step = values + value_panels * T * COLUMNS * 4, key_panels * COLUMNS * 4
+    found = scores + QUERIES * s_step
     inverses = found + QUERIES * value_panels * COLUMNS * 4
     scale = np.float32(1 / math.sqrt(K))
     for h in range(start, stop):
@@ -138,11 +138,12 @@ def attend(
             multiply_panels((count, K, key_panels, q, step, keys, scores, k_later, q_later - k_later, step))
             if span > 0:
                 for i in range(count):
-                    add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, scores + i * width * 4)
+                    add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, scores + i * s_step)
             for i in range(0, count, ABREAST):
-                softmax(scores + i * width * 4, width * 4, T, scale, inverses + i * 4)
-            a = scores, width * 4
-            multiply_panels((count, T, value_panels, *a, values, found, v_later, COLUMNS * 4, step))
+                softmax(scores + i * s_step, s_step, T, scale, inverses + i * 4)
+            multiply_panels(
+                (count, T, value_panels, scores, s_step, values, found, v_later, COLUMNS * 4, step)
+            )
             for i in range(count):
                 place = context + (first + i) * row_bytes(D) + h * K * 4
                 scale_row(K, found + i * value_panels * COLUMNS * 4, floats_at(inverses)[i], place)

@@ -12,7 +12,7 @@ longer than they do. So a helper thread watches, without the interpreter lock, a
   are being written, no ticket that anybody has seen open is there any more.
 - Each takes its share of what is left, for two threads a half, and at the end one unit: neighbouring panels are
   neighbours in memory, and what a thread asks memory for ahead of time should be its own. The shares shrink, so all are
-  done at about the same time.
+  done at about the same time. Of attention it is a quarter of that, as a long sentence's units take longer than others.
 - The owner goes on when as many units are finished as there are. If the helper sleeps, the owner has done them all.
 - A helper stays for a while after the owner has left: in a loop over single sentences it is there when the next one
   comes, where waking it would take 50 microseconds and the interpreter lock.
@@ -180,7 +180,8 @@ def work(address: int, job: int, slot: int) -> None:
         first, last = ticket >> BITS & MOST, ticket & MOST
         if ticket >> 2 * BITS != job or first == last:
             return
-        count = max(1, (last - first) // (1 + board[HELPERS]))
+        shares = 1 + board[HELPERS] if board[KIND] == MULTIPLY else 4 * (1 + board[HELPERS])
+        count = max(1, (last - first) // shares)
         start, left = last - count, ticket - count
         if slot == 0:  # the owner
             start, left = first, ticket + (count << BITS)

@@ -28,7 +28,7 @@ INTEGERS = ir.VectorType(INT, LANES)
 
 
 def constant(number: float, like: Value = None) -> Value:
-    """Return a vector of equal numbers, as long as another one."""
+    """Return a vector of equal numbers: LANES, or as many as another one has."""
     kind = VECTOR if like is None else like.type
     return ir.Constant(kind, [number] * kind.count)
 

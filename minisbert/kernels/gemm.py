@@ -6,7 +6,7 @@ The loop nest, outermost first::
         for each panel of B                  COLUMNS columns of the weights, packed: K x COLUMNS floats in a row
             for each chunk of k              at most CHUNK steps of a panel: 98 kB
                 for each tile of rows        at most ROWS
-                    tile: for each k         in registers; bias and residual are added as the sums are stored
+                    tile: for each k         in registers, PART steps at a time; bias and residual are added to the sums
                     the activation           on the tile just stored, which is still in the innermost cache
 
 Why so: a chunk is used for every row of the block before the next one is touched, and stays in the second-level cache
