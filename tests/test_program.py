@@ -17,9 +17,10 @@ from minisbert import model, modules
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no programs to test")
 
-from minisbert.kernels import jit, memory
+from minisbert.kernels import jit, machine, memory
 from minisbert.kernels.program import INPUTS, PER_SENTENCE, PER_TOKEN, Program, Value, Writer
 from minisbert.kernels.shape import BLOCK, row_bytes
+from minisbert.kernels.words import Parts
 
 FOLDER = Path("a checkpoint")
 MEAN, NORMALIZE = (
@@ -52,6 +53,39 @@ def tokens(encoder: Any, lengths: list[int]) -> tuple[Any, Any, Any]:
     return ids, types, np.cumsum([0, *lengths])
 
 
+class StepByStep:
+    """The operations of `jit` one by one; the first multiply taken apart as a program does."""
+
+    def __init__(self) -> None:
+        self.embedded: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(jit, name)
+
+    def embed(self, ids: Any, positions: Any, types: Any, *tables: Any) -> Any:
+        self.embedded = ids, positions, types, tables
+        return jit.embed(ids, positions, types, *tables)
+
+    def layer_norm(self, x: Any, weight: Any, bias: Any, eps: float) -> Any:
+        y = jit.layer_norm(x, weight, bias, eps)
+        if len(self.embedded) == 4:
+            self.embedded += weight, bias
+            scales = np.empty(len(x), np.float32)
+            x, weight, bias, to, places = map(memory.address, (x, weight, bias, y, scales))
+            machine.kernels().layer_norm(*y.shape, x, weight, bias, eps, to, places)
+            self.embedded += (scales,)
+        return y
+
+    def linear(self, x: Any, dense: Any, activation: Any = None, residual: Any = None) -> Any:
+        if not self.embedded:
+            return jit.linear(x, dense, activation, residual)
+        (ids, positions, types, tables, weight, bias, scales), self.embedded = self.embedded, ()
+        parts, plain = Parts(*tables, weight, bias, dense), replace(dense, bias=0 * dense.bias)
+        words = jit.linear(parts.words(parts.keys(ids, types)), plain)
+        places = jit.linear(parts.places(), plain)[positions]
+        return (words + places) * scales[:, np.newaxis] + jit.linear(bias[np.newaxis], dense)
+
+
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("lengths", [[1], [3, 0, 7], [11] * (1 + BLOCK // 10)])
 @pytest.mark.parametrize("threads", [1, 2])
@@ -59,7 +93,7 @@ def test_a_program_changes_no_bit(encoder: Any, lengths: list[int], threads: int
     given = tokens(encoder, lengths)
     before = [array.copy() for array in given]
     whole = function(encoder, steps)
-    program, expected = jit.program(whole), whole(*given, jit)
+    program, expected = jit.program(whole), whole(*given, StepByStep())
     assert expected.shape[0] == (len(lengths) if steps else sum(lengths))
     with jit.threads(threads):
         for _ in range(3):
@@ -77,7 +111,7 @@ def test_a_program_stays_in_its_room_and_reads_nothing_old(
     encoder: Any, lengths: list[int], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, whole, rooms = tokens(encoder, lengths), function(encoder, (MEAN, NORMALIZE)), []
-    program, expected = jit.program(whole), whole(*given, jit)
+    program, expected = jit.program(whole), whole(*given, StepByStep())
     room_for = memory.room_for
 
     def marked(size: int) -> Any:
@@ -88,7 +122,7 @@ def test_a_program_stays_in_its_room_and_reads_nothing_old(
     monkeypatch.setattr(memory, "room_for", marked)
     with jit.threads(threads):
         np.testing.assert_array_equal(program(*given), expected)
-        whole(*given, jit)
+        whole(*given, StepByStep())
     assert len(rooms) > len(encoder._weights.layers)  # the program's, and those of attention step by step
     for room in rooms:
         assert (room[-4096:] == MARK).all()
@@ -126,7 +160,7 @@ def test_a_table_of_words_of_another_dtype(encoder: Any, dtype: str) -> None:
     other = replace(weights.embeddings, word=weights.embeddings.word.astype(dtype))
     whole = partial(model.last_states, weights=replace(weights, embeddings=other), config=config)
     given = tokens(encoder, [4, 2])
-    np.testing.assert_array_equal(jit.program(whole)(*given), whole(*given, jit))
+    np.testing.assert_array_equal(jit.program(whole)(*given), whole(*given, StepByStep()))
 
 
 @pytest.mark.parametrize("steps", STEPS)
@@ -141,7 +175,7 @@ def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -
     arena, count = 1 << 40, {PER_TOKEN: 10, PER_SENTENCE: 3}
     sentence_arena = arena + 4 * count[PER_TOKEN] * program.arena_width[PER_TOKEN]
     values = np.array(
-        [0, count[PER_TOKEN], 1, count[PER_SENTENCE], -1, -2, -3, -4, arena, sentence_arena, -5, -6, -7, -8]
+        [0, count[PER_TOKEN], 1, count[PER_SENTENCE], *range(-4, 0), arena, sentence_arena, *range(-10, -4)]
     )
     constant, times, base, by = np.moveaxis(program.table, -1, 0)
     numbers = constant + values[base] + times * values[by]

@@ -86,8 +86,8 @@ _ROUNDER = 12582912.0 + 127
 LOG2_E = 1.4426950408889634
 
 
-def exp2(b: Any, x: Value) -> Value:
-    """``2**x`` for -126 <= x <= 127, as ``2**n * 2**f`` with ``x = n + f``; no branch, no table.
+def exp2(b: Any, x: Value, times: float = 1.0) -> Value:
+    """``times * 2**x`` for -126 <= x <= 127, as ``2**n * 2**f`` with ``x = n + f``; no branch, no table.
 
     Adding _ROUNDER rounds x to an integer n, and leaves n + 127 in the lowest bits of the sum. Shifted to where a float
     keeps its exponent, these are 2**n. NaN stays NaN, because f is.
@@ -96,7 +96,7 @@ def exp2(b: Any, x: Value) -> Value:
     shifted = b.fadd(x, rounder)
     f = b.fsub(x, b.fsub(shifted, rounder))
     power = b.shl(b.bitcast(shifted, integers), ir.Constant(integers, [23] * integers.count))
-    return b.fmul(polynomial(b, _EXP2, f), b.bitcast(power, x.type))
+    return b.fmul(polynomial(b, tuple(times * c for c in _EXP2), f), b.bitcast(power, x.type))
 
 
 # log2(2 Q(t)) / t for 0 <= t <= 6.5, Q being the upper tail of the normal distribution: our fit, whose error changes
@@ -119,8 +119,8 @@ def _gelu(b: Any, x: Value) -> Value:
     Q(t) = 2**(t p(t)) / 2 with a polynomial p. From t = 6.5 on ``t Q(t)`` is below 3e-10, and stays there.
     """
     t = at_most(b, call(b, f"llvm.fabs.v{LANES}f32", VECTOR, x), 6.5)
-    tail = exp2(b, b.fmul(t, polynomial(b, _LOG2_TAIL, t)))
-    return fma(b, b.fmul(t, constant(-0.5)), tail, _relu(b, x))
+    tail = exp2(b, b.fmul(t, polynomial(b, _LOG2_TAIL, t)), times=-0.5)
+    return fma(b, t, tail, _relu(b, x))
 
 
 def _sigmoid(b: Any, x: Value) -> Value:

@@ -102,7 +102,7 @@ def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
     """Twin of `reference.layer_norm`."""
     N, D = x.shape
     x, y = _rows(x), memory.rows(N, D)
-    machine.kernels().layer_norm(N, D, address(x), address(weight), address(bias), eps, address(y))
+    machine.kernels().layer_norm(N, D, address(x), address(weight), address(bias), eps, address(y), 0)
     return y
 
 
@@ -144,11 +144,12 @@ def _run(program: Program, ids: Ints, types: Ints, offsets: Ints) -> Floats:
         *(room * team.threads(), 2 * len(program.table) * JOB),
     )
     y = memory.rows(N if program.y.of == PER_TOKEN else S, program.y.width)
-    words: tuple[Any, ...] = () if program.other_word is None else _converted(program.other_word, ids)
+    words, rows = program.products.look_up(ids, types, linear)
+    other: tuple[Any, ...] = () if program.other_word is None else _converted(program.other_word, ids)
     arena = memory.room_for(sum(sizes))
     *places, start = map(address, (ids, types, offsets, y, arena))
     *starts, jobs = (start + 4 * size for size in accumulate((0, *sizes[:-1])))
-    places += [*starts, 4 * room, *map(address, words)]
+    places += [*starts, 4 * room, words.address, *map(address, (rows, *other))]
     team.run(program.table, [0, N, -(-N // BLOCK), S, *places], jobs)
     return y
 

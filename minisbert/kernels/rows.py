@@ -66,10 +66,35 @@ def embed(
                 to[j] = w[j] + p[j]
 
 
-@kernel("i8", "i8", "i8", "i8", "i8", "f8", "i8", fastmath=SUMS)
-def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int) -> None:
-    """``y = (x - mean) / sqrt(variance + eps) * weight + bias`` by row; the variance in a second pass."""
-    w, b = floats_at(weight), floats_at(bias)
+@kernel(*["i8"] * 9)
+def combine(
+    N: int,
+    width: int,
+    rows: int,
+    words: int,
+    positions: int,
+    places: int,
+    bias: int,
+    scales: int,
+    y: int,
+) -> None:
+    """``y = scales * (words[rows] + places[positions]) + bias``, the first multiply of `minisbert.kernels.words`."""
+    of_word, of_place, scale, b = ints_at(rows), ints_at(positions), floats_at(scales), floats_at(bias)
+    step = row_bytes(width)
+    for i in range(N):
+        w, p = floats_at(words + of_word[i] * step), floats_at(places + of_place[i] * step)
+        to, factor = floats_at(y + i * step), scale[i]
+        for j in range(width):
+            to[j] = (w[j] + p[j]) * factor + b[j]
+
+
+@kernel("i8", "i8", "i8", "i8", "i8", "f8", "i8", "i8", fastmath=SUMS)
+def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int, scales: int) -> None:
+    """``y = (x - mean) * scale * weight + bias`` by row, with ``scale = 1 / sqrt(variance + eps)``.
+
+    The variance is taken in a second pass. The scales go to `scales`, if that is not 0.
+    """
+    w, b, scale_of = floats_at(weight), floats_at(bias), floats_at(scales)
     step = row_bytes(D)
     for i in range(N):
         row, to = floats_at(x + i * step), floats_at(y + i * step)
@@ -82,6 +107,8 @@ def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: in
             deviation = row[j] - mean
             squares += deviation * deviation
         scale = np.float32(1 / np.sqrt(np.float64(squares) / D + eps))
+        if scales != 0:
+            scale_of[i] = scale
         for j in range(D):
             to[j] = (row[j] - mean) * scale * w[j] + b[j]
 

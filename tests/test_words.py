@@ -1,0 +1,155 @@
+"""The first multiply by words and places: the same numbers as the operations that it stands for, and the same bits."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minisbert
+from conftest import DATA, TINY
+
+pytest.importorskip("numba", reason="numba is not installed, so there are no programs to test")
+
+from minisbert.kernels import jit, machine, memory, reference, words
+from minisbert.kernels.memory import address
+from minisbert.kernels.words import Parts, Products
+
+V, P, D, OUT = 300, 40, 48, 72
+
+
+def make(seed: int = 0, segments: int = 2, dtype: str = "float32", shared: float = 0.0) -> tuple[Parts, Any]:
+    """Return parts of random tables, and the weights as a checkpoint has them; all words have `shared` in common."""
+    rng = np.random.default_rng(seed)
+
+    def normal(*shape: int) -> Any:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    word = (normal(V, D) + shared * normal(D)).astype(dtype)
+    token_type = normal(segments, D) if segments else None
+    weight, bias = normal(OUT, D), normal(OUT)
+    parts = Parts(word, normal(P, D), token_type, normal(D), normal(D), jit.pack(weight, bias, np.float32))
+    return parts, (weight, bias)
+
+
+def tokens(N: int, segments: int = 2, seed: int = 0) -> tuple[Any, Any, Any]:
+    rng = np.random.default_rng(seed)
+    return tuple(rng.integers(0, most, N, np.int32) for most in (V, P, max(segments, 1)))
+
+
+def multiply(products: Products, parts: Parts, ids: Any, positions: Any, types: Any) -> Any:
+    """Do what a program does for the first multiply."""
+    x = jit.embed(ids, positions, types, parts.word, parts.position, parts.token_type)
+    y, scales, normed = memory.rows(len(ids), OUT), np.empty(len(ids), np.float32), memory.rows(*x.shape)
+    norm = *map(address, (x, parts.weight, parts.bias)), 1e-5, address(normed), address(scales)
+    machine.kernels().layer_norm(*x.shape, *norm)
+    found, rows = products.look_up(ids, types, jit.linear)
+    places = map(address, (positions, products.places, products.bias, scales, y))
+    machine.kernels().combine(len(ids), OUT, address(rows), found.address, *places)
+    return y
+
+
+@pytest.mark.parametrize("segments", [0, 1, 2])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "float64"])
+@pytest.mark.parametrize("shared", [0.0, 3.0])
+def test_it_is_what_embedding_norm_and_multiply_give(segments: int, dtype: str, shared: float) -> None:
+    parts, (weight, bias) = make(1, segments, dtype, shared)
+    given = tokens(200, segments, 1)
+
+    def steps(to: Any) -> Any:
+        tables = [None if t is None else t.astype(to) for t in (parts.word, parts.position, parts.token_type)]
+        x = reference.embed(*given, *tables)
+        x = reference.layer_norm(x, parts.weight.astype(to), parts.bias.astype(to), 1e-5)
+        return reference.linear(x, reference.pack(weight, bias, to))
+
+    expected, plain = steps(np.float64), steps(np.float32)
+    found = multiply(Products(parts), parts, *given)
+    assert abs(found - expected).max() <= 1.5 * abs(plain - expected).max()
+
+
+def test_no_bit_depends_on_what_came_before() -> None:
+    parts, _ = make()
+    ids, positions, types = tokens(P)
+    expected = multiply(Products(parts), parts, ids, positions, types)
+    used = Products(parts)
+    for seed in range(1, 4):
+        multiply(used, parts, *tokens(5 * seed, seed=seed))
+    for start in range(0, P, 7):  # some words are there by now, and some are not
+        some = slice(start, start + 7)
+        found = multiply(used, parts, ids[some], positions[some], types[some])
+        np.testing.assert_array_equal(found, expected[some])
+    np.testing.assert_array_equal(multiply(used, parts, ids, positions, types), expected)
+
+
+def test_a_word_is_multiplied_once() -> None:
+    parts, _ = make()
+    products, multiplied = Products(parts), []
+
+    def counted(x: Any, dense: Any) -> Any:
+        multiplied.append(len(x))
+        return jit.linear(x, dense)
+
+    ids = np.array([5, 7, 5, 5, 7], np.int32)
+    types = np.zeros_like(ids)
+    products.look_up(ids, types, counted)
+    assert multiplied == [P, 1, 2]
+    products.look_up(ids, types, counted)
+    assert multiplied == [P, 1, 2]
+    products.look_up(ids, types + 1, counted)  # the same words in the other segment
+    assert multiplied == [P, 1, 2, 2]
+
+
+def test_nothing_to_look_up() -> None:
+    parts, _ = make()
+    nothing = np.empty(0, np.int32)
+    _, rows = Products(parts).look_up(nothing, nothing, jit.linear)
+    assert rows.shape == (0,)
+
+
+def test_it_starts_afresh_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "WORDS_PER_PLACE", 1)
+    parts, _ = make()
+    products = Products(parts)
+    tables = set()
+    for seed in range(12):
+        given = tokens(P, seed=seed)
+        expected = multiply(Products(parts), parts, *given)
+        np.testing.assert_array_equal(multiply(products, parts, *given), expected)
+        tables.add(products._words)
+        assert products._words is not None
+        assert products._words.rows.shape == (P, OUT)
+    assert len(tables) > 5
+
+
+def test_many_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "WORDS_PER_PLACE", 2)
+    parts, _ = make()
+    products = Products(parts)
+    some = [tokens(P, seed=seed) for seed in range(60)]
+    expected = [multiply(Products(parts), parts, *given) for given in some]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(3):
+            found = pool.map(lambda given: multiply(products, parts, *given), some)
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_an_encoder_finds_its_words_again(name: str) -> None:
+    encoder: Any = minisbert.load(DATA / name, backend="numba")
+    texts = ["the cat sat", "the dog sat on the cat", "a dog"]
+    first = encoder.encode(texts)
+    products = encoder._vectors.args[0].products
+    taken = products._words.row_of.max() + 1
+    assert 0 < taken <= len({int(i) for ids in encoder.tokenize(texts)["input_ids"] for i in ids})
+    np.testing.assert_array_equal(encoder.encode(texts), first)
+    assert products._words.row_of.max() + 1 == taken
+
+
+def test_vectors_that_are_too_large_are_not_finite() -> None:
+    parts, _ = make()
+    huge = replace(parts, word=np.full_like(parts.word, 3e38) * np.sign(parts.word))
+    assert not np.isfinite(multiply(Products(huge), huge, *tokens(20))).any()
