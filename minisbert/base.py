@@ -17,7 +17,7 @@ from minisbert.arguments import check_choice, check_dtype, check_integer
 from minisbert.batching import Progress
 from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, EncodeValueError, shown
-from minisbert.kernels import BACKENDS, Floats, Kernels, select
+from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, Ready, select
 from minisbert.threads import resolve_num_threads
 from minisbert.tokenization import TextTokenizer, TokenIds
 from minisbert.workers import Compute, run
@@ -120,14 +120,25 @@ class TextModel(ABC):
     def _run(
         self,
         chunks: Iterable[list[TokenIds]],
+        program: Ready | None,
         compute: Compute,
         batch_size: int,
         progress: Progress,
         consume: Callable[[list[Floats]], None],
     ) -> None:
         """Compute all chunks of inputs, as `workers.run` does; a single input's helpers wake while it is tokenised."""
+
+        def expect(rows: list[TokenIds]) -> None:
+            if program is not None:
+                with self._kernels.threads(self.num_threads):
+                    program.expect(*self._tokens(rows))
+
         with self._kernels.threads(self.num_threads if progress.total == 1 else 1):
-            run(chunks, compute, batch_size, self.num_threads, progress, consume)
+            run(chunks, expect, compute, batch_size, self.num_threads, progress, consume)
+
+    @abstractmethod
+    def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:
+        """Join the rows of a chunk or a micro-batch: the ids and types (N,) of all tokens."""
 
     def _check_batch(self, batch_size: int, truncation: str) -> None:
         """Check what every computation is told."""

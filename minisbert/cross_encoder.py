@@ -270,7 +270,7 @@ class CrossEncoder(TextModel):
             self._check_finite([np.isfinite(row).all() for row in rows], len(scores))
             scores.extend(self._score(row[None], activate, bool(apply_softmax)) for row in rows)
 
-        self._run(chunks, self._compute, batch_size, progress, finish)
+        self._run(chunks, self._states, self._compute, batch_size, progress, finish)
         result = np.concatenate([np.empty((0, self.num_labels), self.dtype), *scores])  # (S, C)
         return result[:, 0] if self.num_labels == 1 else result
 
@@ -302,9 +302,13 @@ class CrossEncoder(TextModel):
             overlong.add([self._tokenizer.count(pair) for pair in full], first)
             yield [self._tokenizer.join(pair, self.max_seq_length) for pair in full]
 
+    def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:
+        ids, types = np.ascontiguousarray(np.concatenate(rows).T)  # (N,) each
+        return ids, types
+
     def _compute(self, rows: list[TokenIds], threads: int) -> Sequence[Floats]:
         """Judge one micro-batch on so many threads: the tokens (T, 2) of S pairs to S arrays of logits (C,)."""
-        ids, types = np.ascontiguousarray(np.concatenate(rows).T)  # (N,) each
+        ids, types = self._tokens(rows)
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
         # What overflows becomes infinity or NaN, and an error of ours once the logits are looked at.
         with self._kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +18,7 @@ from minisbert.batching import Collector, OverlongTexts, Progress, as_texts, che
 from minisbert.checkpoint import load_module_tensors, load_tensors
 from minisbert.config import CheckpointConfig, read_config
 from minisbert.errors import EncodeValueError, shown
-from minisbert.kernels import Floats, Ints
+from minisbert.kernels import Floats, Ints, Ready
 from minisbert.modules import SENTENCE, TOKENS
 from minisbert.prompts import resolve_prompt, with_role
 from minisbert.tokenization import SentenceTokenizer, TokenIds, load_tokenizer
@@ -127,7 +127,7 @@ class SentenceEncoder(TextModel):
         self._weights = model.build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
         others = [(module, load_module_tensors(module)) for module in self.config.modules]
         self._steps = [model.build_step(*other, self._kernels, self.dtype) for other in others]
-        self._vectors: Callable[[Ints, Ints, Ints], Floats] | None = None
+        self._vectors: Ready | None = None
         if all(map(model.is_plain, self.config.modules)):
             self._vectors = self._kernels.program(
                 partial(
@@ -213,7 +213,9 @@ class SentenceEncoder(TextModel):
         texts, count = as_texts(sentences)
         overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM)
         prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
-        compute = partial(self._compute, output_value, self._count_prompt(prompt))
+        prompt_length = self._count_prompt(prompt)
+        program = self._program(output_value, prompt_length)
+        compute = partial(self._compute, program, output_value, prompt_length)
         chunks = self._token_chunks(texts, prompt, overlong)
         progress = Progress(count, show_progress_bar, self.ITEM)
         if output_value == "token_embeddings":
@@ -225,7 +227,7 @@ class SentenceEncoder(TextModel):
                 self._check_finite([np.isfinite(state).all() for state in states], len(result))
                 result.extend(states)
 
-            self._run(chunks, compute, batch_size, progress, extend)
+            self._run(chunks, program, compute, batch_size, progress, extend)
         else:
             dimension = self._resolve_dimension(truncate_dim)
             collector = Collector(out, count, dimension, precision, self.dtype)
@@ -239,7 +241,7 @@ class SentenceEncoder(TextModel):
                 )
                 collector.add(self._kernels.normalize(block) if normalize_embeddings else block)
 
-            self._run(chunks, compute, batch_size, progress, finish)
+            self._run(chunks, program, compute, batch_size, progress, finish)
             result = collector.result()
         overlong.report(len(result))
         return result[0] if isinstance(sentences, str) else result
@@ -308,24 +310,35 @@ class SentenceEncoder(TextModel):
             return 0
         return self._tokenizer.prompt_length(prompt, self.max_seq_length)
 
+    def _program(self, feature: str, prompt_length: int) -> Ready | None:
+        """Return what can be computed in one call: vectors, or else states, if one layer's are all that is needed."""
+        if self._vectors is not None and feature == SENTENCE and not prompt_length:
+            return self._vectors
+        needs_all = any(model.needs_all_layers(module) for module, _ in self._steps)
+        return None if needs_all else self._states
+
+    def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:
+        ids: Ints = np.concatenate(rows)  # (N,)
+        return ids, np.full(len(ids), self._tokenizer.token_type, np.int32)
+
     def _compute(
-        self, feature: str, prompt_length: int, rows: list[TokenIds], threads: int
+        self, program: Ready | None, feature: str, prompt_length: int, rows: list[TokenIds], threads: int
     ) -> Sequence[Floats]:
         """Encode one micro-batch on so many threads: the ids of S sentences to S vectors (D,), or arrays (T, D)."""
-        ids: Ints = np.concatenate(rows)  # (N,)
+        ids, types = self._tokens(rows)
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
-        types: Ints = np.full(len(ids), self._tokenizer.token_type, np.int32)
-        config, kernels = self.config.transformer, self._kernels
         # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
-        if self._vectors is not None and feature == SENTENCE and not prompt_length:
-            with kernels.threads(threads):
-                return list(self._vectors(ids, types, offsets))
-        with kernels.threads(threads), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            if any(model.needs_all_layers(module) for module, _ in self._steps):
-                states = model.hidden_states(ids, types, offsets, self._weights, config, kernels)
+        if program is not None and program is self._vectors:
+            with self._kernels.threads(threads):
+                return list(program(ids, types, offsets))
+        with self._kernels.threads(threads), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            states: Iterable[Floats]
+            if program is None:
+                config = self.config.transformer
+                states = model.hidden_states(ids, types, offsets, self._weights, config, self._kernels)
             else:
-                states = iter([self._states(ids, types, offsets)])
-            found = model.features(states, offsets, prompt_length, self._steps, kernels)[feature]
+                states = [program(ids, types, offsets)]
+            found = model.features(states, offsets, prompt_length, self._steps, self._kernels)[feature]
         if feature == TOKENS:  # arrays of their own: a part of a micro-batch would hold all of it in memory
             return [states.copy() for states in np.split(found, offsets[1:-1])]
         return list(found)

@@ -25,6 +25,7 @@ Job: TypeAlias = tuple[list[int], Callable[[], Sequence[Floats]]]
 
 def run(
     chunks: Iterable[list[TokenIds]],
+    expect: Callable[[list[TokenIds]], None],
     compute: Compute,
     batch_size: int,
     num_threads: int,
@@ -33,7 +34,8 @@ def run(
 ) -> None:
     """Compute chunks of sentences on all workers, and hand on the results of each chunk in order.
 
-    While the workers compute one chunk, this thread makes the next: `chunks` tokenises as it goes.
+    While the workers compute one chunk, this thread makes the next: `chunks` tokenises as it goes, and `expect` is told
+    what comes.
     """
     pending: deque[list[Job]] = deque()
 
@@ -49,6 +51,7 @@ def run(
     pool: ThreadPoolExecutor | None = None
     try:
         for chunk in chunks:
+            expect(chunk)
             batches = micro_batches([len(ids) for ids in chunk], batch_size, num_threads)
             # One that is alone, with which the input ends, is computed where it is waited for, on all threads.
             alone = len(batches) == 1 and len(chunk) < FIRST_CHUNK

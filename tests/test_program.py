@@ -136,7 +136,7 @@ def test_a_signal_may_encode_something_else_before_a_program_begins(
     expected, address, nested = program(*short), memory.address, []
 
     def interrupted(x: Any) -> int:
-        if x is program.args[0].table and not nested:
+        if x is program.program.table and not nested:
             nested.append(None)
             program(*long)
         return address(x)
@@ -165,17 +165,17 @@ def test_a_table_of_words_of_another_dtype(encoder: Any, dtype: str) -> None:
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -> None:
-    writer: Any = Writer()
+    writer: Any = Writer(jit.linear)
     whole = function(encoder, steps)
     y = whole(*INPUTS, writer)
-    program = Program(whole)
+    program = Program(whole, jit.linear)
     before = 3 + (encoder._weights.embeddings.projection is not None)
     layers = 7 * len(encoder._weights.layers)
     assert len(writer.jobs) == len(program.table) == before + layers + len(steps)
     arena, count = 1 << 40, {PER_TOKEN: 10, PER_SENTENCE: 3}
     sentence_arena = arena + 4 * count[PER_TOKEN] * program.arena_width[PER_TOKEN]
     values = np.array(
-        [0, count[PER_TOKEN], 1, count[PER_SENTENCE], *range(-4, 0), arena, sentence_arena, *range(-10, -4)]
+        [0, count[PER_TOKEN], 1, count[PER_SENTENCE], *range(-4, 0), arena, sentence_arena, *range(-9, -4)]
     )
     constant, times, base, by = np.moveaxis(program.table, -1, 0)
     numbers = constant + values[base] + times * values[by]
@@ -198,6 +198,6 @@ def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -
 def test_memory_does_not_grow_with_the_layers(encoder: Any) -> None:
     config = encoder.config.transformer
     D, F = (row_bytes(width) // 4 for width in (config.hidden_size, config.intermediate_size))
-    program = Program(function(encoder, (MEAN, NORMALIZE)))
+    program = Program(function(encoder, (MEAN, NORMALIZE)), jit.linear)
     assert program.arena_width[PER_TOKEN] <= 6 * D + F
     assert program.arena_width[PER_SENTENCE] <= D

@@ -46,9 +46,10 @@ def multiply(products: Products, parts: Parts, ids: Any, positions: Any, types: 
     y, scales, normed = memory.rows(len(ids), OUT), np.empty(len(ids), np.float32), memory.rows(*x.shape)
     norm = *map(address, (x, parts.weight, parts.bias)), 1e-5, address(normed), address(scales)
     machine.kernels().layer_norm(*x.shape, *norm)
-    found, rows = products.look_up(ids, types, jit.linear)
-    places = map(address, (positions, products.places, products.bias, scales, y))
-    machine.kernels().combine(len(ids), OUT, address(rows), found.address, *places)
+    addresses, held = products.look_up(ids, types)
+    assert all(array.shape[1:] == (OUT,) for array in held)
+    places = map(address, (addresses, positions, products.places, products.bias, scales, y))
+    machine.kernels().combine(len(ids), OUT, *places)
     return y
 
 
@@ -66,57 +67,73 @@ def test_it_is_what_embedding_norm_and_multiply_give(segments: int, dtype: str, 
         return reference.linear(x, reference.pack(weight, bias, to))
 
     expected, plain = steps(np.float64), steps(np.float32)
-    found = multiply(Products(parts), parts, *given)
+    found = multiply(Products(parts, jit.linear), parts, *given)
     assert abs(found - expected).max() <= 1.5 * abs(plain - expected).max()
 
 
-def test_no_bit_depends_on_what_came_before() -> None:
+def test_no_bit_depends_on_what_was_expected() -> None:
     parts, _ = make()
     ids, positions, types = tokens(P)
-    expected = multiply(Products(parts), parts, ids, positions, types)
-    used = Products(parts)
-    for seed in range(1, 4):
-        multiply(used, parts, *tokens(5 * seed, seed=seed))
-    for start in range(0, P, 7):  # some words are there by now, and some are not
+    expected = multiply(Products(parts, jit.linear), parts, ids, positions, types)
+    products = Products(parts, jit.linear)
+    for start in range(0, P, 7):
         some = slice(start, start + 7)
-        found = multiply(used, parts, ids[some], positions[some], types[some])
-        np.testing.assert_array_equal(found, expected[some])
-    np.testing.assert_array_equal(multiply(used, parts, ids, positions, types), expected)
+        for _ in range(2):  # without its words, and with them
+            found = multiply(products, parts, ids[some], positions[some], types[some])
+            np.testing.assert_array_equal(found, expected[some])
+            products.expect(ids[some], types[some])
+        found = multiply(
+            products, parts, ids, positions, types
+        )  # some words are there by now, and some are not
+        np.testing.assert_array_equal(found, expected)
+
+
+class Counting:
+    """A multiply that notes of how many rows."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def __call__(self, x: Any, dense: Any) -> Any:
+        self.rows.append(len(x))
+        return jit.linear(x, dense)
 
 
 def test_a_word_is_multiplied_once() -> None:
     parts, _ = make()
-    products, multiplied = Products(parts), []
-
-    def counted(x: Any, dense: Any) -> Any:
-        multiplied.append(len(x))
-        return jit.linear(x, dense)
-
+    counting = Counting()
+    products = Products(parts, counting)
     ids = np.array([5, 7, 5, 5, 7], np.int32)
     types = np.zeros_like(ids)
-    products.look_up(ids, types, counted)
-    assert multiplied == [P, 1, 2]
-    products.look_up(ids, types, counted)
-    assert multiplied == [P, 1, 2]
-    products.look_up(ids, types + 1, counted)  # the same words in the other segment
-    assert multiplied == [P, 1, 2, 2]
+    products.expect(ids, types)
+    assert counting.rows == [P, 1, 2]
+    products.expect(ids, types)
+    products.look_up(ids, types)
+    assert counting.rows == [P, 1, 2]
+    products.expect(ids, types + 1)  # the same words in the other segment
+    assert counting.rows == [P, 1, 2, 2]
+    products.look_up(ids + 1, types)  # words that were not expected are multiplied each time
+    products.look_up(ids + 1, types)
+    assert counting.rows == [P, 1, 2, 2, 2, 2]
 
 
-def test_nothing_to_look_up() -> None:
+def test_no_tokens() -> None:
     parts, _ = make()
-    nothing = np.empty(0, np.int32)
-    _, rows = Products(parts).look_up(nothing, nothing, jit.linear)
-    assert rows.shape == (0,)
+    products, nothing = Products(parts, jit.linear), np.empty(0, np.int32)
+    products.expect(nothing, nothing)
+    addresses, _ = products.look_up(nothing, nothing)
+    assert addresses.shape == (0,)
 
 
 def test_it_starts_afresh_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "WORDS_PER_PLACE", 1)
     parts, _ = make()
-    products = Products(parts)
+    products = Products(parts, jit.linear)
     tables = set()
     for seed in range(12):
         given = tokens(P, seed=seed)
-        expected = multiply(Products(parts), parts, *given)
+        expected = multiply(Products(parts, jit.linear), parts, *given)
+        products.expect(given[0], given[2])
         np.testing.assert_array_equal(multiply(products, parts, *given), expected)
         tables.add(products._words)
         assert products._words is not None
@@ -124,16 +141,35 @@ def test_it_starts_afresh_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(tables) > 5
 
 
+def test_of_too_many_words_the_most_frequent_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(words, "WORDS_PER_PLACE", 1)
+    parts, _ = make()
+    counting = Counting()
+    products = Products(parts, counting)
+    ids = np.concatenate([np.arange(2 * P), np.arange(P, 2 * P)]).astype(np.int32)  # the second half twice
+    types = np.zeros_like(ids)
+    products.expect(ids, types)
+    assert counting.rows == [P, 1, P]
+    products.look_up(ids[2 * P :], types[2 * P :])
+    assert counting.rows == [P, 1, P]
+    products.look_up(ids, types)
+    assert counting.rows == [P, 1, P, P]
+
+
 def test_many_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "WORDS_PER_PLACE", 2)
     parts, _ = make()
-    products = Products(parts)
+    products = Products(parts, jit.linear)
     some = [tokens(P, seed=seed) for seed in range(60)]
-    expected = [multiply(Products(parts), parts, *given) for given in some]
+    expected = [multiply(Products(parts, jit.linear), parts, *given) for given in some]
+
+    def use(given: Any) -> Any:
+        products.expect(given[0], given[2])
+        return multiply(products, parts, *given)
+
     with ThreadPoolExecutor(8) as pool:
         for _ in range(3):
-            found = pool.map(lambda given: multiply(products, parts, *given), some)
-            for one, other in zip(found, expected, strict=True):
+            for one, other in zip(pool.map(use, some), expected, strict=True):
                 np.testing.assert_array_equal(one, other)
 
 
@@ -142,14 +178,14 @@ def test_an_encoder_finds_its_words_again(name: str) -> None:
     encoder: Any = minisbert.load(DATA / name, backend="numba")
     texts = ["the cat sat", "the dog sat on the cat", "a dog"]
     first = encoder.encode(texts)
-    products = encoder._vectors.args[0].products
-    taken = products._words.row_of.max() + 1
-    assert 0 < taken <= len({int(i) for ids in encoder.tokenize(texts)["input_ids"] for i in ids})
+    products = encoder._vectors.program.products
+    taken = products._words.taken
+    assert taken == len({int(i) for ids in encoder.tokenize(texts)["input_ids"] for i in ids})
     np.testing.assert_array_equal(encoder.encode(texts), first)
-    assert products._words.row_of.max() + 1 == taken
+    assert products._words.taken == taken
 
 
 def test_vectors_that_are_too_large_are_not_finite() -> None:
     parts, _ = make()
     huge = replace(parts, word=np.full_like(parts.word, 3e38) * np.sign(parts.word))
-    assert not np.isfinite(multiply(Products(huge), huge, *tokens(20))).any()
+    assert not np.isfinite(multiply(Products(huge, jit.linear), huge, *tokens(20))).any()

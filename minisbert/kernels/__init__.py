@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from minisbert.errors import EncodeValueError
 
-__all__ = ["BACKENDS", "Floats", "Ints", "Kernels", "select"]
+__all__ = ["BACKENDS", "Floats", "Ints", "Kernels", "Ready", "select"]
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Ints: TypeAlias = NDArray[np.integer[Any]]
@@ -23,11 +23,19 @@ Ints: TypeAlias = NDArray[np.integer[Any]]
 BACKENDS = ("reference", "numba")
 
 
+# Each of these is documented where it is defined, in minisbert.kernels.reference.
+# ruff: noqa: D102
+
+
+class Ready(Protocol):
+    """What a backend makes of a function from a micro-batch's tokens to vectors."""
+
+    def expect(self, ids: Ints, types: Ints) -> None: ...
+    def __call__(self, ids: Ints, types: Ints, offsets: Ints) -> Floats: ...
+
+
 class Kernels(Protocol):
     """What a backend provides."""
-
-    # Each of these is documented where it is defined, in minisbert.kernels.reference.
-    # ruff: noqa: D102
 
     NAME: str
 
@@ -51,7 +59,7 @@ class Kernels(Protocol):
     def attention(self, qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats: ...
     def mix(self, layers: Sequence[Floats], weights: Floats) -> Floats: ...
     def pool(self, x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats: ...
-    def program(self, function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]: ...
+    def program(self, function: Callable[..., Any]) -> Ready: ...
     def prelu(self, x: Floats, slope: Floats) -> Floats: ...
     def normalize(self, x: Floats) -> Floats: ...
 

@@ -262,7 +262,7 @@ def run(address: int, table: int, count: int, variables: int, jobs: int) -> None
         elif job[0] == EMBED:
             embed((a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]))
         elif job[0] == COMBINE:
-            combine((a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]))
+            combine((a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]))
         elif job[0] == POOL:
             mean_pool((a[0], a[1], a[2], a[3], a[4]))
         elif job[0] == NORMALIZE:

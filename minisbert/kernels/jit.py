@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -129,29 +129,40 @@ def pool(x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:
     return means
 
 
-def program(function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]:
-    """Twin of `reference.program`: all operations of the function in one call."""
-    return partial(_run, Program(function))
+@dataclass(frozen=True)
+class Ready:
+    """Twin of `reference.Ready`: all operations of a function in one call."""
+
+    program: Program
+
+    def expect(self, ids: Ints, types: Ints) -> None:
+        """Multiply the words among the tokens that come soon, as `minisbert.kernels.words` says."""
+        self.program.products.expect(ids, types)
+
+    def __call__(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
+        """Return what the function makes of a micro-batch."""
+        program, N, S = self.program, len(ids), len(offsets) - 1
+        room = attention_room(N, program.head_width)  # for each thread
+        ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
+        offsets = np.ascontiguousarray(offsets, np.int64)
+        sizes = (
+            *(N * program.arena_width[PER_TOKEN], S * program.arena_width[PER_SENTENCE]),
+            *(room * team.threads(), 2 * len(program.table) * JOB),
+        )
+        y = memory.rows(N if program.y.of == PER_TOKEN else S, program.y.width)
+        products, _held = program.products.look_up(ids, types)
+        words: tuple[Any, ...] = () if program.other_word is None else _converted(program.other_word, ids)
+        arena = memory.room_for(sum(sizes))
+        *places, start = map(address, (ids, types, offsets, y, arena))
+        *starts, jobs = (start + 4 * size for size in accumulate((0, *sizes[:-1])))
+        places += [*starts, 4 * room, *map(address, (products, *words))]
+        team.run(program.table, [0, N, -(-N // BLOCK), S, *places], jobs)
+        return y
 
 
-def _run(program: Program, ids: Ints, types: Ints, offsets: Ints) -> Floats:
-    N, S = len(ids), len(offsets) - 1
-    room = attention_room(N, program.head_width)  # for each thread
-    ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
-    offsets = np.ascontiguousarray(offsets, np.int64)
-    sizes = (
-        *(N * program.arena_width[PER_TOKEN], S * program.arena_width[PER_SENTENCE]),
-        *(room * team.threads(), 2 * len(program.table) * JOB),
-    )
-    y = memory.rows(N if program.y.of == PER_TOKEN else S, program.y.width)
-    words, rows = program.products.look_up(ids, types, linear)
-    other: tuple[Any, ...] = () if program.other_word is None else _converted(program.other_word, ids)
-    arena = memory.room_for(sum(sizes))
-    *places, start = map(address, (ids, types, offsets, y, arena))
-    *starts, jobs = (start + 4 * size for size in accumulate((0, *sizes[:-1])))
-    places += [*starts, 4 * room, words.address, *map(address, (rows, *other))]
-    team.run(program.table, [0, N, -(-N // BLOCK), S, *places], jobs)
-    return y
+def program(function: Callable[..., Any]) -> Ready:
+    """Twin of `reference.program`."""
+    return Ready(Program(function, linear))
 
 
 # Each component by itself, from exact products and sums: nothing that the number of rows could change.

@@ -41,7 +41,7 @@ from minisbert.kernels.team import (
     POOL,
     POSITIONS,
 )
-from minisbert.kernels.words import Parts, Products
+from minisbert.kernels.words import Multiply, Parts, Products
 
 __all__ = ["INPUTS", "NO_PADDING", "PER_SENTENCE", "PER_TOKEN", "VARIABLES", "Program", "Writer"]
 
@@ -49,7 +49,7 @@ __all__ = ["INPUTS", "NO_PADDING", "PER_SENTENCE", "PER_TOKEN", "VARIABLES", "Pr
 PER_TOKEN, PER_SENTENCE = "tokens", "sentences"
 _NAMES = (
     "zero tokens blocks sentences ids types offsets y arena sentence_arena room room_size "
-    "products product_rows word word_ids"
+    "products word word_ids"
 )
 VARIABLES = tuple(_NAMES.split())
 assert len(VARIABLES) == NUMBER_OF_VARIABLES
@@ -77,7 +77,8 @@ Argument: TypeAlias = "int | str | Value | tuple[int, str]"  # a constant, a var
 class Writer:
     """A backend that writes operations down: of each its kind, its units, and its arguments as on a board."""
 
-    def __init__(self) -> None:
+    def __init__(self, multiply: Multiply) -> None:
+        self._multiply = multiply
         self.jobs: list[list[Argument]] = []
         self.head_width = 0
         self.other_word: Floats | None = None
@@ -130,9 +131,9 @@ class Writer:
         self, dense: Packed, positions: Value, tables: Tables, weight: Floats, bias: Floats, scales: Value
     ) -> Value:
         y = Value(dense.width)
-        self.products = Products(Parts(*tables, weight, bias, dense))
-        places = "products", positions, address(self.products.places), address(self.products.bias), scales
-        self._write(COMBINE, 0, PER_TOKEN, y.width, "product_rows", *places, y)
+        self.products = Products(Parts(*tables, weight, bias, dense), self._multiply)
+        places = address(self.products.places), address(self.products.bias)
+        self._write(COMBINE, 0, PER_TOKEN, y.width, "products", positions, *places, scales, y)
         return y
 
     def attention(self, qkv: Value, offsets: Any, num_heads: int, bias: Floats | None = None) -> Value:
@@ -188,8 +189,8 @@ class Program:
         The table of words, if it is not float32.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        writer = Writer()
+    def __init__(self, function: Callable[..., Any], multiply: Multiply) -> None:
+        writer = Writer(multiply)
         self.y: Value = function(*INPUTS, writer)
         self._function = function  # holds the weights, whose addresses are in the table
         assert writer.products is not None  # every model begins with embeddings, their norm and a multiply

@@ -57,15 +57,25 @@ def threads(count: int) -> AbstractContextManager[None]:
     return one_blas_thread() if count == 1 else nullcontext()
 
 
-def program(function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]:
-    """Get ``y = function(ids, types, offsets, kernels)`` ready for many micro-batches; what overflows is infinite."""
+@dataclass(frozen=True)
+class Ready:
+    """``y = function(ids, types, offsets, kernels)``, ready for many micro-batches."""
 
-    def run(ids: Ints, types: Ints, offsets: Ints) -> Floats:
+    function: Callable[..., Any]
+
+    def expect(self, ids: Ints, types: Ints) -> None:
+        """Do what helps with tokens that come soon, in several micro-batches: (N,) each. Here that is nothing."""
+
+    def __call__(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
+        """Return what the function makes of a micro-batch; what overflows is infinite."""
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            result: Floats = function(ids, types, offsets, sys.modules[__name__])
+            result: Floats = self.function(ids, types, offsets, sys.modules[__name__])
         return result
 
-    return run
+
+def program(function: Callable[..., Any]) -> Ready:
+    """Get a function of token ids, their types, offsets and kernels ready."""
+    return Ready(function)
 
 
 @dataclass(frozen=True)

@@ -66,26 +66,21 @@ def embed(
                 to[j] = w[j] + p[j]
 
 
-@kernel(*["i8"] * 9)
+@kernel(*["i8"] * 8)
 def combine(
-    N: int,
-    width: int,
-    rows: int,
-    words: int,
-    positions: int,
-    places: int,
-    bias: int,
-    scales: int,
-    y: int,
+    N: int, width: int, words: int, positions: int, places: int, bias: int, scales: int, y: int
 ) -> None:
-    """``y = scales * (words[rows] + places[positions]) + bias``, the first multiply of `minisbert.kernels.words`."""
-    of_word, of_place, scale, b = ints_at(rows), ints_at(positions), floats_at(scales), floats_at(bias)
+    """``y = scales * (word + places[positions]) + bias``; at `words` is the address of each token's row.
+
+    What these are products of is told in `minisbert.kernels.words`.
+    """
+    word_at, of_place, scale, b = longs_at(words), ints_at(positions), floats_at(scales), floats_at(bias)
     step = row_bytes(width)
     for i in range(N):
-        w, p = floats_at(words + of_word[i] * step), floats_at(places + of_place[i] * step)
+        word, place = floats_at(word_at[i]), floats_at(places + of_place[i] * step)
         to, factor = floats_at(y + i * step), scale[i]
         for j in range(width):
-            to[j] = (w[j] + p[j]) * factor + b[j]
+            to[j] = (word[j] + place[j]) * factor + b[j]
 
 
 @kernel("i8", "i8", "i8", "i8", "i8", "f8", "i8", "i8", fastmath=SUMS)

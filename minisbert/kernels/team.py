@@ -18,7 +18,7 @@ __all__ = ["helpers", "post", "run", "threads"]
 # Places on a board. Ticket, count of finished units and of helpers that are wanted are looked at while others write:
 # each has a cache line, eight numbers, of its own.
 TICKET, FINISHED, HELPERS, KIND, ARGUMENTS, BOARD = 0, 8, 16, 24, 25, 40
-NUMBER_OF_ARGUMENTS, NUMBER_OF_VARIABLES = 9, 16
+NUMBER_OF_ARGUMENTS, NUMBER_OF_VARIABLES = 9, 15
 JOB = 2 + NUMBER_OF_ARGUMENTS  # numbers that say what a job is: kind, units, arguments
 # A ticket is a job's number and the first and the last unit that nobody has taken, so many bits each.
 BITS = 20

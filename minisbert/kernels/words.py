@@ -6,10 +6,10 @@ and one for each place are all that it takes::
 
     norm(word + place) @ W.T + b  =  scale * (word' @ W.T + place' @ W.T) + (bias @ W.T + b)
 
-There are P places, and their products are made once. Those of words are kept as they come up: half of the tokens of a
-long text are words that stood in it before, and of a few thousand texts all but a few percent are. This spares most of
-the first multiply, one of four in the first of L layers and a quarter of their work. It changes no bit of a vector
-whether a product was there already, as each row of a multiply is by itself.
+There are P places, and their products are made once. Those of words are kept: the words of a thousand texts are
+multiplied at once, each once, before anything else, and most of them were in the texts before. This spares most of the
+first multiply, one of four in the first of L layers and a quarter of their work. It changes no bit of a vector whether
+a product was there already, as each row of a multiply is by itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import count, islice
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +25,11 @@ from numpy.typing import NDArray
 from minisbert.kernels import Floats, Ints, memory
 from minisbert.kernels.packing import Packed
 
-if TYPE_CHECKING:
-    Multiply = Callable[[Floats, Packed], Floats]
-
 __all__ = ["Parts", "Products"]
 
-# So many words are kept for each place that there is: a micro-batch, which as a rule has no more tokens than there are
-# places, always finds room for its own.
+Multiply: TypeAlias = Callable[[Floats, Packed], Floats]
+
+# So many words are kept for each place that there is, 4096 as a rule.
 WORDS_PER_PLACE = 8
 
 
@@ -72,23 +70,23 @@ class Parts:
 
 
 class _Words:
-    """The products of the words that came up, and which row each has; a row is written before anybody can find it."""
+    """The products of some words, and which row each has; a row is written before anybody can find it."""
 
     def __init__(self, parts: Parts) -> None:
         self.rows = memory.rows(WORDS_PER_PLACE * len(parts.position), parts.dense.width)
-        self.address = memory.address(self.rows)
+        self.address, self.step = memory.address(self.rows), self.rows.strides[0]
         self.row_of = np.full(parts.num_keys, -1, np.int32)
+        self.taken = 0
         # Threads, and signals in the midst of things, take rows from one counter: nobody needs a lock, or waits.
-        self.free = count()
+        self._next = count()
 
-    def add(self, keys: Ints, products: Floats) -> bool:
-        """Keep the products of some words, if there is room."""
-        taken = list(islice(self.free, len(keys)))
-        if taken[-1] >= len(self.rows):
-            return False
-        self.rows[taken] = products
-        self.row_of[keys] = taken
-        return True
+    def add(self, keys: Ints, products: Floats) -> None:
+        """Keep the products of some words, unless somebody else took the room in the meantime."""
+        taken = list(islice(self._next, len(keys)))
+        self.taken = taken[-1] + 1
+        if self.taken <= len(self.rows):
+            self.rows[taken] = products
+            self.row_of[keys] = taken
 
 
 class Products:
@@ -97,30 +95,57 @@ class Products:
     Attributes
     ----------
     places : ndarray of float32, shape (P, width)
-        ``place' @ W.T``, once a micro-batch was looked up.
+        ``place' @ W.T``, once there was something to look up.
     bias : ndarray of float32, shape (1, width)
         ``bias @ W.T + b``, likewise.
     """
 
-    def __init__(self, parts: Parts) -> None:
-        self.parts = parts
+    def __init__(self, parts: Parts, multiply: Multiply) -> None:
         self.places = memory.rows(len(parts.position), parts.dense.width)
         self.bias = memory.rows(1, parts.dense.width)
+        self._parts, self._multiply = parts, multiply
         self._plain = replace(parts.dense, bias=np.zeros_like(parts.dense.bias))
         self._words: _Words | None = None
 
-    def look_up(self, ids: Ints, types: Ints, multiply: Multiply) -> tuple[_Words, Ints]:
-        """Return ``word' @ W.T`` of some words, and which of its rows N tokens have: (N,)."""
-        words = self._words or self._begin(multiply)
-        keys = self.parts.keys(ids, types)
-        while (rows := words.row_of[keys]).min(initial=0) < 0:
-            new = np.unique(keys[rows < 0])
-            if not words.add(new, multiply(self.parts.words(new), self._plain)):
-                words = self._words = _Words(self.parts)  # the old ones go when nobody uses them any more
-        return words, rows
+    def expect(self, ids: Ints, types: Ints) -> None:
+        """Make the products of all words of N tokens that come soon; if there are too many, of the most frequent ones.
 
-    def _begin(self, multiply: Multiply) -> _Words:
-        self.places[:] = multiply(self.parts.places(), self._plain)
-        self.bias[:] = multiply(self.parts.bias[np.newaxis], self.parts.dense)
-        words = self._words = _Words(self.parts)
+        Where there is no more room, all that was kept is let go.
+        """
+        words = self._words or self._begin()
+        keys = self._parts.keys(ids, types)
+        unknown = keys[words.row_of[keys] < 0]
+        if len(unknown) == 0:
+            return
+        new = np.unique(unknown)
+        if words.taken + len(new) > len(words.rows):
+            words = _Words(self._parts)
+            new, counts = np.unique(keys, return_counts=True)
+            new = new[np.argsort(-counts, kind="stable")[: len(words.rows)]]
+        words.add(new, self._products(new))
+        self._words = words
+
+    def look_up(self, ids: Ints, types: Ints) -> tuple[Ints, list[Floats]]:
+        """Return the addresses of ``word' @ W.T`` for N tokens: (N,); they are good while the arrays beside them live.
+
+        The product of a word that was not expected is made for this one time.
+        """
+        words = self._words or self._begin()
+        keys = self._parts.keys(ids, types)
+        rows = words.row_of[keys]
+        addresses = words.address + rows * np.int64(words.step)  # (N,)
+        arrays = [words.rows]
+        if (missing := rows < 0).any():
+            others, which = np.unique(keys[missing], return_inverse=True)
+            arrays.append(self._products(others))
+            addresses[missing] = memory.address(arrays[1]) + which * arrays[1].strides[0]
+        return addresses, arrays
+
+    def _products(self, keys: Ints) -> Floats:
+        return self._multiply(self._parts.words(keys), self._plain)
+
+    def _begin(self) -> _Words:
+        self.places[:] = self._multiply(self._parts.places(), self._plain)
+        self.bias[:] = self._multiply(self._parts.bias[np.newaxis], self._parts.dense)
+        words = self._words = _Words(self._parts)
         return words
