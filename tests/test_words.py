@@ -156,6 +156,19 @@ def test_of_too_many_words_the_most_frequent_are_kept(monkeypatch: pytest.Monkey
     assert counting.rows == [P, 1, P, P]
 
 
+def test_there_may_be_any_number_of_segments() -> None:
+    parts, _ = make()
+    many = replace(
+        parts, token_type=np.zeros((1 << 20, D), np.float32), word=np.zeros((1 << 20, D), np.float32)
+    )
+    last = np.array([(1 << 20) - 1], np.int32)
+    given = last, last % P, last
+    products = Products(many, jit.linear)
+    products.expect(last, last)
+    expected = multiply(Products(many, jit.linear), many, *given)
+    np.testing.assert_array_equal(multiply(products, many, *given), expected)
+
+
 def test_many_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(words, "WORDS_PER_PLACE", 2)
     parts, _ = make()

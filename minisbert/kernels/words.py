@@ -44,20 +44,17 @@ class Parts:
     bias: Floats
     dense: Packed
 
-    @property
-    def num_keys(self) -> int:
-        """How many words in a segment there are: word v in segment t is number ``t * V + v``."""
-        return len(self.word) * (1 if self.token_type is None else len(self.token_type))
-
     def keys(self, ids: Ints, types: Ints) -> Ints:
-        """Number the words of N tokens: (N,) -> (N,)."""
-        return ids if self.token_type is None else types * len(self.word) + ids
+        """Number the words of N tokens, in each segment anew: (N,) -> (N,)."""
+        return types.astype(np.int64) * len(self.word) + ids
 
     def words(self, keys: Ints) -> Floats:
         """Return word', ready to be multiplied: (n,) -> (n, D)."""
         types, ids = np.divmod(keys, len(self.word))
         x = self.word[ids].astype(np.float64)
-        return self._prime(x if self.token_type is None else x + self.token_type[types])
+        if self.token_type is not None:
+            x += self.token_type[types]
+        return self._prime(x)
 
     def places(self) -> Floats:
         """Return place' of every place: (P, D)."""
@@ -75,18 +72,29 @@ class _Words:
     def __init__(self, parts: Parts) -> None:
         self.rows = memory.rows(WORDS_PER_PLACE * len(parts.position), parts.dense.width)
         self.address, self.step = memory.address(self.rows), self.rows.strides[0]
-        self.row_of = np.full(parts.num_keys, -1, np.int32)
         self.taken = 0
         # Threads, and signals in the midst of things, take rows from one counter: nobody needs a lock, or waits.
         self._next = count()
+        # The keys in order and their rows, always replaced as a whole; the last key is larger than any.
+        self._known = np.array([np.iinfo(np.int64).max]), np.array([-1])
+
+    def find(self, keys: Ints) -> Ints:
+        """Return the rows of words: (n,) -> (n,), -1 for those that are not there."""
+        known, rows = self._known
+        places = np.searchsorted(known, keys)
+        return np.where(known[places] == keys, rows[places], -1)
 
     def add(self, keys: Ints, products: Floats) -> None:
         """Keep the products of some words, unless somebody else took the room in the meantime."""
         taken = list(islice(self._next, len(keys)))
         self.taken = taken[-1] + 1
-        if self.taken <= len(self.rows):
-            self.rows[taken] = products
-            self.row_of[keys] = taken
+        if self.taken > len(self.rows):
+            return
+        self.rows[taken] = products
+        known, rows = self._known
+        known, rows = np.append(known, keys), np.append(rows, taken)
+        order = np.argsort(known)
+        self._known = known[order], rows[order]
 
 
 class Products:
@@ -114,7 +122,7 @@ class Products:
         """
         words = self._words or self._begin()
         keys = self._parts.keys(ids, types)
-        unknown = keys[words.row_of[keys] < 0]
+        unknown = keys[words.find(keys) < 0]
         if len(unknown) == 0:
             return
         new = np.unique(unknown)
@@ -132,8 +140,8 @@ class Products:
         """
         words = self._words or self._begin()
         keys = self._parts.keys(ids, types)
-        rows = words.row_of[keys]
-        addresses = words.address + rows * np.int64(words.step)  # (N,)
+        rows = words.find(keys)
+        addresses = words.address + rows * words.step  # (N,)
         arrays = [words.rows]
         if (missing := rows < 0).any():
             others, which = np.unique(keys[missing], return_inverse=True)
