@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import minisbert
-from conftest import DATA
+from conftest import DATA, TINY
 from minisbert.kernels.shape import LANES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
@@ -143,6 +143,18 @@ def test_operations_count_real_tokens_up_to_the_limit() -> None:
 
 
 # --- The peak ---------------------------------------------------------------------------------------------
+
+
+def test_the_shares_of_the_kernels_are_of_one_whole() -> None:
+    pytest.importorskip("numba", reason="without numba there are no kernels to time")
+    from shares import shares
+
+    texts, encoder = ["the cat sat", "a dog"], minisbert.load(DATA / TINY[0])
+    found = shares(DATA / TINY[0], 1, {"some": texts})["some"]
+    seconds, operations, _ = np.transpose([*found["kernels"].values()])
+    assert seconds.all()
+    assert seconds.sum() < found["seconds"]
+    assert operations.sum() / 100 == pytest.approx(workloads.operations(encoder, texts) * 1e9)
 
 
 def test_the_peak_counts_what_is_computed() -> None:

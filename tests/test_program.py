@@ -80,9 +80,9 @@ class StepByStep:
         if not self.embedded:
             return jit.linear(x, dense, activation, residual)
         (ids, positions, types, tables, weight, bias, scales), self.embedded = self.embedded, ()
-        parts, plain = Parts(*tables, weight, bias, dense), replace(dense, bias=0 * dense.bias)
+        parts, plain = Parts(*tables, 0, weight, bias, dense), replace(dense, bias=0 * dense.bias)
         words = jit.linear(parts.words(parts.keys(ids, types)), plain)
-        places = jit.linear(parts.places(), plain)[positions]
+        places = jit.linear(parts.places(0, len(tables[1])), plain)[positions]
         return (words + places) * scales[:, np.newaxis] + jit.linear(bias[np.newaxis], dense)
 
 

@@ -31,7 +31,7 @@ def make(seed: int = 0, segments: int = 2, dtype: str = "float32", shared: float
     word = (normal(V, D) + shared * normal(D)).astype(dtype)
     token_type = normal(segments, D) if segments else None
     weight, bias = normal(OUT, D), normal(OUT)
-    parts = Parts(word, normal(P, D), token_type, normal(D), normal(D), jit.pack(weight, bias, np.float32))
+    parts = Parts(word, normal(P, D), token_type, 0, normal(D), normal(D), jit.pack(weight, bias, np.float32))
     return parts, (weight, bias)
 
 
@@ -46,7 +46,7 @@ def multiply(products: Products, parts: Parts, ids: Any, positions: Any, types: 
     y, scales, normed = memory.rows(len(ids), OUT), np.empty(len(ids), np.float32), memory.rows(*x.shape)
     norm = *map(address, (x, parts.weight, parts.bias)), 1e-5, address(normed), address(scales)
     machine.kernels().layer_norm(*x.shape, *norm)
-    addresses, held = products.look_up(ids, types)
+    addresses, held = products.look_up(ids, types, P)
     assert all(array.shape[1:] == (OUT,) for array in held)
     places = map(address, (addresses, positions, products.places, products.bias, scales, y))
     machine.kernels().combine(len(ids), OUT, *places)
@@ -106,27 +106,51 @@ def test_a_word_is_multiplied_once() -> None:
     ids = np.array([5, 7, 5, 5, 7], np.int32)
     types = np.zeros_like(ids)
     products.expect(ids, types)
-    assert counting.rows == [P, 1, 2]
     products.expect(ids, types)
-    products.look_up(ids, types)
-    assert counting.rows == [P, 1, 2]
+    products.look_up(ids, types, 0)
+    assert counting.rows == [2]
     products.expect(ids, types + 1)  # the same words in the other segment
-    assert counting.rows == [P, 1, 2, 2]
-    products.look_up(ids + 1, types)  # words that were not expected are multiplied each time
-    products.look_up(ids + 1, types)
-    assert counting.rows == [P, 1, 2, 2, 2, 2]
+    products.look_up(ids, types + 1, 0)
+    assert counting.rows == [2, 2]
+    products.look_up(ids + 1, types, 0)  # words that were not expected are multiplied each time
+    products.look_up(ids + 1, types, 0)
+    assert counting.rows == [2, 2, 2, 2]
+
+
+@pytest.mark.parametrize("first", [0, 2])
+def test_a_place_is_multiplied_once_and_not_before_it_is_needed(
+    first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(words, "PLACES_AT_ONCE", 16)
+    parts, _ = make()
+    whole, counting = Products(parts, jit.linear), Counting()
+    whole.look_up(*[np.empty(0, np.int32)] * 2, P)
+    products, nothing = Products(replace(parts, first=first), counting), np.empty(0, np.int32)
+    for longest, expected in (
+        (0, []),
+        (1, [16]),
+        (16 - first, [16]),
+        (17 - first, [16, 16]),
+        (P, [16, 16, P - 32]),
+    ):
+        products.look_up(nothing, nothing, longest)
+        filled = min(-(-(first + longest) // 16) * 16, P)
+        np.testing.assert_array_equal(products.places[:filled], whole.places[:filled])
+        if not first:
+            assert [rows for rows in counting.rows if rows > 1] == expected
+    np.testing.assert_array_equal(products.bias, whole.bias)
 
 
 def test_no_tokens() -> None:
     parts, _ = make()
     products, nothing = Products(parts, jit.linear), np.empty(0, np.int32)
     products.expect(nothing, nothing)
-    addresses, _ = products.look_up(nothing, nothing)
+    addresses, _ = products.look_up(nothing, nothing, 0)
     assert addresses.shape == (0,)
 
 
 def test_it_starts_afresh_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "WORDS_PER_PLACE", 1)
+    monkeypatch.setattr(words, "KEPT", P)
     parts, _ = make()
     products = Products(parts, jit.linear)
     tables = set()
@@ -142,18 +166,18 @@ def test_it_starts_afresh_when_it_is_full(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_of_too_many_words_the_most_frequent_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "WORDS_PER_PLACE", 1)
+    monkeypatch.setattr(words, "KEPT", P)
     parts, _ = make()
     counting = Counting()
     products = Products(parts, counting)
     ids = np.concatenate([np.arange(2 * P), np.arange(P, 2 * P)]).astype(np.int32)  # the second half twice
     types = np.zeros_like(ids)
     products.expect(ids, types)
-    assert counting.rows == [P, 1, P]
-    products.look_up(ids[2 * P :], types[2 * P :])
-    assert counting.rows == [P, 1, P]
-    products.look_up(ids, types)
-    assert counting.rows == [P, 1, P, P]
+    assert counting.rows == [P]
+    products.look_up(ids[2 * P :], types[2 * P :], 0)
+    assert counting.rows == [P]
+    products.look_up(ids, types, 0)
+    assert counting.rows == [P, P]
 
 
 def test_there_may_be_any_number_of_segments() -> None:
@@ -170,7 +194,7 @@ def test_there_may_be_any_number_of_segments() -> None:
 
 
 def test_many_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(words, "WORDS_PER_PLACE", 2)
+    monkeypatch.setattr(words, "KEPT", 2 * P)
     parts, _ = make()
     products = Products(parts, jit.linear)
     some = [tokens(P, seed=seed) for seed in range(60)]

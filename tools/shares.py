@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,19 @@ KERNELS: dict[str, Work] = {
     "layer_norm": lambda *_: (0.0, 0.0),
     "embed": lambda *_: (0.0, 0.0),
 }
+
+
+@dataclass(frozen=True)
+class OneByOne:
+    """What `jit.Ready` does in one call, operation by operation."""
+
+    function: Callable[..., Any]
+
+    def expect(self, ids: Any, types: Any) -> None:
+        """Do nothing: a word is multiplied wherever it stands."""
+
+    def __call__(self, *tokens: Any) -> Any:
+        return self.function(*tokens, jit)
 
 
 @contextmanager
@@ -75,13 +89,8 @@ def shares(folder: Path, threads: int, tasks: dict[str, list[str]]) -> dict[str,
     for task, texts in tasks.items():
         used = threads if len(texts) == 1 else 1
         encoder = minisbert.load(folder, num_threads=used, backend="numba")
-        encoder._vectors = partial(
-            model.sentence_vectors,
-            kernels=jit,
-            weights=encoder._weights,
-            config=encoder.config.transformer,
-            steps=encoder._steps,
-        )
+        given = {"weights": encoder._weights, "config": encoder.config.transformer, "steps": encoder._steps}
+        encoder._vectors = OneByOne(partial(model.sentence_vectors, **given))
         encoder.encode(texts, truncation="silent", show_progress_bar=False)
         spent: dict[str, list[float]] = {}
         with timed(spent):

@@ -150,7 +150,8 @@ class Ready:
             *(room * team.threads(), 2 * len(program.table) * JOB),
         )
         y = memory.rows(N if program.y.of == PER_TOKEN else S, program.y.width)
-        products, _held = program.products.look_up(ids, types)
+        longest = int((offsets[1:] - offsets[:-1]).max(initial=0))
+        products, _held = program.products.look_up(ids, types, longest)
         words: tuple[Any, ...] = () if program.other_word is None else _converted(program.other_word, ids)
         arena = memory.room_for(sum(sizes))
         *places, start = map(address, (ids, types, offsets, y, arena))

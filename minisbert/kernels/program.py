@@ -86,6 +86,7 @@ class Writer:
         # Of what is embedded: its positions and tables. Of the norm of that also weight, bias and scales.
         self._sums: dict[Value, tuple[Value, Tables]] = {}
         self._norms: dict[Value, tuple[Value, Tables, Floats, Floats, Value]] = {}
+        self._first_place = 0
 
     def _write(self, *job: Argument) -> None:
         self.jobs.append([*job, *[0] * (JOB - len(job))])
@@ -93,6 +94,7 @@ class Writer:
     def positions(self, ids: Any, offsets: Any, padding: int | None) -> Value:
         """Write down `jit.positions`: numbers one after the other, for which N rows of a Value are more than enough."""
         y = Value(1)
+        self._first_place = 0 if padding is None else padding + 1
         self._write(POSITIONS, 0, PER_SENTENCE, ids, offsets, NO_PADDING if padding is None else padding, y)
         return y
 
@@ -131,7 +133,7 @@ class Writer:
         self, dense: Packed, positions: Value, tables: Tables, weight: Floats, bias: Floats, scales: Value
     ) -> Value:
         y = Value(dense.width)
-        self.products = Products(Parts(*tables, weight, bias, dense), self._multiply)
+        self.products = Products(Parts(*tables, self._first_place, weight, bias, dense), self._multiply)
         places = address(self.products.places), address(self.products.bias)
         self._write(COMBINE, 0, PER_TOKEN, y.width, "products", positions, *places, scales, y)
         return y

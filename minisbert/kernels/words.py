@@ -6,10 +6,10 @@ and one for each place are all that it takes::
 
     norm(word + place) @ W.T + b  =  scale * (word' @ W.T + place' @ W.T) + (bias @ W.T + b)
 
-There are P places, and their products are made once. Those of words are kept: the words of a thousand texts are
-multiplied at once, each once, before anything else, and most of them were in the texts before. This spares most of the
-first multiply, one of four in the first of L layers and a quarter of their work. It changes no bit of a vector whether
-a product was there already, as each row of a multiply is by itself.
+Products of places are made once, when a text first is that long. Those of words are kept: the words of a thousand texts
+are multiplied at once, each once, before anything else, and most of them were in the texts before. This spares most of
+the first multiply, one of four in the first of L layers and a quarter of their work. It changes no bit of a vector
+whether a product was there already, as each row of a multiply is by itself.
 """
 
 from __future__ import annotations
@@ -29,17 +29,21 @@ __all__ = ["Parts", "Products"]
 
 Multiply: TypeAlias = Callable[[Floats, Packed], Floats]
 
-# So many words are kept for each place that there is, 4096 as a rule.
-WORDS_PER_PLACE = 8
+KEPT = 4096  # words: nearly all that a thousand texts have, and 19 MB at MiniLM's width
+PLACES_AT_ONCE = 512  # a model may have thousands, and texts seldom do
 
 
 @dataclass(frozen=True, eq=False)
 class Parts:
-    """What the first multiply is made of: tables of word (V, D), position (P, D) and segment, a norm, and weights."""
+    """What the first multiply is made of: tables of word (V, D), position (P, D) and segment, a norm, and weights.
+
+    The first token of a sentence is at place `first`, unless it is padding.
+    """
 
     word: Floats
     position: Floats
     token_type: Floats | None
+    first: int
     weight: Floats
     bias: Floats
     dense: Packed
@@ -56,9 +60,9 @@ class Parts:
             x += self.token_type[types]
         return self._prime(x)
 
-    def places(self) -> Floats:
-        """Return place' of every place: (P, D)."""
-        return self._prime(self.position.astype(np.float64))
+    def places(self, start: int, stop: int) -> Floats:
+        """Return place' of some places, likewise: (stop - start, D)."""
+        return self._prime(self.position[start:stop].astype(np.float64))
 
     def _prime(self, x: NDArray[np.float64]) -> Floats:
         # What overflows ends as an error about the vectors.
@@ -70,7 +74,7 @@ class _Words:
     """The products of some words, and which row each has; a row is written before anybody can find it."""
 
     def __init__(self, parts: Parts) -> None:
-        self.rows = memory.rows(WORDS_PER_PLACE * len(parts.position), parts.dense.width)
+        self.rows = memory.rows(KEPT, parts.dense.width)
         self.address, self.step = memory.address(self.rows), self.rows.strides[0]
         self.taken = 0
         # Threads, and signals in the midst of things, take rows from one counter: nobody needs a lock, or waits.
@@ -103,9 +107,9 @@ class Products:
     Attributes
     ----------
     places : ndarray of float32, shape (P, width)
-        ``place' @ W.T``, once there was something to look up.
+        ``place' @ W.T``, of as many places as were needed so far.
     bias : ndarray of float32, shape (1, width)
-        ``bias @ W.T + b``, likewise.
+        ``bias @ W.T + b``, once a place was needed.
     """
 
     def __init__(self, parts: Parts, multiply: Multiply) -> None:
@@ -113,15 +117,15 @@ class Products:
         self.bias = memory.rows(1, parts.dense.width)
         self._parts, self._multiply = parts, multiply
         self._plain = replace(parts.dense, bias=np.zeros_like(parts.dense.bias))
-        self._words: _Words | None = None
+        self._words = _Words(parts)
+        self._filled = 0
 
     def expect(self, ids: Ints, types: Ints) -> None:
         """Make the products of all words of N tokens that come soon; if there are too many, of the most frequent ones.
 
         Where there is no more room, all that was kept is let go.
         """
-        words = self._words or self._begin()
-        keys = self._parts.keys(ids, types)
+        words, keys = self._words, self._parts.keys(ids, types)
         unknown = keys[words.find(keys) < 0]
         if len(unknown) == 0:
             return
@@ -133,13 +137,14 @@ class Products:
         words.add(new, self._products(new))
         self._words = words
 
-    def look_up(self, ids: Ints, types: Ints) -> tuple[Ints, list[Floats]]:
+    def look_up(self, ids: Ints, types: Ints, longest: int) -> tuple[Ints, list[Floats]]:
         """Return the addresses of ``word' @ W.T`` for N tokens: (N,); they are good while the arrays beside them live.
 
-        The product of a word that was not expected is made for this one time.
+        The product of a word that was not expected is made for this one time. `longest` is the longest sentence's T, up
+        to which `places` is filled.
         """
-        words = self._words or self._begin()
-        keys = self._parts.keys(ids, types)
+        self._fill(self._parts.first + longest)
+        words, keys = self._words, self._parts.keys(ids, types)
         rows = words.find(keys)
         addresses = words.address + rows * words.step  # (N,)
         arrays = [words.rows]
@@ -152,8 +157,11 @@ class Products:
     def _products(self, keys: Ints) -> Floats:
         return self._multiply(self._parts.words(keys), self._plain)
 
-    def _begin(self) -> _Words:
-        self.places[:] = self._multiply(self._parts.places(), self._plain)
-        self.bias[:] = self._multiply(self._parts.bias[np.newaxis], self._parts.dense)
-        words = self._words = _Words(self._parts)
-        return words
+    def _fill(self, needed: int) -> None:
+        start, stop = self._filled, min(-(-needed // PLACES_AT_ONCE) * PLACES_AT_ONCE, len(self.places))
+        if start >= stop:
+            return
+        if start == 0:
+            self.bias[:] = self._multiply(self._parts.bias[np.newaxis], self._parts.dense)
+        self.places[start:stop] = self._multiply(self._parts.places(start, stop), self._plain)
+        self._filled = stop  # threads that fill at the same time write the same
