@@ -121,7 +121,7 @@ def test_a_word_is_multiplied_once() -> None:
 def test_a_place_is_multiplied_once_and_not_before_it_is_needed(
     first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(words, "PLACES_AT_ONCE", 16)
+    monkeypatch.setattr(words, "AT_ONCE", 16)
     parts, _ = make()
     whole, counting = Products(parts, jit.linear), Counting()
     whole.look_up(*[np.empty(0, np.int32)] * 2, P)

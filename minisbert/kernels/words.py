@@ -29,8 +29,10 @@ __all__ = ["Parts", "Products"]
 
 Multiply: TypeAlias = Callable[[Floats, Packed], Floats]
 
-KEPT = 4096  # words: nearly all that a thousand texts have, and 19 MB at MiniLM's width
-PLACES_AT_ONCE = 512  # a model may have thousands, and texts seldom do
+KEPT = 3072  # words: all but a few of those that a thousand texts have, and 14 MB at MiniLM's width
+AT_ONCE = (
+    512  # so many words or places are multiplied at once: what that takes beside the table is soon given back
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +136,9 @@ class Products:
             words = _Words(self._parts)
             new, counts = np.unique(keys, return_counts=True)
             new = new[np.argsort(-counts, kind="stable")[: len(words.rows)]]
-        words.add(new, self._products(new))
+        for start in range(0, len(new), AT_ONCE):
+            some = new[start : start + AT_ONCE]
+            words.add(some, self._products(some))
         self._words = words
 
     def look_up(self, ids: Ints, types: Ints, longest: int) -> tuple[Ints, list[Floats]]:
@@ -158,7 +162,7 @@ class Products:
         return self._multiply(self._parts.words(keys), self._plain)
 
     def _fill(self, needed: int) -> None:
-        start, stop = self._filled, min(-(-needed // PLACES_AT_ONCE) * PLACES_AT_ONCE, len(self.places))
+        start, stop = self._filled, min(-(-needed // AT_ONCE) * AT_ONCE, len(self.places))
         if start >= stop:
             return
         if start == 0:
