@@ -35,7 +35,7 @@ def run(
     """Compute chunks of sentences on all workers, and hand on the results of each chunk in order.
 
     While the workers compute one chunk, this thread makes the next: `chunks` tokenises as it goes, and `expect` is told
-    what comes.
+    what comes in more than one micro-batch.
     """
     pending: deque[list[Job]] = deque()
 
@@ -51,7 +51,6 @@ def run(
     pool: ThreadPoolExecutor | None = None
     try:
         for chunk in chunks:
-            expect(chunk)
             batches = micro_batches([len(ids) for ids in chunk], batch_size, num_threads)
             # One that is alone, with which the input ends, is computed where it is waited for, on all threads.
             alone = len(batches) == 1 and len(chunk) < FIRST_CHUNK
@@ -60,6 +59,7 @@ def run(
                 (rows, partial(compute, [chunk[row] for row in rows], threads)) for rows in batches
             ]
             if not alone:
+                expect(chunk)
                 pool = pool or ThreadPoolExecutor(num_threads, "minisbert")
                 jobs = _submit(pool, jobs)
             pending.append(jobs)

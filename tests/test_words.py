@@ -112,9 +112,9 @@ def test_a_word_is_multiplied_once() -> None:
     products.expect(ids, types + 1)  # the same words in the other segment
     products.look_up(ids, types + 1, 0)
     assert counting.rows == [2, 2]
-    products.look_up(ids + 1, types, 0)  # words that were not expected are multiplied each time
+    products.look_up(ids + 1, types, 0)  # words that were not expected
     products.look_up(ids + 1, types, 0)
-    assert counting.rows == [2, 2, 2, 2]
+    assert counting.rows == [2, 2, 2]
 
 
 @pytest.mark.parametrize("first", [0, 2])
@@ -176,8 +176,9 @@ def test_of_too_many_words_the_most_frequent_are_kept(monkeypatch: pytest.Monkey
     assert counting.rows == [P]
     products.look_up(ids[2 * P :], types[2 * P :], 0)
     assert counting.rows == [P]
-    products.look_up(ids, types, 0)
-    assert counting.rows == [P, P]
+    for expected in ([P, P], [P, P, P]):  # there is no room for the others
+        products.look_up(ids, types, 0)
+        assert counting.rows == expected
 
 
 def test_there_may_be_any_number_of_segments() -> None:

@@ -91,7 +91,7 @@ class _Words:
         return np.where(known[places] == keys, rows[places], -1)
 
     def add(self, keys: Ints, products: Floats) -> None:
-        """Keep the products of some words, unless somebody else took the room in the meantime."""
+        """Keep the products of some words, if there is room for all of them."""
         taken = list(islice(self._next, len(keys)))
         self.taken = taken[-1] + 1
         if self.taken > len(self.rows):
@@ -144,8 +144,8 @@ class Products:
     def look_up(self, ids: Ints, types: Ints, longest: int) -> tuple[Ints, list[Floats]]:
         """Return the addresses of ``word' @ W.T`` for N tokens: (N,); they are good while the arrays beside them live.
 
-        The product of a word that was not expected is made for this one time. `longest` is the longest sentence's T, up
-        to which `places` is filled.
+        The product of a word that was not expected is made now, and kept if there is room. `longest` is the longest
+        sentence's T, up to which `places` is filled.
         """
         self._fill(self._parts.first + longest)
         words, keys = self._words, self._parts.keys(ids, types)
@@ -155,6 +155,7 @@ class Products:
         if (missing := rows < 0).any():
             others, which = np.unique(keys[missing], return_inverse=True)
             arrays.append(self._products(others))
+            words.add(others, arrays[1])
             addresses[missing] = memory.address(arrays[1]) + which * arrays[1].strides[0]
         return addresses, arrays
 
