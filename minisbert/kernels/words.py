@@ -30,9 +30,8 @@ __all__ = ["Parts", "Products"]
 Multiply: TypeAlias = Callable[[Floats, Packed], Floats]
 
 KEPT = 3072  # words: all but a few of those that a thousand texts have, and 14 MB at MiniLM's width
-AT_ONCE = (
-    512  # so many words or places are multiplied at once: what that takes beside the table is soon given back
-)
+# So many words or places are multiplied at once: what that takes beside the table is soon given back.
+AT_ONCE = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +81,7 @@ class _Words:
         # Threads, and signals in the midst of things, take rows from one counter: nobody needs a lock, or waits.
         self._next = count()
         # The keys in order and their rows, always replaced as a whole; the last key is larger than any.
-        self._known = np.array([np.iinfo(np.int64).max]), np.array([-1])
+        self._known = np.array([np.iinfo(np.int64).max]), np.array([-1], np.int64)
 
     def find(self, keys: Ints) -> Ints:
         """Return the rows of words: (n,) -> (n,), -1 for those that are not there."""
