@@ -180,13 +180,15 @@ def test_what_is_not_finite_stays_so() -> None:
     assert np.isnan(jit.layer_norm(x, x[1], x[1], 1e-5)).all()
 
 
-@pytest.mark.parametrize(("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, shape.COLUMNS + 3)])
+@pytest.mark.parametrize(
+    ("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, shape.HEAD_COLUMNS + 3)]
+)
 @pytest.mark.parametrize(
     "lengths",
     [
         [1],
         [5, 0, 1],
-        [shape.COLUMNS, shape.COLUMNS + 1, 3],
+        [shape.HEAD_COLUMNS, shape.HEAD_COLUMNS + 1, 3],
         [shape.QUERIES - 1, shape.QUERIES + 1],
         [300, 2, 512],
     ],

@@ -1,11 +1,11 @@
-"""Attention of some heads over one sentence, on the same tile as the matrix multiply.
+"""Attention of some heads over one sentence, on a tile like that of the matrix multiply, but narrower.
 
 Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T up
 to 512. So the scores of a block of queries are made, turned into weights and used up before those of the next block:
 they take at most 115 kB and never leave the second-level cache. What the tile needs of k and v is packed for each head,
 65 kB each at most for K = 32, from where the query-key-value multiply left them; q is read in place. Of each token a
 head needs two or four cache lines, kilobytes from those of the next token, and no prefetcher sees that coming. So the
-tiles of one head ask for the lines of the next.
+tiles of one head ask for the lines of the next: one tile for those on the left, its neighbour for those on the right.
 """
 
 from __future__ import annotations
@@ -15,10 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.kernels import gemm, shape
 from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes
-from minisbert.kernels.gemm import copy, tile, zero
-from minisbert.kernels.shape import ABREAST, COLUMNS, LANES, QUERIES, ROWS, VECTORS
+from minisbert.kernels.gemm import copy, zero
+from minisbert.kernels.shape import ABREAST, LANES, LINE, QUERIES
+from minisbert.kernels.shape import HEAD_COLUMNS as COLUMNS
+from minisbert.kernels.shape import HEAD_ROWS as ROWS
+from minisbert.kernels.shape import HEAD_VECTORS as VECTORS
 from minisbert.kernels.simd import copy_vector, softmax, transpose
+
+tile = gemm.tile if VECTORS == shape.VECTORS else gemm.tile_of_any_height("head_tile", ROWS, VECTORS)
 
 
 @part
@@ -94,7 +100,8 @@ def multiply_panels(
         row, wanted = 0, far + p % 2 * apart
         for t in range(tiles):
             height = (count - row) // (tiles - t)
-            panel, to, there = b + p * steps * b_step, c + row * c_step + p * b_step, wanted + row * far_step
+            panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
+            there = wanted + row * far_step + t % 2 * LINE
             tile((height, a + row * a_step, a_step, panel, steps, to, c_step, 0, 0, 0, 0, there, far_step))
             row += height
 

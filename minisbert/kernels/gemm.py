@@ -4,14 +4,14 @@ The loop nest, outermost first::
 
     for each block of rows of A              at most BLOCK: 1.4 MB for the widest layer of BERT-base
         for each panel of B                  COLUMNS columns of the weights, packed: K x COLUMNS floats in a row
-            for each chunk of k              at most CHUNK steps of a panel: 98 kB
+            for each chunk of k              at most CHUNK steps of a panel: 147 kB
                 for each tile of rows        at most ROWS
                     tile: for each k         in registers, PART steps at a time; bias and residual are added to the sums
                     the activation           on the tile just stored, which is still in the innermost cache
 
 Why so: a chunk is used for every row of the block before the next one is touched, and stays in the second-level cache
-meanwhile; so does the block of A, to which every panel comes back. The tile needs 128 bytes of B for 28 FMAs, 14
-cycles: a seventh of what the second level delivers. The weights come through memory once for each block: for 112 rows
+meanwhile; so does the block of A, to which every panel comes back. The tile needs 192 bytes of B for 27 FMAs, 13.5
+cycles: a quarter of what the second level delivers. The weights come through memory once for each block: for 112 rows
 a few gigabytes a second, of the twenty that there are. Without blocks A would be read from the third level again for
 each panel, where 512 rows of 3072 are 6 MB: a tenth of the speed was lost.
 
@@ -19,8 +19,8 @@ Memory takes some 400 cycles to answer, and is kept busy all the time: while the
 asks for its share of the one that follows in memory. After the last chunk of a panel that is the next panel's first,
 and after the last panel the next layer's, as a rule, for layers are packed in the order of their use.
 
-Blocks of a matrix, and tiles of a block, are as even as they go: 15 rows are done as 8 + 7, not as 14 + 1. Any height
-from 8 on keeps both FMA units busy, a height of 1 does not; and there is a tile for every height, so no row is computed
+Blocks of a matrix, and tiles of a block, are as even as they go: 10 rows are done as 5 + 5, not as 9 + 1. Any height
+from 3 on keeps both FMA units busy, a height of 1 does not; and there is a tile for every height, so no row is computed
 in vain. Columns that do not fill a panel are computed (on zeros) and left out.
 """
 
@@ -34,25 +34,27 @@ from minisbert.kernels.shape import CHUNK, COLUMNS, LANES, PART, ROWS, VECTORS
 from minisbert.kernels.simd import make_tile
 
 _TILE = """
-def tile(height, a, a_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step):
+def {name}(height, a, a_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step):
     {chain}
 """
 
 
-def _tile_of_any_height() -> Any:
-    """Make the tile of any height: a chain of ifs, as Numba can't index functions."""
+def tile_of_any_height(name: str, rows: int, vectors: int) -> Any:
+    """Compile the tile of 1 to `rows` rows: a chain of ifs, as Numba can't index functions.
+
+    It is a kernel of its own, so that its heights are not compiled into each of its callers.
+    """
     call = "tile_{0}(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step)"
-    heights = range(ROWS, 0, -1)
+    heights = range(rows, 0, -1)
     chain = " ".join(
-        f"\n    {'if' if h == ROWS else 'elif'} height == {h}: {call.format(h)}" for h in heights
+        f"\n    {'if' if h == rows else 'elif'} height == {h}: {call.format(h)}" for h in heights
     )
-    scope = {f"tile_{h}": make_tile(h) for h in heights} | {"__name__": __name__}
-    exec(_TILE.format(chain=chain.strip()), scope)
-    return scope["tile"]
+    scope = {f"tile_{h}": make_tile(h, vectors) for h in heights} | {"__name__": __name__}
+    exec(_TILE.format(name=name, chain=chain.strip()), scope)
+    return kernel(*["i8"] * 13)(scope[name])
 
 
-# A kernel of its own, so that its fourteen heights are not compiled into each of its callers.
-tile = kernel(*["i8"] * 13)(_tile_of_any_height())
+tile = tile_of_any_height("tile", ROWS, VECTORS)
 block, other_block = scratch(ROWS * COLUMNS), scratch(ROWS * COLUMNS)
 
 
@@ -105,10 +107,10 @@ def multiply_panel(
     x_step, step, b_step, left = row_bytes(K), row_bytes(width), COLUMNS * 4, p * COLUMNS
     columns = min(COLUMNS, width - left)
     tiles, chunk = (N + ROWS - 1) // ROWS, CHUNK
-    if tiles == 1:
-        chunk = PART  # nothing is used twice: less to wait for at the start
-    elif columns < COLUMNS:
+    if columns < COLUMNS:
         chunk = K  # beside y is room for one tile, which must be finished there
+    elif tiles <= 2:
+        chunk = PART  # little is used twice: less to wait for at the start
     far, far_step = panel + min(chunk, K) * b_step, (b_step + tiles - 1) // tiles
     for k in range(0, K, chunk):
         steps, row = min(chunk, K - k), 0

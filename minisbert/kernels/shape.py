@@ -14,6 +14,9 @@ __all__ = [
     "BLOCK",
     "CHUNK",
     "COLUMNS",
+    "HEAD_COLUMNS",
+    "HEAD_ROWS",
+    "HEAD_VECTORS",
     "LANES",
     "LINE",
     "NEAR",
@@ -43,33 +46,41 @@ def _vector_shape() -> tuple[int, int]:
     return 4, 32 if "neon" in features else 16
 
 
+def _rows(vectors: int) -> int:
+    """Return how many rows fit in the registers for a tile so many vectors wide: B takes as many of them, A one."""
+    return (_registers - vectors - 1) // vectors
+
+
 LANES, _registers = _vector_shape()
-VECTORS = 2
-COLUMNS = LANES * VECTORS
-ROWS = (_registers - VECTORS - 1) // VECTORS  # 14 with 32 registers, 6 with 16
+VECTORS = 3 if _registers == 32 else 2
+COLUMNS, ROWS = LANES * VECTORS, _rows(VECTORS)  # 9 rows with 32 registers, 6 with 16
+# Of attention's tile: panels of three vectors would be wasted on heads that are two or four vectors wide.
+HEAD_VECTORS = 2
+HEAD_COLUMNS, HEAD_ROWS = LANES * HEAD_VECTORS, _rows(HEAD_VECTORS)  # 14 rows with 32 registers, 6 with 16
 LINE = 64  # bytes in a cache line
 NEAR = 1536  # bytes ahead at which a tile asks for B into the innermost cache
 # A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
 # after the other, loses twice the digits; smaller parts would be stored and loaded too often.
 PART = 128
-# So many steps of a panel are done for all rows of a block before the next ones, which are fetched meanwhile: 98 kB in
+# So many steps of a panel are done for all rows of a block before the next ones, which are fetched meanwhile: 147 kB in
 # use and as much on its way, where a whole panel of 3072 steps would be four times that, and push A out of the cache.
 CHUNK = 6 * PART
-# Steps of the tile in a turn of its loop: where there are few registers a step is short, and counting and the addresses
-# of A would take as many instructions as the arithmetic.
+# Steps of the tile in a turn of its loop: where there are few registers a step is short, and counting would take a good
+# part of its instructions.
 UNROLL = 1 if _registers == 32 else 4
 # Rows of A that are multiplied by all panels of B before the next ones. More mean fewer readings of the weights, but A
-# is read from farther away: best at 112 on a Xeon with 2 MB of second-level cache, at 192 on a Zen 3 with 512 kB.
-BLOCK = 8 * ROWS if _registers == 32 else 32 * ROWS
-ABREAST = 4  # so many rows of attention scores go through softmax side by side
-QUERIES = 4 * ROWS  # so many of them are in work at once; a multiple of ABREAST
+# is read from farther away: best from 108 to 117 on a Xeon with 2 MB of second-level cache, at 192 on a Zen 3 with
+# 512 kB.
+BLOCK = 13 * ROWS if _registers == 32 else 32 * ROWS
+ABREAST = 8 if _registers == 32 else 4  # so many rows of attention scores go through softmax side by side
+QUERIES = 4 * HEAD_ROWS  # so many of them are in work at once; a multiple of ABREAST
 
 
 def row_bytes(width: int) -> int:
     """Return how far apart rows of so many floats stand in memory: an odd number of cache lines.
 
-    A tile reads ROWS rows of A side by side. The innermost cache has 64 sets of 8 or 12 lines, and a line's address
-    says which set it may be in. Rows of 3072 floats, one after the other, are 192 lines apart: all 14 lines of a step
+    A tile reads up to 14 rows of A side by side. The innermost cache has 64 sets of 8 or 12 lines, and a line's address
+    says which set it may be in. Rows of 3072 floats, one after the other, are 192 lines apart: all lines of a step
     would fall into one set and throw each other out. An odd distance spreads them over all sets.
     """
     return ((width * 4 + LINE - 1) // LINE | 1) * LINE
@@ -77,6 +88,8 @@ def row_bytes(width: int) -> int:
 
 def attention_room(T: int, K: int) -> int:
     """Return how many floats `attend.attend` needs beside its arguments, for T tokens and heads of width K."""
-    key_panels, value_panels = -(-T // COLUMNS), -(-K // COLUMNS)
-    rows = key_panels * K + value_panels * T + QUERIES * (key_panels + value_panels) - (-QUERIES // COLUMNS)
-    return rows * COLUMNS
+    key_panels, value_panels = -(-T // HEAD_COLUMNS), -(-K // HEAD_COLUMNS)
+    rows = (
+        key_panels * K + value_panels * T + QUERIES * (key_panels + value_panels) - (-QUERIES // HEAD_COLUMNS)
+    )
+    return rows * HEAD_COLUMNS
