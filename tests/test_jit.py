@@ -18,7 +18,8 @@ import itertools
 from minisbert.kernels import elementary, jit, shape
 
 EPS = 2.0**-23
-ROW_COUNTS = sorted({1, 2, 3, shape.ROWS - 1, shape.ROWS, shape.ROWS + 1, 2 * shape.ROWS + 5, 100})
+ROWS, BLOCK = shape.ROWS, shape.BLOCK
+ROW_COUNTS = sorted({1, 2, 3, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, 2 * ROWS + 5, 100, BLOCK + 1})
 SHAPES = [
     (384, 96),
     (75, 31),
@@ -26,6 +27,7 @@ SHAPES = [
     (1, 1),
     (shape.COLUMNS, shape.PART),
     (shape.COLUMNS + 1, shape.PART + 1),
+    (shape.COLUMNS + 1, shape.CHUNK + shape.PART + 1),
 ]
 
 
@@ -152,7 +154,7 @@ def test_a_row_of_linear_does_not_depend_on_the_others(width: int, depth: int) -
     x, residual = random(61, depth, seed=1), random(61, width, seed=2)
     together = jit.linear(x, packed, "gelu"), jit.linear(x, packed, residual=residual)
     for first in range(61):
-        for count in (1, 2, shape.ROWS):
+        for count in (1, 2, shape.ROWS, shape.ROWS + 1):
             rows = slice(first, first + count)
             alone = jit.linear(x[rows], packed, "gelu"), jit.linear(x[rows], packed, residual=residual[rows])
             for one, all_ in zip(alone, together, strict=True):

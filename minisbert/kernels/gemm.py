@@ -4,14 +4,14 @@ The loop nest, outermost first::
 
     for each block of rows of A              at most BLOCK: 1.4 MB for the widest layer of BERT-base
         for each panel of B                  COLUMNS columns of the weights, packed: K x COLUMNS floats in a row
-            for each chunk of k              at most CHUNK steps of a panel: 147 kB
+            for each chunk of k              at most CHUNK steps of a panel, as a rule: 147 kB
                 for each tile of rows        at most ROWS
                     tile: for each k         in registers, PART steps at a time; bias and residual are added to the sums
                     the activation           on the tile just stored, which is still in the innermost cache
 
 Why so: a chunk is used for every row of the block before the next one is touched, and stays in the second-level cache
 meanwhile; so does the block of A, to which every panel comes back. The tile needs 192 bytes of B for 27 FMAs, 13.5
-cycles: a quarter of what the second level delivers. The weights come through memory once for each block: for 112 rows
+cycles: a quarter of what the second level delivers. The weights come through memory once for each block: for 117 rows
 a few gigabytes a second, of the twenty that there are. Without blocks A would be read from the third level again for
 each panel, where 512 rows of 3072 are 6 MB: a tenth of the speed was lost.
 
@@ -20,7 +20,7 @@ asks for its share of the one that follows in memory. After the last chunk of a 
 and after the last panel the next layer's, as a rule, for layers are packed in the order of their use.
 
 Blocks of a matrix, and tiles of a block, are as even as they go: 10 rows are done as 5 + 5, not as 9 + 1. Any height
-from 3 on keeps both FMA units busy, a height of 1 does not; and there is a tile for every height, so no row is computed
+from 5 on keeps the FMA units busy, a height of 1 does not; and there is a tile for every height, so no row is computed
 in vain. Columns that do not fill a panel are computed (on zeros) and left out.
 """
 

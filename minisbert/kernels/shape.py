@@ -54,7 +54,7 @@ def _rows(vectors: int) -> int:
 LANES, _registers = _vector_shape()
 VECTORS = 3 if _registers == 32 else 2
 COLUMNS, ROWS = LANES * VECTORS, _rows(VECTORS)  # 9 rows with 32 registers, 6 with 16
-# Of attention's tile: panels of three vectors would be wasted on heads that are two or four vectors wide.
+# Of attention's tile: panels of three vectors would be wasted on heads that are two or four vectors of 16 wide.
 HEAD_VECTORS = 2
 HEAD_COLUMNS, HEAD_ROWS = LANES * HEAD_VECTORS, _rows(HEAD_VECTORS)  # 14 rows with 32 registers, 6 with 16
 LINE = 64  # bytes in a cache line
@@ -74,6 +74,7 @@ UNROLL = 1 if _registers == 32 else 4
 BLOCK = 13 * ROWS if _registers == 32 else 32 * ROWS
 ABREAST = 8 if _registers == 32 else 4  # so many rows of attention scores go through softmax side by side
 QUERIES = 4 * HEAD_ROWS  # so many of them are in work at once; a multiple of ABREAST
+assert QUERIES % ABREAST == 0
 
 
 def row_bytes(width: int) -> int:

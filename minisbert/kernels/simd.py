@@ -23,8 +23,9 @@ loaded B vector then serves ROWS FMAs, and every number of A serves VECTORS::
 
 So many loads do not hold up the FMAs of a core that has nothing else to do. But processors run two threads on a core,
 in a cloud those of two customers, and each then starts about half as many instructions and loads as before. That is
-why the tile is nearly square, and why the loop around it has next to nothing else in it: beside such a neighbour 9 x 3
-is a tenth faster than 14 x 2 with an instruction more for each second row, and alone it is as fast.
+why the tile is no more elongated, and why the loop around it has next to nothing else in it: beside such a neighbour
+9 x 3 is a tenth faster than 14 x 2 with an instruction more for each second row, and alone it is as fast. That is so
+where COLUMNS divides the width; the last panel of a width of 256 is computed for 48 columns, of which 16 count.
 
 The sums stay in registers over the whole of k and are stored once. Each element of C is summed over k in one
 order, whatever the number of rows: so a row's result does not depend, not in one bit, on the rows beside it.
@@ -34,9 +35,9 @@ loads walk straight through memory. `minisbert.kernels.gemm` does that. The proc
 but stops at the end of every 4 kB page, and is slow to start again. So the tile asks for memory itself, twice. NEAR
 ahead it asks for its own B, from the second-level cache into the first. And it asks for B that *others* will need, from
 memory into the second level: the caller says where, and how many bytes on for each step. A chunk of B is used by all
-tiles of a block before the next chunk is. If each of ten tiles asks for a tenth of the next one, memory is busy at an
-even pace. If each asked for its own, the first would wait for memory and leave it idle for the others: a tenth of the
-time was lost in this way.
+tiles of a block before the next chunk is. If each of ten tiles, say, asks for a tenth of the next one, memory is busy
+at an even pace. If each asked for its own, the first would wait for memory and leave it idle for the others: a tenth of
+the time was lost in this way. One tile alone asks for a third of the lines, two for two thirds: more was no faster.
 """
 
 from __future__ import annotations
