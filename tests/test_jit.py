@@ -28,6 +28,9 @@ SHAPES = [
     (shape.COLUMNS, shape.PART),
     (shape.COLUMNS + 1, shape.PART + 1),
     (shape.COLUMNS + 1, shape.CHUNK + shape.PART + 1),
+    (shape.NARROW_COLUMNS, shape.CHUNK + 1),
+    (shape.COLUMNS + shape.LANES, shape.PART // 2),  # four vectors in two narrow panels, or three and one
+    (shape.COLUMNS + 2 * shape.LANES, shape.CHUNK + 1),
 ]
 
 
@@ -183,14 +186,14 @@ def test_what_is_not_finite_stays_so() -> None:
 
 
 @pytest.mark.parametrize(
-    ("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, shape.HEAD_COLUMNS + 3)]
+    ("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, shape.NARROW_COLUMNS + 3)]
 )
 @pytest.mark.parametrize(
     "lengths",
     [
         [1],
         [5, 0, 1],
-        [shape.HEAD_COLUMNS, shape.HEAD_COLUMNS + 1, 3],
+        [shape.NARROW_COLUMNS, shape.NARROW_COLUMNS + 1, 3],
         [shape.QUERIES - 1, shape.QUERIES + 1],
         [300, 2, 512],
     ],

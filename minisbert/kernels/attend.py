@@ -1,4 +1,4 @@
-"""Attention of some heads over one sentence, on the tile of the matrix multiply, or a narrower one.
+"""Attention of some heads over one sentence, on the narrower tile of the matrix multiply.
 
 Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T up
 to 512. So the scores of a block of queries are made, turned into weights and used up before those of the next block:
@@ -16,16 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.kernels import gemm, shape
 from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes
 from minisbert.kernels.gemm import copy, zero
+from minisbert.kernels.gemm import narrow_tile as tile
 from minisbert.kernels.shape import ABREAST, LANES, LINE, QUERIES
-from minisbert.kernels.shape import HEAD_COLUMNS as COLUMNS
-from minisbert.kernels.shape import HEAD_ROWS as ROWS
-from minisbert.kernels.shape import HEAD_VECTORS as VECTORS
+from minisbert.kernels.shape import NARROW_COLUMNS as COLUMNS
+from minisbert.kernels.shape import NARROW_ROWS as ROWS
+from minisbert.kernels.shape import NARROW_VECTORS as VECTORS
 from minisbert.kernels.simd import copy_vector, softmax, transpose
-
-tile = gemm.tile if VECTORS == shape.VECTORS else gemm.tile_of_any_height("head_tile", ROWS, VECTORS)
 
 
 @part

@@ -33,10 +33,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minisbert.kernels.attend import attend
-from minisbert.kernels.compiler import doubles_at, kernel, longs_at, part, row_bytes
+from minisbert.kernels.compiler import (
+    count_panels,
+    doubles_at,
+    kernel,
+    longs_at,
+    part,
+    row_bytes,
+    start_of_panel,
+)
 from minisbert.kernels.gemm import multiply_panel
 from minisbert.kernels.rows import combine, embed, layer_norm, mean_pool, normalize, positions
-from minisbert.kernels.shape import BLOCK, COLUMNS
+from minisbert.kernels.shape import BLOCK
 from minisbert.kernels.team import (
     ARGUMENTS,
     BITS,
@@ -149,12 +157,13 @@ def let_others_run(_typing: Any) -> Any:
 @part
 def do_multiply(unit: int, a: Any) -> None:
     """Do one panel for one block of rows, which are as even as they go; the arguments are those of `jit.linear`."""
-    N, K, width, x, panels = a[0], a[1], a[2], a[3], a[4]
+    N, K, width, x, b = a[0], a[1], a[2], a[3], a[4]
     bias, residual, activation, y = a[5], a[6], a[7], a[8]
-    P, blocks = (width + COLUMNS - 1) // COLUMNS, (N + BLOCK - 1) // BLOCK
+    wide, P = count_panels(width)
+    blocks = (N + BLOCK - 1) // BLOCK
     i, p = unit // P, unit % P
     row, stop = N * i // blocks, N * (i + 1) // blocks
-    panel, x, above = panels + p * K * COLUMNS * 4, x + row * row_bytes(K), row * row_bytes(width)
+    panel, x, above = b + start_of_panel(p, wide) * K * 4, x + row * row_bytes(K), row * row_bytes(width)
     added = residual + above if residual else 0
     multiply_panel((stop - row, K, width, x, panel, bias, added, activation, y + above, p))
 

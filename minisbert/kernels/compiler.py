@@ -23,6 +23,7 @@ from minisbert.kernels import shape
 
 __all__ = [
     "COMPILED",
+    "count_panels",
     "doubles_at",
     "floats_at",
     "ints_at",
@@ -31,6 +32,7 @@ __all__ = [
     "part",
     "row_bytes",
     "scratch",
+    "start_of_panel",
 ]
 
 
@@ -41,6 +43,7 @@ COMPILED: list[tuple[str, list[str], str, bytes]] = []
 # once more as a part of every caller. It halves the time that compiling takes.
 part = numba.njit(inline="always")
 row_bytes = part(shape.row_bytes)
+count_panels, start_of_panel = part(shape.count_panels), part(shape.start_of_panel)
 
 
 def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:

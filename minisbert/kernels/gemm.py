@@ -3,7 +3,7 @@
 The loop nest, outermost first::
 
     for each block of rows of A              at most BLOCK: 1.4 MB for the widest layer of BERT-base
-        for each panel of B                  COLUMNS columns of the weights, packed: K x COLUMNS floats in a row
+        for each panel of B                  three vectors of columns, packed: K x COLUMNS floats in a row
             for each chunk of k              at most CHUNK steps of a panel, as a rule: 147 kB
                 for each tile of rows        at most ROWS
                     tile: for each k         in registers, PART steps at a time; bias and residual are added to the sums
@@ -21,16 +21,35 @@ and after the last panel the next layer's, as a rule, for layers are packed in t
 
 Blocks of a matrix, and tiles of a block, are as even as they go: 10 rows are done as 5 + 5, not as 9 + 1. Any height
 from 5 on keeps the FMA units busy, a height of 1 does not; and there is a tile for every height, so no row is computed
-in vain. Columns that do not fill a panel are computed (on zeros) and left out.
+in vain. Nor is any vector of columns: where their number is no multiple of three, the last one or two panels are two
+vectors wide, and have a tile of their own. Columns that do not fill a vector are computed (on zeros) and left out.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes, scratch
+from minisbert.kernels.compiler import (
+    count_panels,
+    floats_at,
+    kernel,
+    part,
+    row_bytes,
+    scratch,
+    start_of_panel,
+)
 from minisbert.kernels.elementary import gelu, gelu_tanh, relu, silu, tanh
-from minisbert.kernels.shape import CHUNK, COLUMNS, LANES, PART, ROWS, VECTORS
+from minisbert.kernels.shape import (
+    CHUNK,
+    COLUMNS,
+    LANES,
+    NARROW_COLUMNS,
+    NARROW_ROWS,
+    NARROW_VECTORS,
+    PART,
+    ROWS,
+    VECTORS,
+)
 from minisbert.kernels.simd import make_tile
 
 _TILE = """
@@ -54,15 +73,18 @@ def tile_of_any_height(name: str, rows: int, vectors: int) -> Any:
     return kernel(*["i8"] * 13)(scope[name])
 
 
-tile = tile_of_any_height("tile", ROWS, VECTORS)
-block, other_block = scratch(ROWS * COLUMNS), scratch(ROWS * COLUMNS)
+tile = narrow_tile = tile_of_any_height("tile", ROWS, VECTORS)
+if NARROW_VECTORS < VECTORS:
+    narrow_tile = tile_of_any_height("narrow_tile", NARROW_ROWS, NARROW_VECTORS)
+LARGEST = max(ROWS * COLUMNS, NARROW_ROWS * NARROW_COLUMNS)
+block, other_block = scratch(LARGEST), scratch(LARGEST)
 
 
-@kernel("i8", "i8", "i8", "i8")
-def activate(c: int, c_step: int, height: int, code: int) -> None:
-    """Apply an activation in place to a tile: `height` rows of COLUMNS floats at address c."""
+@kernel("i8", "i8", "i8", "i8", "i8")
+def activate(c: int, c_step: int, height: int, vectors: int, code: int) -> None:
+    """Apply an activation in place to a tile: `height` rows of so many vectors at address c."""
     for i in range(height):
-        for v in range(VECTORS):
+        for v in range(vectors):
             place = c + i * c_step + v * LANES * 4
             if code == 1:
                 gelu(place)
@@ -97,17 +119,20 @@ def zero(a: int, count: int) -> None:
 def multiply_panel(
     N: int, K: int, width: int, x: int, panel: int, bias: int, residual: int, activation: int, y: int, p: int
 ) -> None:
-    """``y = activation(x @ weight.T + bias + residual)`` for the columns of panel p: (N, K) -> (N, COLUMNS).
+    """``y = activation(x @ weight.T + bias + residual)`` for the columns of panel p: (N, K) -> (N, its columns).
 
     All but the sizes are addresses, and rows stand `shape.row_bytes` apart. A residual at address 0 stands for none,
     and no layer has both that and an activation. The tiles of a panel that is not full are made beside y, and what
     counts of them is copied.
     """
     edge, beside = block(), other_block()
-    x_step, step, b_step, left = row_bytes(K), row_bytes(width), COLUMNS * 4, p * COLUMNS
-    columns = min(COLUMNS, width - left)
-    tiles, chunk = (N + ROWS - 1) // ROWS, CHUNK
-    if columns < COLUMNS:
+    wide, _ = count_panels(width)
+    rows, vectors = (ROWS, VECTORS) if p < wide else (NARROW_ROWS, NARROW_VECTORS)
+    x_step, step, b_step, left = row_bytes(K), row_bytes(width), vectors * LANES * 4, start_of_panel(p, wide)
+    columns = min(vectors * LANES, width - left)
+    is_full = columns == vectors * LANES
+    tiles, chunk = (N + rows - 1) // rows, CHUNK
+    if not is_full:
         chunk = K  # beside y is room for one tile, which must be finished there
     elif tiles <= 2:
         chunk = PART  # little is used twice: less to wait for at the start
@@ -120,18 +145,21 @@ def multiply_panel(
             place = row * step + left * 4
             a, to, added = x + row * x_step + k * 4, y + place, residual + place
             c, c_step, e, e_step = to, step, added, step
-            if columns < COLUMNS:
+            if not is_full:
                 c, c_step, e, e_step = edge, b_step, beside, b_step
                 if residual:
-                    zero(beside, ROWS * COLUMNS)
+                    zero(beside, LARGEST)
                     copy(added, step, beside, b_step, height, columns)
             if residual == 0 or not is_last:
                 e = 0
             d, d_step = (c, c_step) if k else (bias + left * 4, 0)
             b = panel + k * b_step
-            tile((height, a, x_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step))
+            if p < wide:
+                tile((height, a, x_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step))
+            else:
+                narrow_tile((height, a, x_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step))
             if activation and is_last:
-                activate((c, c_step, height, activation))
-            if columns < COLUMNS:
+                activate((c, c_step, height, vectors, activation))
+            if not is_full:
                 copy(edge, b_step, to, step, height, columns)
             row, far = row + height, far + steps * far_step

@@ -57,14 +57,14 @@ def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Fl
         for i in range(len(y)):  # by row: NumPy may treat the last elements of a block another way
             function(y[i : i + 1])
         return y
-    N, (P, K, _) = len(x), dense.panels.shape
+    N, K = len(x), dense.K
     if x.shape != (N, K) or (residual is not None and residual.shape != (N, dense.width)):
         raise ValueError(f"x of shape {x.shape}, or a residual, does not fit weights ({dense.width}, {K})")
     x, y = _rows(x), memory.rows(N, dense.width)
     added = 0 if residual is None else address(residual := _rows(residual))
     places = address(x), dense.address, dense.bias_address, added
     code = packing.ACTIVATIONS[activation]
-    team.post(MULTIPLY, P * -(-N // BLOCK), N, K, dense.width, *places, code, address(y))
+    team.post(MULTIPLY, dense.P * -(-N // BLOCK), N, K, dense.width, *places, code, address(y))
     return y
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
 from minisbert.kernels import Floats, memory
-from minisbert.kernels.shape import COLUMNS
+from minisbert.kernels.shape import count_panels, start_of_panel
 
 __all__ = ["ACTIVATIONS", "Packed", "pack"]
 
@@ -29,13 +30,19 @@ ACTIVATIONS = {
 class Packed:
     """The weights of ``y = x @ weight.T + bias`` as `gemm.multiply_panel` reads them.
 
-    panels (P, K, COLUMNS), contiguous, zeros after the last column; bias (P * COLUMNS,) likewise; and the number
-    of columns that count.
+    P panels one after the other, each (K, its columns), with zeros after the last column; the bias of all columns, also
+    of those that don't count; and K and the number of columns that count.
     """
 
     panels: Floats
     bias: Floats
+    K: int
     width: int
+
+    @property
+    def P(self) -> int:
+        """The number of panels."""
+        return count_panels(self.width)[1]
 
     @cached_property
     def address(self) -> int:
@@ -51,11 +58,11 @@ class Packed:
 def pack(weight: Floats, bias: Floats) -> Packed:
     """Pack a weight (O, K) and its bias (O,) of any float dtype into float32 panels."""
     width, K = weight.shape
-    P = -(-width // COLUMNS)
-    panels = memory.for_weights(P * K * COLUMNS).reshape(P, K, COLUMNS)
-    for p in range(P):
-        rows = weight[p * COLUMNS : (p + 1) * COLUMNS]
-        panels[p, :, : len(rows)] = rows.T
-    padded = np.zeros(P * COLUMNS, np.float32)
+    wide, P = count_panels(width)
+    starts = [start_of_panel(p, wide) for p in range(P + 1)]
+    numbers, padded = memory.for_weights(starts[-1] * K), np.zeros(starts[-1], np.float32)
+    for start, stop in pairwise(starts):
+        rows, panel = weight[start:stop], numbers[start * K : stop * K].reshape(K, stop - start)
+        panel[:, : len(rows)] = rows.T
     padded[:width] = bias
-    return Packed(panels, padded, width)
+    return Packed(numbers, padded, K, width)

@@ -124,9 +124,9 @@ class Writer:
         assert x.of == PER_TOKEN  # as "blocks" counts those of tokens
         if x in self._norms and self.products is None and activation is None and residual is None:
             return self._combine(dense, *self._norms[x])
-        y, (P, K, _) = Value(dense.width), dense.panels.shape
+        y = Value(dense.width)
         places = x, dense.address, dense.bias_address, residual or 0, ACTIVATIONS[activation], y
-        self._write(MULTIPLY, (P, "blocks"), PER_TOKEN, K, dense.width, *places)
+        self._write(MULTIPLY, (dense.P, "blocks"), PER_TOKEN, dense.K, dense.width, *places)
         return y
 
     def _combine(

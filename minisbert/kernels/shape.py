@@ -14,11 +14,11 @@ __all__ = [
     "BLOCK",
     "CHUNK",
     "COLUMNS",
-    "HEAD_COLUMNS",
-    "HEAD_ROWS",
-    "HEAD_VECTORS",
     "LANES",
     "LINE",
+    "NARROW_COLUMNS",
+    "NARROW_ROWS",
+    "NARROW_VECTORS",
     "NEAR",
     "PART",
     "QUERIES",
@@ -26,7 +26,9 @@ __all__ = [
     "UNROLL",
     "VECTORS",
     "attention_room",
+    "count_panels",
     "row_bytes",
+    "start_of_panel",
 ]
 
 # Processors that Numba can be told to compile for (NUMBA_CPU_NAME) whose widest vectors are AVX2's.
@@ -54,9 +56,11 @@ def _rows(vectors: int) -> int:
 LANES, _registers = _vector_shape()
 VECTORS = 3 if _registers == 32 else 2
 COLUMNS, ROWS = LANES * VECTORS, _rows(VECTORS)  # 9 rows with 32 registers, 6 with 16
-# Of attention's tile: panels of three vectors would be wasted on heads that are two or four vectors of 16 wide.
-HEAD_VECTORS = 2
-HEAD_COLUMNS, HEAD_ROWS = LANES * HEAD_VECTORS, _rows(HEAD_VECTORS)  # 14 rows with 32 registers, 6 with 16
+# A narrower tile: for attention, whose heads are two or four vectors of 16 wide, and for the columns that are left when
+# others are taken three vectors at a time.
+NARROW_VECTORS = 2
+NARROW_COLUMNS = LANES * NARROW_VECTORS
+NARROW_ROWS = _rows(NARROW_VECTORS)  # 14 with 32 registers, 6 with 16
 LINE = 64  # bytes in a cache line
 NEAR = 1536  # bytes ahead at which a tile asks for B into the innermost cache
 # A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
@@ -73,7 +77,7 @@ UNROLL = 1 if _registers == 32 else 4
 # 512 kB.
 BLOCK = 13 * ROWS if _registers == 32 else 32 * ROWS
 ABREAST = 8 if _registers == 32 else 4  # so many rows of attention scores go through softmax side by side
-QUERIES = 4 * HEAD_ROWS  # so many of them are in work at once; a multiple of ABREAST
+QUERIES = 4 * NARROW_ROWS  # so many of them are in work at once; a multiple of ABREAST
 assert QUERIES % ABREAST == 0
 
 
@@ -87,10 +91,24 @@ def row_bytes(width: int) -> int:
     return ((width * 4 + LINE - 1) // LINE | 1) * LINE
 
 
+def count_panels(width: int) -> tuple[int, int]:
+    """Return how many panels of COLUMNS so many columns take, and how many with those of NARROW_COLUMNS that follow.
+
+    Of four or more vectors, in threes and twos, none is wasted: 16 are 4 x 3 + 2 x 2.
+    """
+    vectors = (width + LANES - 1) // LANES
+    wide = max(0, vectors - -vectors % VECTORS * NARROW_VECTORS) // VECTORS
+    return wide, wide + (width - wide * COLUMNS + NARROW_COLUMNS - 1) // NARROW_COLUMNS
+
+
+def start_of_panel(p: int, wide: int) -> int:
+    """Return the first column of panel p, where so many are wide."""
+    return min(p, wide) * COLUMNS + max(0, p - wide) * NARROW_COLUMNS
+
+
 def attention_room(T: int, K: int) -> int:
     """Return how many floats `attend.attend` needs beside its arguments, for T tokens and heads of width K."""
-    key_panels, value_panels = -(-T // HEAD_COLUMNS), -(-K // HEAD_COLUMNS)
-    rows = (
-        key_panels * K + value_panels * T + QUERIES * (key_panels + value_panels) - (-QUERIES // HEAD_COLUMNS)
-    )
-    return rows * HEAD_COLUMNS
+    key_panels, value_panels = -(-T // NARROW_COLUMNS), -(-K // NARROW_COLUMNS)
+    packed, results = key_panels * K + value_panels * T, QUERIES * (key_panels + value_panels)
+    inverses = -(-QUERIES // NARROW_COLUMNS)
+    return (packed + results + inverses) * NARROW_COLUMNS

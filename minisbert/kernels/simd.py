@@ -24,8 +24,7 @@ loaded B vector then serves ROWS FMAs, and every number of A serves VECTORS::
 So many loads do not hold up the FMAs of a core that has nothing else to do. But processors run two threads on a core,
 in a cloud those of two customers, and each then starts about half as many instructions and loads as before. That is
 why the tile is no more elongated, and why the loop around it has next to nothing else in it: beside such a neighbour
-9 x 3 is a tenth faster than 14 x 2 with an instruction more for each second row, and alone it is as fast. That is so
-where COLUMNS divides the width; the last panel of a width of 256 is computed for 48 columns, of which 16 count.
+9 x 3 is a tenth faster than 14 x 2 with an instruction more for each second row, and alone it is as fast.
 
 The sums stay in registers over the whole of k and are stored once. Each element of C is summed over k in one
 order, whatever the number of rows: so a row's result does not depend, not in one bit, on the rows beside it.
