@@ -39,6 +39,9 @@ FIRST_CHUNK = 128
 SHARED_TOKENS = 512
 TOKENS_PER_BATCH = 224
 FEWEST_TOKENS = 56
+# Bytes in which vectors are gathered where nobody knows how many will come. What isn't filled is never touched, and
+# given back in the end. Linux's allocator keeps so large an array outside of its heap, where it grows without a copy.
+ROOM = 48 << 20
 # A progress bar appears by itself on a terminal once the work has taken this many seconds.
 PROGRESS_DELAY = 2.0
 
@@ -166,6 +169,7 @@ class Collector:
             raise EncodeValueError(f"there were {self.rows} sentences; expected {len(self._out)}")
         if self._gathered is None:
             return np.empty((0, self._width), self._dtype) if self._out is None else self._out
+        self._resize(self._gathered)
         ready = quantize(self._gathered, self._precision) if self._waits else self._gathered
         if self._out is None:
             return ready
@@ -175,9 +179,14 @@ class Collector:
     def _gather(self, block: NDArray[Any]) -> None:
         """Append a block, in place: to join all blocks in the end would take the memory of the result twice."""
         if self._gathered is None:
-            self._gathered = np.empty((0, block.shape[1]), block.dtype)
-        self._gathered.resize((self.rows, block.shape[1]), refcheck=False)  # nobody else has seen it yet
-        self._gathered[self.rows - len(block) :] = block
+            count = ROOM // block[0].nbytes if self._count is None else self._count
+            self._gathered = np.empty((count, block.shape[1]), block.dtype)
+        if self.rows > len(self._gathered):
+            self._resize(self._gathered)
+        self._gathered[self.rows - len(block) : self.rows] = block
+
+    def _resize(self, gathered: NDArray[Any]) -> None:
+        gathered.resize((self.rows, gathered.shape[1]), refcheck=False)  # nobody else has seen it yet
 
 
 class OverlongTexts:
@@ -201,12 +210,13 @@ class OverlongTexts:
                 (row,),
                 length,
             )
-        self._rows += rows
+        if self._mode == "warn":
+            self._rows += rows
         self._longest = max(self._longest, *lengths)
 
     def report(self, count: int) -> None:
         """Warn once about all inputs that were cut."""
-        if not self._rows or self._mode == "silent":
+        if not self._rows:
             return
         shown = ", ".join(map(str, self._rows[:5])) + (", ..." if len(self._rows) > 5 else "")
         message = (

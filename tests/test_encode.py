@@ -304,16 +304,29 @@ def test_a_generator_is_read_as_it_is_encoded(bert: Encoder, monkeypatch: pytest
     assert max(ahead) <= 3 * 4
 
 
-@pytest.mark.parametrize("count", [None, 64_000])
+@pytest.mark.parametrize("count", [None, 256_000])
 def test_the_vectors_of_a_generator_are_not_in_memory_twice(count: int | None) -> None:
     block = np.ones((1000, 64), np.float32)
     tracemalloc.start()
     collector = batching.Collector(None, count, 64, "float32", np.dtype(np.float32))
-    for _ in range(64):
+    for _ in range(256):
         collector.add(block)
     result = collector.result()
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert result.shape == (64_000, 64)
+    assert result.shape == (256_000, 64)
     assert result.all()
+    assert result.nbytes > batching.ROOM  # so it had to grow
     assert peak < 1.1 * result.nbytes
+
+
+def test_what_was_not_filled_is_given_back() -> None:
+    collector = batching.Collector(None, None, 64, "float32", np.dtype(np.float32))
+    tracemalloc.start()
+    collector.add(np.ones((3, 64), np.float32))
+    result = collector.result()
+    current, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert result.shape == (3, 64)
+    assert result.base is None
+    assert current < batching.ROOM / 100
