@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import minisbert
 from conftest import BATCH_TOLERANCE, DATA, FEW, largest
-from minisbert import batching
+from minisbert import batching, tokenization
 
 Encoder = minisbert.SentenceEncoder
 
@@ -148,6 +148,13 @@ def test_lone_surrogates_are_refused(bert: Encoder, text: str) -> None:
             minisbert.EncodeValueError, match=rf"sentence {index} .*surrogate.*character {position}"
         ):
             bert.encode(collection)
+
+
+def test_a_lone_surrogate_far_into_a_chunk_is_found(bert: Encoder) -> None:
+    texts = ["a"] * (tokenization.AT_ONCE + 130)
+    texts[-1] = "\ud800"
+    with pytest.raises(minisbert.EncodeValueError, match=f"sentence {len(texts) - 1} .*surrogate"):
+        bert.encode(texts)
 
 
 # --- What comes out --------------------------------------------------------------------------------------
