@@ -33,6 +33,7 @@ __all__ = [
     "row_bytes",
     "scratch",
     "start_of_panel",
+    "whole_vectors",
 ]
 
 
@@ -102,6 +103,21 @@ def _pointer_to(kind: Any) -> Any:
 
 floats_at, doubles_at = map(_pointer_to, (types.float32, types.float64))
 ints_at, longs_at = map(_pointer_to, (types.int32, types.int64))
+
+
+@intrinsic
+def whole_vectors(_typing: Any) -> Any:
+    """Have LLVM make vectors as long as the registers are out of the loops of the kernel that calls this.
+
+    By itself it prefers half of that on some processors, which take time to get used to long ones.
+    """
+
+    def emit(context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
+        # llvmlite does not know the attribute, and its own `add` would refuse it.
+        set.add(b.function.attributes, f'"prefer-vector-width"="{32 * shape.LANES}"')
+        return context.get_dummy_value()
+
+    return types.void(), emit
 
 
 def scratch(count: int) -> Any:

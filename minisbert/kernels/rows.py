@@ -16,6 +16,7 @@ from minisbert.kernels.compiler import (
     part,
     row_bytes,
     scratch,
+    whole_vectors,
 )
 
 # Sums may be taken in another order than written, so that LLVM can keep partial sums in the lanes of a vector; which
@@ -53,6 +54,7 @@ def embed(
 
     That the tables have rows for the ids and types was checked by `tokenization.check_id` and `check_limits`.
     """
+    whole_vectors()
     of_word, of_position, of_type = ints_at(ids), ints_at(positions), ints_at(types)
     for i in range(N):
         w, p = floats_at(word + of_word[i] * D * 4), floats_at(position + of_position[i] * D * 4)
@@ -74,6 +76,7 @@ def combine(
 
     What these are products of is told in `minisbert.kernels.words`.
     """
+    whole_vectors()
     word_at, of_place, scale, b = longs_at(words), ints_at(positions), floats_at(scales), floats_at(bias)
     step = row_bytes(width)
     for i in range(N):
@@ -89,6 +92,7 @@ def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: in
 
     The variance is taken in a second pass. The scales go to `scales`, if that is not 0.
     """
+    whole_vectors()
     w, b, scale_of = floats_at(weight), floats_at(bias), floats_at(scales)
     step = row_bytes(D)
     for i in range(N):
@@ -129,6 +133,7 @@ def mean_of_columns(x: int, step: int, T: int, columns: int, total: int, y: int)
 @kernel("i8", "i8", "i8", "i8", "i8")
 def mean_pool(S: int, D: int, x: int, offsets: int, y: int) -> None:
     """Average the rows of each sentence: in float64, as hundreds are added one by one."""
+    whole_vectors()
     ends, step, total = longs_at(offsets), row_bytes(D), sums()
     for s in range(S):
         first, T = x + ends[s] * step, ends[s + 1] - ends[s]
