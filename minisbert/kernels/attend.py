@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes
+from minisbert.kernels.elementary import LOG2_E
 from minisbert.kernels.gemm import copy, zero
 from minisbert.kernels.gemm import narrow_tile as tile
 from minisbert.kernels.shape import ABREAST, LANES, LINE, QUERIES
@@ -27,11 +28,11 @@ from minisbert.kernels.simd import copy_vector, softmax, transpose
 
 
 @part
-def add_bias(T: int, K: int, bias: int, scores: int) -> None:
-    """Add what T keys are favoured by, to scores that are still to be divided by sqrt(K)."""
-    row, added, root = floats_at(scores), floats_at(bias), np.float32(math.sqrt(K))
+def add_bias(T: int, bias: int, scores: int) -> None:
+    """Add what T keys are favoured by to scores."""
+    row, added, unit = floats_at(scores), floats_at(bias), np.float32(LOG2_E)
     for j in range(T):
-        row[j] += added[j] * root
+        row[j] += added[j] * unit
 
 
 @part
@@ -46,19 +47,20 @@ def scale_row(K: int, x: int, factor: Any, y: int) -> None:
 def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
     """Copy the keys of a head, transposed: panel p holds keys p * COLUMNS and following, as (K, COLUMNS).
 
-    The last key fills up the last panel: its scores there are computed, and left out.
+    They are scaled here, as they are fewer than scores: such that softmax takes powers of 2. The last key fills up the
+    last panel: its scores there are computed, and left out.
     """
-    squares = K // LANES * LANES
+    squares, scale = K // LANES * LANES, np.float32(LOG2_E / math.sqrt(K))
     for first in range(0, (T + COLUMNS - 1) // COLUMNS * COLUMNS, LANES):
         left = max(1, T - first)
         source = k + min(first, T - 1) * step
         panel = keys + (first // COLUMNS * K * COLUMNS + first % COLUMNS) * 4
         for j in range(0, squares, LANES):
-            transpose(source + j * 4, step, left, panel + j * COLUMNS * 4, COLUMNS * 4)
+            transpose(source + j * 4, step, left, panel + j * COLUMNS * 4, COLUMNS * 4, scale)
         for j in range(squares, K):
             to = floats_at(panel + j * COLUMNS * 4)
             for t in range(LANES):
-                to[t] = floats_at(source + min(t, left - 1) * step)[j]
+                to[t] = floats_at(source + min(t, left - 1) * step)[j] * scale
 
 
 @part
@@ -130,7 +132,6 @@ def attend(
     scores, s_step = values + value_panels * T * COLUMNS * 4, key_panels * COLUMNS * 4
     found = scores + QUERIES * s_step
     inverses = found + QUERIES * value_panels * COLUMNS * 4
-    scale = np.float32(1 / math.sqrt(K))
     for h in range(start, stop):
         pack_keys(T, K, step, qkv + (D + h * K) * 4, keys)
         pack_values(T, K, step, qkv + (2 * D + h * K) * 4, values)
@@ -144,9 +145,9 @@ def attend(
             multiply_panels((count, K, key_panels, q, step, keys, scores, k_later, q_later - k_later, step))
             if span > 0:
                 for i in range(count):
-                    add_bias(T, K, bias + (h * span + span // 2 - first - i) * 4, scores + i * s_step)
+                    add_bias(T, bias + (h * span + span // 2 - first - i) * 4, scores + i * s_step)
             for i in range(0, count, ABREAST):
-                softmax(scores + i * s_step, s_step, T, scale, inverses + i * 4)
+                softmax(scores + i * s_step, s_step, T, inverses + i * 4)
             multiply_panels(
                 (count, T, value_panels, scores, s_step, values, found, v_later, COLUMNS * 4, step)
             )

@@ -53,7 +53,6 @@ from minisbert.kernels.elementary import (
     FLOAT,
     INT,
     INTEGERS,
-    LOG2_E,
     LONG,
     VECTOR,
     Value,
@@ -86,15 +85,20 @@ def copy_vector(_typing: Any, source: Any, target: Any) -> Any:
 
 
 @intrinsic
-def transpose(_typing: Any, source: Any, source_step: Any, count: Any, target: Any, target_step: Any) -> Any:
-    """Copy a square of LANES x LANES floats, its rows as columns; the last of `count` rows stands for those missing.
+def transpose(
+    _typing: Any, source: Any, source_step: Any, count: Any, target: Any, target_step: Any, factor: Any
+) -> Any:
+    """Copy a square of LANES x LANES floats times a factor, its rows as columns.
+
+    The last of `count` rows stands for those missing.
 
     It is done in registers: blocks of 1 x 1, then of 2 x 2 and so on change places across the diagonal, and each such
     change is one shuffle of two rows.
     """
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        source, source_step, count, target, target_step = arguments
+        source, source_step, count, target, target_step, factor = arguments
+        factor = _splat(b, factor)
 
         def at(address: Value, step: Value, row: Value) -> Value:
             return b.inttoptr(b.add(address, b.mul(step, row)), VECTOR.as_pointer())
@@ -113,18 +117,18 @@ def transpose(_typing: Any, source: Any, source_step: Any, count: Any, target: A
                     rows[i], rows[i + size] = b.shuffle_vector(x, y, upper), b.shuffle_vector(x, y, lower)
             size *= 2
         for i in range(LANES):
-            b.store(rows[i], at(target, target_step, LONG(i)), align=4)
+            b.store(b.fmul(rows[i], factor), at(target, target_step, LONG(i)), align=4)
         return context.get_dummy_value()
 
-    return types.void(*[types.intp] * 5), emit
+    return types.void(*[types.intp] * 5, types.float32), emit
 
 
 # --- Along a row ------------------------------------------------------------------------------------------
 
 
 @intrinsic
-def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inverses: Any) -> Any:
-    """``exp(scale * (x - max(x)))`` in place, for ABREAST rows of `count` numbers; writes 1 / their sums to `inverses`.
+def softmax(_typing: Any, address: Any, step: Any, count: Any, inverses: Any) -> Any:
+    """``2**(x - max(x))`` in place, for ABREAST rows of `count` numbers; writes 1 / their sums to `inverses`.
 
     Within a row each step waits for the one before; side by side, as one long vector, the rows fill the time. They must
     have room for whole vectors; what follows their numbers is overwritten: by -inf, which no maximum is, and then by
@@ -134,7 +138,7 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inver
     """
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        address, step, count, scale, inverses = arguments
+        address, step, count, inverses = arguments
         rows = [b.add(address, b.mul(step, LONG(i))) for i in range(ABREAST)]
         vectors = b.sdiv(b.add(count, LONG(LANES - 1)), LONG(LANES))
 
@@ -161,11 +165,9 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inver
             b.store(b.select(counts, b.load(place, align=4), least), place, align=4)
         most = each(least, lambda x, _, most: larger(x, most))
         most = joined(b, [_across(b, x, larger) for x in most])
-        factor = b.fmul(_splat(b, scale), constant(LOG2_E))  # exp(x) is 2**(x log2(e))
-        factor = joined(b, [factor] * ABREAST)
 
         def add(x: Value, here: list[Value], total: Value) -> Value:
-            y = exp2(b, at_least(b, b.fmul(b.fsub(x, most), factor), -126.0))
+            y = exp2(b, at_least(b, b.fsub(x, most), -126.0))
             for piece, place in zip(pieces(b, y), here, strict=True):
                 b.store(piece, place, align=4)
             return b.fadd(total, y)
@@ -175,7 +177,7 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, scale: Any, inver
             b.store(inverse, b.inttoptr(b.add(inverses, LONG(4 * i)), FLOAT.as_pointer()))
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, types.intp, types.float32, types.intp), emit
+    return types.void(types.intp, types.intp, types.intp, types.intp), emit
 
 
 def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
