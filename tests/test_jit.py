@@ -195,6 +195,7 @@ def test_what_is_not_finite_stays_so() -> None:
         [5, 0, 1],
         [shape.NARROW_COLUMNS, shape.NARROW_COLUMNS + 1, 3],
         [shape.QUERIES - 1, shape.QUERIES + 1],
+        [vectors * shape.LANES - 3 for vectors in range(3, 9)],  # all mixtures of wide and narrow panels
         [300, 2, 512],
     ],
 )

@@ -1,12 +1,15 @@
-"""Attention of some heads over one sentence, on the narrower tile of the matrix multiply.
+"""Attention of some heads over one sentence, on the tiles of the matrix multiply.
 
 Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T up
 to 512. So the scores of a block of queries are made, turned into weights and used up before those of the next block:
 they take at most 115 kB and never leave the second-level cache. What the tile needs of k and v is packed for each head,
 65 kB each at most for K = 32, from where the query-key-value multiply left them; q is read in place. Of each token a
 head needs two or four cache lines, kilobytes from those of the next token, and no prefetcher sees that coming. So the
-tiles of one head ask for the lines of the next: one tile for those on the left, its neighbour, if there
-is one, for those on the right.
+tiles of one head ask for the lines of the next: one tile for those on the left, its neighbour, if there is one, for
+those on the right.
+
+The panels of T keys are those of a matrix T wide: of 230 keys, 15 vectors, the scores of 240 are computed, in panels of
+three. Values are two or four vectors wide: theirs are narrow.
 """
 
 from __future__ import annotations
@@ -16,14 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.kernels.compiler import floats_at, kernel, part, row_bytes
+from minisbert.kernels.compiler import count_panels, floats_at, kernel, part, row_bytes, start_of_panel
 from minisbert.kernels.elementary import LOG2_E
-from minisbert.kernels.gemm import copy, zero
-from minisbert.kernels.gemm import narrow_tile as tile
-from minisbert.kernels.shape import ABREAST, LANES, LINE, QUERIES
-from minisbert.kernels.shape import NARROW_COLUMNS as COLUMNS
-from minisbert.kernels.shape import NARROW_ROWS as ROWS
-from minisbert.kernels.shape import NARROW_VECTORS as VECTORS
+from minisbert.kernels.gemm import copy, narrow_tile, tile, zero
+from minisbert.kernels.shape import (
+    ABREAST,
+    LANES,
+    LINE,
+    NARROW_COLUMNS,
+    NARROW_ROWS,
+    NARROW_VECTORS,
+    QUERIES,
+    ROWS,
+)
 from minisbert.kernels.simd import copy_vector, softmax, transpose
 
 
@@ -45,44 +53,49 @@ def scale_row(K: int, x: int, factor: Any, y: int) -> None:
 
 @part
 def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
-    """Copy the keys of a head, transposed: panel p holds keys p * COLUMNS and following, as (K, COLUMNS).
+    """Copy the keys of a head, transposed: each panel, of as many keys as it has columns, as (K, its columns).
 
     They are scaled here, as they are fewer than scores: such that softmax takes powers of 2. The last key fills up the
     last panel: its scores there are computed, and left out.
     """
     squares, scale = K // LANES * LANES, np.float32(LOG2_E / math.sqrt(K))
-    for first in range(0, (T + COLUMNS - 1) // COLUMNS * COLUMNS, LANES):
-        left = max(1, T - first)
-        source = k + min(first, T - 1) * step
-        panel = keys + (first // COLUMNS * K * COLUMNS + first % COLUMNS) * 4
-        for j in range(0, squares, LANES):
-            transpose(source + j * 4, step, left, panel + j * COLUMNS * 4, COLUMNS * 4, scale)
-        for j in range(squares, K):
-            to = floats_at(panel + j * COLUMNS * 4)
-            for t in range(LANES):
-                to[t] = floats_at(source + min(t, left - 1) * step)[j] * scale
+    wide, P = count_panels(T)
+    for p in range(P):
+        start = start_of_panel(p, wide)
+        columns = start_of_panel(p + 1, wide) - start
+        for first in range(start, start + columns, LANES):
+            left = max(1, T - first)
+            source = k + min(first, T - 1) * step
+            panel = keys + (start * K + first - start) * 4
+            for j in range(0, squares, LANES):
+                transpose(source + j * 4, step, left, panel + j * columns * 4, columns * 4, scale)
+            for j in range(squares, K):
+                to = floats_at(panel + j * columns * 4)
+                for t in range(LANES):
+                    to[t] = floats_at(source + min(t, left - 1) * step)[j] * scale
 
 
 @part
 def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
-    """Copy the values of a head: panel p holds columns p * COLUMNS and following, as (T, COLUMNS), and then zeros."""
-    for p in range((K + COLUMNS - 1) // COLUMNS):
-        count = min(COLUMNS, K - p * COLUMNS)
+    """Copy the values of a head: each narrow panel p as (T, NARROW_COLUMNS), and then zeros."""
+    for p in range((K + NARROW_COLUMNS - 1) // NARROW_COLUMNS):
+        count = min(NARROW_COLUMNS, K - p * NARROW_COLUMNS)
         for t in range(T):
-            row, to = v + t * step + p * COLUMNS * 4, values + (p * T + t) * COLUMNS * 4
-            if count == COLUMNS:
-                for j in range(VECTORS):
+            row, to = v + t * step + p * NARROW_COLUMNS * 4, values + (p * T + t) * NARROW_COLUMNS * 4
+            if count == NARROW_COLUMNS:
+                for j in range(NARROW_VECTORS):
                     copy_vector(row + j * LANES * 4, to + j * LANES * 4)
             else:
                 copy(row, 0, to, 0, 1, count)
-                zero(to + count * 4, COLUMNS - count)
+                zero(to + count * 4, NARROW_COLUMNS - count)
 
 
-@kernel(*["i8"] * 10)
+@kernel(*["i8"] * 11)
 def multiply_panels(
     count: int,
     steps: int,
-    panels: int,
+    wide: int,
+    P: int,
     a: int,
     a_step: int,
     b: int,
@@ -91,19 +104,24 @@ def multiply_panels(
     apart: int,
     far_step: int,
 ) -> None:
-    """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all panels of B.
+    """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all P panels of B.
 
     Meanwhile memory is asked for rows from `far` on, far_step bytes apart; every other panel asks `apart` bytes on.
     """
-    tiles = (count + ROWS - 1) // ROWS
-    b_step, c_step = COLUMNS * 4, panels * COLUMNS * 4
-    for p in range(panels):
+    c_step = start_of_panel(P, wide) * 4
+    for p in range(P):
+        start = start_of_panel(p, wide)
         row, wanted = 0, far + p % 2 * apart
+        rows = ROWS if p < wide else NARROW_ROWS
+        tiles = (count + rows - 1) // rows
         for t in range(tiles):
             height = (count - row) // (tiles - t)
-            panel, to = b + p * steps * b_step, c + row * c_step + p * b_step
+            panel, to, x = b + start * steps * 4, c + row * c_step + start * 4, a + row * a_step
             there = wanted + row * far_step + t % 2 * LINE
-            tile((height, a + row * a_step, a_step, panel, steps, to, c_step, 0, 0, 0, 0, there, far_step))
+            if p < wide:
+                tile((height, x, a_step, panel, steps, to, c_step, 0, 0, 0, 0, there, far_step))
+            else:
+                narrow_tile((height, x, a_step, panel, steps, to, c_step, 0, 0, 0, 0, there, far_step))
             row += height
 
 
@@ -126,12 +144,13 @@ def attend(
     (H, span) is as in the definition; a span of 0 stands for none.
     """
     K, step = D // num_heads, row_bytes(3 * D)
-    key_panels, value_panels = (T + COLUMNS - 1) // COLUMNS, (K + COLUMNS - 1) // COLUMNS
+    (wide, key_panels), value_panels = count_panels(T), (K + NARROW_COLUMNS - 1) // NARROW_COLUMNS
+    key_columns, value_columns = start_of_panel(key_panels, wide), value_panels * NARROW_COLUMNS
     keys = room
-    values = keys + key_panels * K * COLUMNS * 4
-    scores, s_step = values + value_panels * T * COLUMNS * 4, key_panels * COLUMNS * 4
+    values = keys + key_columns * K * 4
+    scores, s_step = values + value_columns * T * 4, key_columns * 4
     found = scores + QUERIES * s_step
-    inverses = found + QUERIES * value_panels * COLUMNS * 4
+    inverses = found + QUERIES * value_columns * 4
     for h in range(start, stop):
         pack_keys(T, K, step, qkv + (D + h * K) * 4, keys)
         pack_values(T, K, step, qkv + (2 * D + h * K) * 4, values)
@@ -142,15 +161,17 @@ def attend(
             if h + 1 == num_heads:  # the first head of the next sentence
                 q_later = qkv + (T + first) * step
             k_later, v_later = q_later + D * 4, q_later + 2 * D * 4
-            multiply_panels((count, K, key_panels, q, step, keys, scores, k_later, q_later - k_later, step))
+            multiply_panels(
+                (count, K, wide, key_panels, q, step, keys, scores, k_later, q_later - k_later, step)
+            )
             if span > 0:
                 for i in range(count):
                     add_bias(T, bias + (h * span + span // 2 - first - i) * 4, scores + i * s_step)
             for i in range(0, count, ABREAST):
                 softmax(scores + i * s_step, s_step, T, inverses + i * 4)
             multiply_panels(
-                (count, T, value_panels, scores, s_step, values, found, v_later, COLUMNS * 4, step)
+                (count, T, 0, value_panels, scores, s_step, values, found, v_later, 2 * LINE, step)
             )
             for i in range(count):
                 place = context + (first + i) * row_bytes(D) + h * K * 4
-                scale_row(K, found + i * value_panels * COLUMNS * 4, floats_at(inverses)[i], place)
+                scale_row(K, found + i * value_columns * 4, floats_at(inverses)[i], place)
