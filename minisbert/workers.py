@@ -49,11 +49,16 @@ def run(
         consume(results)
 
     pool: ThreadPoolExecutor | None = None
+    taken = 0
     try:
         for chunk in chunks:
-            batches = micro_batches([len(ids) for ids in chunk], batch_size, num_threads)
+            taken += len(chunk)
+            is_last = taken == progress.total or len(chunk) < FIRST_CHUNK
+            # All threads should be done at the same time with the last chunk; before, each goes on to the next one.
+            finishing = num_threads if is_last or progress.total is None else 1
+            batches = micro_batches([len(ids) for ids in chunk], batch_size, finishing)
             # One that is alone, with which the input ends, is computed where it is waited for, on all threads.
-            alone = len(batches) == 1 and len(chunk) < FIRST_CHUNK
+            alone = is_last and len(batches) == 1
             threads = num_threads if alone else 1
             jobs: list[Job] = [
                 (rows, partial(compute, [chunk[row] for row in rows], threads)) for rows in batches
