@@ -20,7 +20,7 @@ from minisbert.errors import CheckpointError, EncodeValueError, shown
 from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, Ready, select
 from minisbert.threads import resolve_num_threads
 from minisbert.tokenization import TextTokenizer, TokenIds
-from minisbert.workers import Compute, run
+from minisbert.workers import Prepare, run
 
 __all__ = ["TextModel"]
 
@@ -121,7 +121,7 @@ class TextModel(ABC):
         self,
         chunks: Iterable[list[TokenIds]],
         program: Ready | None,
-        compute: Compute,
+        prepare: Prepare,
         batch_size: int,
         progress: Progress,
         consume: Callable[[list[Floats]], None],
@@ -134,7 +134,7 @@ class TextModel(ABC):
                     program.expect(*self._tokens(rows))
 
         with self._kernels.threads(self.num_threads if progress.total == 1 else 1):
-            run(chunks, expect, compute, batch_size, self.num_threads, progress, consume)
+            run(chunks, expect, prepare, batch_size, self.num_threads, progress, consume)
 
     @abstractmethod
     def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:

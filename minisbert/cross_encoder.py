@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -270,7 +270,7 @@ class CrossEncoder(TextModel):
             self._check_finite([np.isfinite(row).all() for row in rows], len(scores))
             scores.extend(self._score(row[None], activate, bool(apply_softmax)) for row in rows)
 
-        self._run(chunks, self._states, self._compute, batch_size, progress, finish)
+        self._run(chunks, self._states, self._prepare, batch_size, progress, finish)
         result = np.concatenate([np.empty((0, self.num_labels), self.dtype), *scores])  # (S, C)
         return result[:, 0] if self.num_labels == 1 else result
 
@@ -306,14 +306,19 @@ class CrossEncoder(TextModel):
         ids, types = np.ascontiguousarray(np.concatenate(rows).T)  # (N,) each
         return ids, types
 
-    def _compute(self, rows: list[TokenIds], threads: int) -> Sequence[Floats]:
-        """Judge one micro-batch on so many threads: the tokens (T, 2) of S pairs to S arrays of logits (C,)."""
+    def _prepare(self, rows: list[TokenIds], threads: int) -> Callable[[], Sequence[Floats]]:
+        """Make what judges one micro-batch on so many threads: tokens (T, 2) of S pairs to S arrays of logits (C,)."""
         ids, types = self._tokens(rows)
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
-        # What overflows becomes infinity or NaN, and an error of ours once the logits are looked at.
-        with self._kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
-            states = self._states(ids, types, offsets)
-            return list(model.logits(states, offsets, self._head, self._kernels))
+        with self._kernels.threads(threads):
+            states = self._states.prepare(ids, types, offsets)
+
+        def compute() -> Sequence[Floats]:
+            # What overflows becomes infinity or NaN, and an error of ours once the logits are looked at.
+            with self._kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
+                return list(model.logits(states(), offsets, self._head, self._kernels))
+
+        return compute
 
     def _score(self, logits: Floats, activate: Activation, apply_softmax: bool) -> Floats:
         """Turn the logits of one pair into its scores, by itself, so that it does not depend on others: (1, C)."""

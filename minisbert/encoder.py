@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -215,7 +215,7 @@ class SentenceEncoder(TextModel):
         prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
         prompt_length = self._count_prompt(prompt)
         program = self._program(output_value, prompt_length)
-        compute = partial(self._compute, program, output_value, prompt_length)
+        prepare = partial(self._prepare, program, output_value, prompt_length)
         chunks = self._token_chunks(texts, prompt, overlong)
         progress = Progress(count, show_progress_bar, self.ITEM)
         if output_value == "token_embeddings":
@@ -227,7 +227,7 @@ class SentenceEncoder(TextModel):
                 self._check_finite([np.isfinite(state).all() for state in states], len(result))
                 result.extend(states)
 
-            self._run(chunks, program, compute, batch_size, progress, extend)
+            self._run(chunks, program, prepare, batch_size, progress, extend)
         else:
             dimension = self._resolve_dimension(truncate_dim)
             collector = Collector(out, count, dimension, precision, self.dtype)
@@ -241,7 +241,7 @@ class SentenceEncoder(TextModel):
                 )
                 collector.add(self._kernels.normalize(block) if normalize_embeddings else block)
 
-            self._run(chunks, program, compute, batch_size, progress, finish)
+            self._run(chunks, program, prepare, batch_size, progress, finish)
             result = collector.result()
         overlong.report(len(result))
         return result[0] if isinstance(sentences, str) else result
@@ -321,23 +321,36 @@ class SentenceEncoder(TextModel):
         ids: Ints = np.concatenate(rows)  # (N,)
         return ids, np.full(len(ids), self._tokenizer.token_type, np.int32)
 
-    def _compute(
+    def _prepare(
         self, program: Ready | None, feature: str, prompt_length: int, rows: list[TokenIds], threads: int
-    ) -> Sequence[Floats]:
-        """Encode one micro-batch on so many threads: the ids of S sentences to S vectors (D,), or arrays (T, D)."""
+    ) -> Callable[[], Sequence[Floats]]:
+        """Make what encodes one micro-batch on so many threads: ids of S sentences to vectors (D,) or states (T, D)."""
         ids, types = self._tokens(rows)
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
-        # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
-        if program is not None and program is self._vectors:
+        if program is None:
+            arguments = ids, types, offsets, self._weights, self.config.transformer, self._kernels
+            states: Iterator[Floats] = model.hidden_states(
+                *arguments
+            )  # layer by layer, as they are asked for
+        else:
             with self._kernels.threads(threads):
-                return list(program(ids, types, offsets))
-        with self._kernels.threads(threads), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            states: Iterable[Floats]
-            if program is None:
-                config = self.config.transformer
-                states = model.hidden_states(ids, types, offsets, self._weights, config, self._kernels)
-            else:
-                states = [program(ids, types, offsets)]
+                calls = [program.prepare(ids, types, offsets)]
+            states = (call() for call in calls)
+
+        def encode() -> Sequence[Floats]:
+            with self._kernels.threads(threads):
+                if program is not None and program is self._vectors:
+                    return list(next(states))
+                return self._features(states, feature, prompt_length, offsets)
+
+        return encode
+
+    def _features(
+        self, states: Iterable[Floats], feature: str, prompt_length: int, offsets: Ints
+    ) -> Sequence[Floats]:
+        """Make vectors (D,) of S sentences, or arrays (T, D), of the states (N, D) of their tokens after each layer."""
+        # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             found = model.features(states, offsets, prompt_length, self._steps, self._kernels)[feature]
         if feature == TOKENS:  # arrays of their own: a part of a micro-batch would hold all of it in memory
             return [states.copy() for states in np.split(found, offsets[1:-1])]

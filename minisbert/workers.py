@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -15,18 +14,18 @@ from minisbert.batching import FIRST_CHUNK, Progress, micro_batches
 from minisbert.kernels import Floats
 from minisbert.tokenization import TokenIds
 
-__all__ = ["Compute", "run"]
+__all__ = ["Prepare", "run"]
 
-# The token ids of S sentences, and on how many threads, to S results.
-Compute: TypeAlias = Callable[[list[TokenIds], int], Sequence[Floats]]
-# The rows of a micro-batch, and a function that waits for their results.
+# The token ids of S sentences, and on how many threads, to a function that computes S results.
+Prepare: TypeAlias = Callable[[list[TokenIds], int], Callable[[], Sequence[Floats]]]
+# The rows of a micro-batch, and a function that computes their results, or waits for them.
 Job: TypeAlias = tuple[list[int], Callable[[], Sequence[Floats]]]
 
 
 def run(
     chunks: Iterable[list[TokenIds]],
     expect: Callable[[list[TokenIds]], None],
-    compute: Compute,
+    prepare: Prepare,
     batch_size: int,
     num_threads: int,
     progress: Progress,
@@ -60,14 +59,12 @@ def run(
             # One that is alone, with which the input ends, is computed where it is waited for, on all threads.
             alone = is_last and len(batches) == 1
             threads = num_threads if alone else 1
-            jobs: list[Job] = [
-                (rows, partial(compute, [chunk[row] for row in rows], threads)) for rows in batches
-            ]
+            jobs: Iterable[Job] = ((rows, prepare([chunk[row] for row in rows], threads)) for rows in batches)
             if not alone:
                 expect(chunk)
                 pool = pool or ThreadPoolExecutor(num_threads, "minisbert")
                 jobs = _submit(pool, jobs)
-            pending.append(jobs)
+            pending.append(list(jobs))
             if len(pending) > 1:
                 finish()
         while pending:
@@ -78,9 +75,10 @@ def run(
                 pool.shutdown(cancel_futures=True)
 
 
-def _submit(pool: ThreadPoolExecutor, jobs: list[Job]) -> list[Job]:
-    """Have the workers start on the micro-batches of a chunk."""
-    try:
-        return [(rows, pool.submit(job).result) for rows, job in jobs]
-    except RuntimeError:  # the interpreter is shutting down, and starts no more threads
-        return jobs
+def _submit(pool: ThreadPoolExecutor, jobs: Iterable[Job]) -> Iterator[Job]:
+    """Have the workers do jobs, each as soon as it is there."""
+    for rows, job in jobs:
+        try:
+            yield rows, pool.submit(job).result
+        except RuntimeError:  # the interpreter is shutting down, and starts no more threads
+            yield rows, job

@@ -97,7 +97,7 @@ def test_a_program_changes_no_bit(encoder: Any, lengths: list[int], threads: int
     assert expected.shape[0] == (len(lengths) if steps else sum(lengths))
     with jit.threads(threads):
         for _ in range(3):
-            np.testing.assert_array_equal(program(*given), expected)
+            np.testing.assert_array_equal(program.prepare(*given)(), expected)
     for array, copy in zip(given, before, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -121,7 +121,7 @@ def test_a_program_stays_in_its_room_and_reads_nothing_old(
 
     monkeypatch.setattr(memory, "room_for", marked)
     with jit.threads(threads):
-        np.testing.assert_array_equal(program(*given), expected)
+        np.testing.assert_array_equal(program.prepare(*given)(), expected)
         whole(*given, StepByStep())
     assert len(rooms) > len(encoder._weights.layers)  # the program's, and those of attention step by step
     for room in rooms:
@@ -133,23 +133,23 @@ def test_a_signal_may_encode_something_else_before_a_program_begins(
 ) -> None:
     program = jit.program(function(encoder, (MEAN, NORMALIZE)))
     short, long = tokens(encoder, [3]), tokens(encoder, [20, 30])
-    expected, address, nested = program(*short), memory.address, []
+    expected, address, nested = program.prepare(*short)(), memory.address, []
 
     def interrupted(x: Any) -> int:
         if x is program.program.table and not nested:
             nested.append(None)
-            program(*long)
+            program.prepare(*long)()
         return address(x)
 
     monkeypatch.setattr(memory, "address", interrupted)
-    np.testing.assert_array_equal(program(*short), expected)
+    np.testing.assert_array_equal(program.prepare(*short)(), expected)
     assert nested
 
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_no_tokens_at_all(encoder: Any, steps: Any) -> None:
     nothing = np.empty(0, np.int32)
-    found = jit.program(function(encoder, steps))(nothing, nothing, np.array([0, 0]))
+    found = jit.program(function(encoder, steps)).prepare(nothing, nothing, np.array([0, 0]))()
     assert found.shape == (1 if steps else 0, encoder.config.transformer.hidden_size)
     assert not found.any()
 
@@ -160,7 +160,7 @@ def test_a_table_of_words_of_another_dtype(encoder: Any, dtype: str) -> None:
     other = replace(weights.embeddings, word=weights.embeddings.word.astype(dtype))
     whole = partial(model.last_states, weights=replace(weights, embeddings=other), config=config)
     given = tokens(encoder, [4, 2])
-    np.testing.assert_array_equal(jit.program(whole)(*given), whole(*given, StepByStep()))
+    np.testing.assert_array_equal(jit.program(whole).prepare(*given)(), whole(*given, StepByStep()))
 
 
 @pytest.mark.parametrize("steps", STEPS)

@@ -139,26 +139,33 @@ class Ready:
         """Multiply the words among the tokens that come soon, as `minisbert.kernels.words` says."""
         self.program.products.expect(ids, types)
 
-    def __call__(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
-        """Return what the function makes of a micro-batch."""
+    def prepare(self, ids: Ints, types: Ints, offsets: Ints) -> Callable[[], Floats]:
+        """Do all that comes before the kernels, and return what runs them and gives the result for a micro-batch.
+
+        For one micro-batch after the other, this takes a fifth of the time that it would take between their kernels,
+        which leave nothing of the interpreter in the caches.
+        """
         program, N, S = self.program, len(ids), len(offsets) - 1
         room = attention_room(N, program.head_width)  # for each thread
         ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
         offsets = np.ascontiguousarray(offsets, np.int64)
-        sizes = (
-            *(N * program.arena_width[PER_TOKEN], S * program.arena_width[PER_SENTENCE]),
-            *(room * team.threads(), 2 * len(program.table) * JOB),
-        )
         y = memory.rows(N if program.y.of == PER_TOKEN else S, program.y.width)
         longest = int((offsets[1:] - offsets[:-1]).max(initial=0))
-        products, _held = program.products.look_up(ids, types, longest)
+        products, tables = program.products.look_up(ids, types, longest)
         words: tuple[Any, ...] = () if program.other_word is None else _converted(program.other_word, ids)
-        arena = memory.room_for(sum(sizes))
-        *places, start = map(address, (ids, types, offsets, y, arena))
-        *starts, jobs = (start + 4 * size for size in accumulate((0, *sizes[:-1])))
-        places += [*starts, 4 * room, *map(address, (products, *words))]
-        team.run(program.table, [0, N, -(-N // BLOCK), S, *places], jobs)
-        return y
+        width = program.arena_width
+        sizes = N * width[PER_TOKEN], S * width[PER_SENTENCE], 2 * len(program.table) * JOB
+        numbers = 0, N, -(-N // BLOCK), S, *map(address, (ids, types, offsets, y))
+        others = 4 * room, *map(address, (products, *words))
+        used = ids, types, offsets, products, tables, words  # must live as long as their addresses are needed
+
+        def compute() -> Floats:
+            arena = memory.room_for(sum(sizes) + room * team.threads())
+            tokens, sentences, jobs, rooms = (address(arena) + 4 * n for n in accumulate((0, *sizes)))
+            team.run(program.table, (*numbers, tokens, sentences, rooms, *others), jobs, used)
+            return y
+
+        return compute
 
 
 def program(function: Callable[..., Any]) -> Ready:
