@@ -50,8 +50,9 @@ class OneByOne:
     def expect(self, ids: Any, types: Any) -> None:
         """Do nothing: a word is multiplied wherever it stands."""
 
-    def __call__(self, *tokens: Any) -> Any:
-        return self.function(*tokens, jit)
+    def prepare(self, *tokens: Any) -> Callable[[], Any]:
+        """Return what computes the result for a micro-batch."""
+        return partial(self.function, *tokens, jit)
 
 
 @contextmanager
