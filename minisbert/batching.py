@@ -165,8 +165,9 @@ class Collector:
 
     def result(self) -> NDArray[Any]:
         """Return the array of all vectors."""
-        if self._out is not None and self.rows != len(self._out):
-            raise EncodeValueError(f"there were {self.rows} sentences; expected {len(self._out)}")
+        expected = self._count if self._out is None else len(self._out)
+        if expected not in (None, self.rows):
+            raise EncodeValueError(f"there were {self.rows} sentences; expected {expected}")
         if self._gathered is None:
             return np.empty((0, self._width), self._dtype) if self._out is None else self._out
         self._resize(self._gathered)

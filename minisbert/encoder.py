@@ -327,21 +327,19 @@ class SentenceEncoder(TextModel):
         """Make what encodes one micro-batch on so many threads: ids of S sentences to vectors (D,) or states (T, D)."""
         ids, types = self._tokens(rows)
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
-        if program is None:
-            arguments = ids, types, offsets, self._weights, self.config.transformer, self._kernels
-            states: Iterator[Floats] = model.hidden_states(
-                *arguments
-            )  # layer by layer, as they are asked for
-        else:
-            with self._kernels.threads(threads):
-                calls = [program.prepare(ids, types, offsets)]
-            states = (call() for call in calls)
+        with self._kernels.threads(threads):
+            compute = None if program is None else program.prepare(ids, types, offsets)
 
         def encode() -> Sequence[Floats]:
             with self._kernels.threads(threads):
-                if program is not None and program is self._vectors:
-                    return list(next(states))
-                return self._features(states, feature, prompt_length, offsets)
+                if compute is None:
+                    config = self.config.transformer
+                    states = model.hidden_states(ids, types, offsets, self._weights, config, self._kernels)
+                    return self._features(states, feature, prompt_length, offsets)
+                result = compute()
+                if program is self._vectors:
+                    return list(result)
+                return self._features([result], feature, prompt_length, offsets)
 
         return encode
 

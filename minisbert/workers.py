@@ -80,5 +80,7 @@ def _submit(pool: ThreadPoolExecutor, jobs: Iterable[Job]) -> Iterator[Job]:
     for rows, job in jobs:
         try:
             yield rows, pool.submit(job).result
-        except RuntimeError:  # the interpreter is shutting down, and starts no more threads
+        except (
+            RuntimeError
+        ):  # no thread can be started; a worker may have the job all the same, and do it twice
             yield rows, job

@@ -337,3 +337,17 @@ def test_what_was_not_filled_is_given_back() -> None:
     assert result.shape == (3, 64)
     assert result.base is None
     assert current < batching.ROOM / 100
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "ubinary"])
+@pytest.mark.parametrize("there", [0, 40, 60])
+def test_a_length_that_is_not_true_is_noticed(bert: Encoder, precision: str, there: int) -> None:
+    class Texts(UserList[str]):
+        def __len__(self) -> int:
+            return 50
+
+        def __iter__(self) -> Iterator[str]:
+            return iter([f"text {i}" for i in range(there)])
+
+    with pytest.raises(minisbert.EncodeValueError, match="sentences"):
+        bert.encode(Texts(), precision=precision)

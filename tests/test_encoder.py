@@ -330,6 +330,31 @@ def test_an_error_in_the_middle_leaves_no_thread(bert: Encoder, monkeypatch: pyt
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert_")]
 
 
+@pytest.mark.parametrize("output_value", ["sentence_embedding", "token_embeddings"])
+def test_it_goes_on_with_the_threads_that_could_be_started(
+    output_value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool has taken a job by the time that it can't start a thread: that job is then done twice."""
+    encoder, texts = (
+        minisbert.load(DATA / "tiny-bert", num_threads=4),
+        [f"{i} of 400 texts" for i in range(400)],
+    )
+    expected, start, started = encoder.encode(texts, output_value=output_value), threading.Thread.start, []
+
+    def fail_later(thread: threading.Thread) -> None:
+        if thread.name.startswith("minisbert_"):
+            started.append(thread)
+            if len(started) > 1:
+                raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fail_later)
+    found = encoder.encode(texts, output_value=output_value)
+    assert len(started) > 1
+    for one, other in zip(found, expected, strict=True):
+        assert largest(one - other) <= BATCH_TOLERANCE
+
+
 def test_a_progress_bar_shows_when_it_is_asked_for(bert: Encoder, capsys: pytest.CaptureFixture[str]) -> None:
     bert.encode(FEW, show_progress_bar=True)
     assert "6/6" in capsys.readouterr().err

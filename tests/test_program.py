@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -201,3 +203,21 @@ def test_memory_does_not_grow_with_the_layers(encoder: Any) -> None:
     program = Program(function(encoder, (MEAN, NORMALIZE)), jit.linear)
     assert program.arena_width[PER_TOKEN] <= 6 * D + F
     assert program.arena_width[PER_SENTENCE] <= D
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_what_is_prepared_takes_no_room_before_its_turn(encoder: Any, steps: Any, dtype: str) -> None:
+    """A chunk's micro-batches are prepared at once: results, tables and unknown words would be many times as large."""
+    weights = encoder._weights
+    tables = replace(weights.embeddings, word=weights.embeddings.word.astype(dtype))
+    given = tokens(encoder, [50] * 8)  # words that nobody expected
+    other = SimpleNamespace(_weights=replace(weights, embeddings=tables), config=encoder.config)
+    program = jit.program(function(other, steps))
+    program.prepare(*given)
+    tracemalloc.start()
+    prepared = [program.prepare(*given) for _ in range(20)]
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 20 * 400 * encoder.config.transformer.hidden_size * 4 / 2
+    np.testing.assert_array_equal(prepared[0](), prepared[0]())  # and it can be done twice

@@ -40,14 +40,20 @@ def tokens(N: int, segments: int = 2, seed: int = 0) -> tuple[Any, Any, Any]:
     return tuple(rng.integers(0, most, N, np.int32) for most in (V, P, max(segments, 1)))
 
 
+def look_up(products: Products, ids: Any, types: Any, longest: int) -> tuple[Any, Any]:
+    """Return the addresses of tokens' products, and what must live as long as they are needed."""
+    addresses, missing, table = products.look_up(ids, types, longest)
+    addresses, made = products.complete(ids, types, addresses, missing)
+    return addresses, (table, made)
+
+
 def multiply(products: Products, parts: Parts, ids: Any, positions: Any, types: Any) -> Any:
     """Do what a program does for the first multiply."""
     x = jit.embed(ids, positions, types, parts.word, parts.position, parts.token_type)
     y, scales, normed = memory.rows(len(ids), OUT), np.empty(len(ids), np.float32), memory.rows(*x.shape)
     norm = *map(address, (x, parts.weight, parts.bias)), 1e-5, address(normed), address(scales)
     machine.kernels().layer_norm(*x.shape, *norm)
-    addresses, held = products.look_up(ids, types, P)
-    assert all(array.shape[1:] == (OUT,) for array in held)
+    addresses, _held = look_up(products, ids, types, P)
     places = map(address, (addresses, positions, products.places, products.bias, scales, y))
     machine.kernels().combine(len(ids), OUT, *places)
     return y
@@ -107,13 +113,13 @@ def test_a_word_is_multiplied_once() -> None:
     types = np.zeros_like(ids)
     products.expect(ids, types)
     products.expect(ids, types)
-    products.look_up(ids, types, 0)
+    look_up(products, ids, types, 0)
     assert counting.rows == [2]
     products.expect(ids, types + 1)  # the same words in the other segment
-    products.look_up(ids, types + 1, 0)
+    look_up(products, ids, types + 1, 0)
     assert counting.rows == [2, 2]
-    products.look_up(ids + 1, types, 0)  # words that were not expected
-    products.look_up(ids + 1, types, 0)
+    look_up(products, ids + 1, types, 0)  # words that were not expected
+    look_up(products, ids + 1, types, 0)
     assert counting.rows == [2, 2, 2]
 
 
@@ -124,7 +130,7 @@ def test_a_place_is_multiplied_once_and_not_before_it_is_needed(
     monkeypatch.setattr(words, "AT_ONCE", 16)
     parts, _ = make()
     whole, counting = Products(parts, jit.linear), Counting()
-    whole.look_up(*[np.empty(0, np.int32)] * 2, P)
+    look_up(whole, *[np.empty(0, np.int32)] * 2, P)
     products, nothing = Products(replace(parts, first=first), counting), np.empty(0, np.int32)
     for longest, expected in (
         (0, []),
@@ -133,7 +139,7 @@ def test_a_place_is_multiplied_once_and_not_before_it_is_needed(
         (17 - first, [16, 16]),
         (P, [16, 16, P - 32]),
     ):
-        products.look_up(nothing, nothing, longest)
+        look_up(products, nothing, nothing, longest)
         filled = min(-(-(first + longest) // 16) * 16, P)
         np.testing.assert_array_equal(products.places[:filled], whole.places[:filled])
         if not first:
@@ -145,7 +151,7 @@ def test_no_tokens() -> None:
     parts, _ = make()
     products, nothing = Products(parts, jit.linear), np.empty(0, np.int32)
     products.expect(nothing, nothing)
-    addresses, _ = products.look_up(nothing, nothing, 0)
+    addresses, _ = look_up(products, nothing, nothing, 0)
     assert addresses.shape == (0,)
 
 
@@ -174,10 +180,10 @@ def test_of_too_many_words_the_most_frequent_are_kept(monkeypatch: pytest.Monkey
     types = np.zeros_like(ids)
     products.expect(ids, types)
     assert counting.rows == [P]
-    products.look_up(ids[2 * P :], types[2 * P :], 0)
+    look_up(products, ids[2 * P :], types[2 * P :], 0)
     assert counting.rows == [P]
     for expected in ([P, P], [P, P, P]):  # there is no room for the others
-        products.look_up(ids, types, 0)
+        look_up(products, ids, types, 0)
         assert counting.rows == expected
 
 

@@ -3,7 +3,7 @@
 The loop nest, outermost first::
 
     for each block of rows of A              at most BLOCK: 1.4 MB for the widest layer of BERT-base
-        for each panel of B                  three vectors of columns, packed: K x COLUMNS floats in a row
+        for each panel of B                  three vectors of columns, as a rule, packed: K x COLUMNS floats in a row
             for each chunk of k              at most CHUNK steps of a panel, as a rule: 147 kB
                 for each tile of rows        at most ROWS
                     tile: for each k         in registers, PART steps at a time; bias and residual are added to the sums

@@ -92,8 +92,8 @@ class _Words:
     def add(self, keys: Ints, products: Floats) -> None:
         """Keep the products of some words, if there is room for all of them."""
         taken = list(islice(self._next, len(keys)))
-        self.taken = taken[-1] + 1
-        if self.taken > len(self.rows):
+        self.taken = last = taken[-1] + 1
+        if last > len(self.rows):
             return
         self.rows[taken] = products
         known, rows = self._known
@@ -140,23 +140,38 @@ class Products:
             words.add(some, self._products(some))
         self._words = words
 
-    def look_up(self, ids: Ints, types: Ints, longest: int) -> tuple[Ints, list[Floats]]:
-        """Return the addresses of ``word' @ W.T`` for N tokens: (N,); they are good while the arrays beside them live.
+    def look_up(self, ids: Ints, types: Ints, longest: int) -> tuple[Ints, Ints, Floats]:
+        """Look for ``word' @ W.T`` of N tokens.
 
-        The product of a word that was not expected is made now, and kept if there is room. `longest` is the longest
-        sentence's T, up to which `places` is filled.
+        `longest` is the longest sentence's T, up to which `places` is filled.
+
+        Returns
+        -------
+        ndarray of int64, shape (N,)
+            The addresses.
+        ndarray of int64, shape (n,)
+            Which tokens have none, as their words were not expected.
+        ndarray of float32
+            What must live as long as the addresses are needed.
         """
         self._fill(self._parts.first + longest)
-        words, keys = self._words, self._parts.keys(ids, types)
-        rows = words.find(keys)
-        addresses = words.address + rows * words.step  # (N,)
-        arrays = [words.rows]
-        if (missing := rows < 0).any():
-            others, which = np.unique(keys[missing], return_inverse=True)
-            arrays.append(self._products(others))
-            words.add(others, arrays[1])
-            addresses[missing] = memory.address(arrays[1]) + which * arrays[1].strides[0]
-        return addresses, arrays
+        words = self._words
+        rows = words.find(self._parts.keys(ids, types))
+        return words.address + rows * words.step, np.flatnonzero(rows < 0), words.rows
+
+    def complete(self, ids: Ints, types: Ints, addresses: Ints, missing: Ints) -> tuple[Ints, Floats | None]:
+        """Make the products that `look_up` did not find, and keep them if there is room.
+
+        Returns all addresses (N,), and what else must live as long as they are needed.
+        """
+        if len(missing) == 0:
+            return addresses, None
+        keys, which = np.unique(self._parts.keys(ids, types)[missing], return_inverse=True)
+        products = self._products(keys)
+        self._words.add(keys, products)
+        addresses = addresses.copy()  # another thread may do the same
+        addresses[missing] = memory.address(products) + which * products.strides[0]
+        return addresses, products
 
     def _products(self, keys: Ints) -> Floats:
         return self._multiply(self._parts.words(keys), self._plain)
