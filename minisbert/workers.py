@@ -76,11 +76,12 @@ def run(
 
 
 def _submit(pool: ThreadPoolExecutor, jobs: Iterable[Job]) -> Iterator[Job]:
-    """Have the workers do jobs, each as soon as it is there."""
+    """Have the workers do jobs, each as soon as it is there.
+
+    Where no thread can be started, the job is left to the caller. A worker may have it all the same, and do it twice.
+    """
     for rows, job in jobs:
         try:
             yield rows, pool.submit(job).result
-        except (
-            RuntimeError
-        ):  # no thread can be started; a worker may have the job all the same, and do it twice
+        except RuntimeError:
             yield rows, job

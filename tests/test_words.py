@@ -44,7 +44,7 @@ def look_up(products: Products, ids: Any, types: Any, longest: int) -> tuple[Any
     """Return the addresses of tokens' products, and what must live as long as they are needed."""
     addresses, missing, table = products.look_up(ids, types, longest)
     addresses, made = products.complete(ids, types, addresses, missing)
-    return addresses, (table, made)
+    return addresses, [array for array in (table, made) if array is not None]
 
 
 def multiply(products: Products, parts: Parts, ids: Any, positions: Any, types: Any) -> Any:
@@ -53,7 +53,8 @@ def multiply(products: Products, parts: Parts, ids: Any, positions: Any, types: 
     y, scales, normed = memory.rows(len(ids), OUT), np.empty(len(ids), np.float32), memory.rows(*x.shape)
     norm = *map(address, (x, parts.weight, parts.bias)), 1e-5, address(normed), address(scales)
     machine.kernels().layer_norm(*x.shape, *norm)
-    addresses, _held = look_up(products, ids, types, P)
+    addresses, held = look_up(products, ids, types, P)
+    assert all(array.shape[1:] == (OUT,) for array in held)
     places = map(address, (addresses, positions, products.places, products.bias, scales, y))
     machine.kernels().combine(len(ids), OUT, *places)
     return y

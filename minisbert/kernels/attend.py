@@ -19,9 +19,17 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.kernels.compiler import count_panels, floats_at, kernel, part, row_bytes, start_of_panel
+from minisbert.kernels.compiler import (
+    columns_of_values,
+    count_panels,
+    floats_at,
+    kernel,
+    part,
+    row_bytes,
+    start_of_panel,
+)
 from minisbert.kernels.elementary import LOG2_E
-from minisbert.kernels.gemm import copy, narrow_tile, tile, zero
+from minisbert.kernels.gemm import any_tile, copy, zero
 from minisbert.kernels.shape import (
     ABREAST,
     LANES,
@@ -78,7 +86,7 @@ def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
 @part
 def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
     """Copy the values of a head: each narrow panel p as (T, NARROW_COLUMNS), and then zeros."""
-    for p in range((K + NARROW_COLUMNS - 1) // NARROW_COLUMNS):
+    for p in range(columns_of_values(K) // NARROW_COLUMNS):
         count = min(NARROW_COLUMNS, K - p * NARROW_COLUMNS)
         for t in range(T):
             row, to = v + t * step + p * NARROW_COLUMNS * 4, values + (p * T + t) * NARROW_COLUMNS * 4
@@ -118,10 +126,7 @@ def multiply_panels(
             height = (count - row) // (tiles - t)
             panel, to, x = b + start * steps * 4, c + row * c_step + start * 4, a + row * a_step
             there = wanted + row * far_step + t % 2 * LINE
-            if p < wide:
-                tile((height, x, a_step, panel, steps, to, c_step, 0, 0, 0, 0, there, far_step))
-            else:
-                narrow_tile((height, x, a_step, panel, steps, to, c_step, 0, 0, 0, 0, there, far_step))
+            any_tile(p < wide, (height, x, a_step, panel, steps, to, c_step, 0, 0, 0, 0, there, far_step))
             row += height
 
 
@@ -144,8 +149,8 @@ def attend(
     (H, span) is as in the definition; a span of 0 stands for none.
     """
     K, step = D // num_heads, row_bytes(3 * D)
-    (wide, key_panels), value_panels = count_panels(T), (K + NARROW_COLUMNS - 1) // NARROW_COLUMNS
-    key_columns, value_columns = start_of_panel(key_panels, wide), value_panels * NARROW_COLUMNS
+    wide, key_panels = count_panels(T)
+    key_columns, value_columns = start_of_panel(key_panels, wide), columns_of_values(K)
     keys = room
     values = keys + key_columns * K * 4
     scores, s_step = values + value_columns * T * 4, key_columns * 4
@@ -170,7 +175,19 @@ def attend(
             for i in range(0, count, ABREAST):
                 softmax(scores + i * s_step, s_step, T, inverses + i * 4)
             multiply_panels(
-                (count, T, 0, value_panels, scores, s_step, values, found, v_later, 2 * LINE, step)
+                (
+                    count,
+                    T,
+                    0,
+                    value_columns // NARROW_COLUMNS,
+                    scores,
+                    s_step,
+                    values,
+                    found,
+                    v_later,
+                    2 * LINE,
+                    step,
+                )
             )
             for i in range(count):
                 place = context + (first + i) * row_bytes(D) + h * K * 4

@@ -23,6 +23,7 @@ from minisbert.kernels import shape
 
 __all__ = [
     "COMPILED",
+    "columns_of_values",
     "count_panels",
     "doubles_at",
     "floats_at",
@@ -45,6 +46,7 @@ COMPILED: list[tuple[str, list[str], str, bytes]] = []
 part = numba.njit(inline="always")
 row_bytes = part(shape.row_bytes)
 count_panels, start_of_panel = part(shape.count_panels), part(shape.start_of_panel)
+columns_of_values = part(shape.columns_of_values)
 
 
 def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:

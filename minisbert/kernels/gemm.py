@@ -76,6 +76,17 @@ def tile_of_any_height(name: str, rows: int, vectors: int) -> Any:
 tile = narrow_tile = tile_of_any_height("tile", ROWS, VECTORS)
 if NARROW_VECTORS < VECTORS:
     narrow_tile = tile_of_any_height("narrow_tile", NARROW_ROWS, NARROW_VECTORS)
+
+
+@part
+def any_tile(is_wide: bool, given: Any) -> None:
+    """Compute a tile of a wide or of a narrow panel, from a tuple of its arguments."""
+    if is_wide:
+        tile(given)
+    else:
+        narrow_tile(given)
+
+
 LARGEST = max(ROWS * COLUMNS, NARROW_ROWS * NARROW_COLUMNS)
 block, other_block = scratch(LARGEST), scratch(LARGEST)
 
@@ -154,10 +165,8 @@ def multiply_panel(
                 e = 0
             d, d_step = (c, c_step) if k else (bias + left * 4, 0)
             b = panel + k * b_step
-            if p < wide:
-                tile((height, a, x_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step))
-            else:
-                narrow_tile((height, a, x_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step))
+            given = height, a, x_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step
+            any_tile(p < wide, given)
             if activation and is_last:
                 activate((c, c_step, height, vectors, activation))
             if not is_full:

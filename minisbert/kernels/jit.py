@@ -162,7 +162,8 @@ class Ready:
             words, made = products.complete(ids, types, known, missing)
             others = () if program.other_word is None else _converted(program.other_word, ids)
             places = address(y), *rooms, 4 * room, *map(address, (words, *others))
-            team.run(program.table, (*numbers, *places), jobs, (offsets, table, made))
+            _held = offsets, table, made  # or only their addresses would be left
+            team.run(program.table, (*numbers, *places), jobs)
             return y
 
         return compute

@@ -26,6 +26,7 @@ __all__ = [
     "UNROLL",
     "VECTORS",
     "attention_room",
+    "columns_of_values",
     "count_panels",
     "row_bytes",
     "start_of_panel",
@@ -106,9 +107,14 @@ def start_of_panel(p: int, wide: int) -> int:
     return min(p, wide) * COLUMNS + max(0, p - wide) * NARROW_COLUMNS
 
 
+def columns_of_values(K: int) -> int:
+    """Return how many columns the panels of a head's values have, all of which are narrow."""
+    return (K + NARROW_COLUMNS - 1) // NARROW_COLUMNS * NARROW_COLUMNS
+
+
 def attention_room(T: int, K: int) -> int:
     """Return how many floats `attend.attend` needs beside its arguments, for T tokens and heads of width K."""
-    key_panels, value_panels = -(-T // NARROW_COLUMNS), -(-K // NARROW_COLUMNS)
-    packed, results = key_panels * K + value_panels * T, QUERIES * (key_panels + value_panels)
-    inverses = -(-QUERIES // NARROW_COLUMNS)
-    return (packed + results + inverses) * NARROW_COLUMNS
+    wide, P = count_panels(T)
+    keys, values = start_of_panel(P, wide), columns_of_values(K)
+    inverses = -(-QUERIES // NARROW_COLUMNS) * NARROW_COLUMNS
+    return keys * K + values * T + QUERIES * (keys + values) + inverses

@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,11 +48,8 @@ def post(kind: int, units: int, *arguments: int) -> None:
     machine.kernels().post(_board().address, kind, units, ctypes.addressof(given))
 
 
-def run(table: NDArray[np.int64], variables: Sequence[int], jobs: int, _used: Any) -> None:
-    """Run a program's jobs on this thread's board, one after the other; at `jobs` is room to write them down.
-
-    What holds the memory whose addresses are among the variables is given too, so that it lives until then.
-    """
+def run(table: NDArray[np.int64], variables: Sequence[int], jobs: int) -> None:
+    """Run a program's jobs on this thread's board, one after the other; at `jobs` is room to write them down."""
     given = _Variables(*variables)
     place = ctypes.addressof(given)
     machine.kernels().run(_board().address, memory.address(table), len(table), place, jobs)
