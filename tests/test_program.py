@@ -211,7 +211,7 @@ def test_what_is_prepared_takes_no_room_before_its_turn(encoder: Any, steps: Any
     """A chunk's micro-batches are prepared at once: results, tables and unknown words would be many times as large."""
     weights = encoder._weights
     tables = replace(weights.embeddings, word=weights.embeddings.word.astype(dtype))
-    given = tokens(encoder, [50] * 8)  # words that nobody expected
+    given = tokens(encoder, [20] * 20)  # words that nobody expected
     other = SimpleNamespace(_weights=replace(weights, embeddings=tables), config=encoder.config)
     program = jit.program(function(other, steps))
     program.prepare(*given)
