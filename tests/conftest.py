@@ -122,6 +122,14 @@ def edit_json(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
 
 
+def edit_tokenizer(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the values of ``tokenizer.json`` in place."""
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    change(values)
+    path.write_text(json.dumps(values), encoding="utf-8")
+
+
 def largest(difference: Any) -> float:
     """The largest absolute value."""
     return float(np.abs(difference).max(initial=0.0))
