@@ -15,7 +15,7 @@ import checkpoints
 import cross_checkpoints
 import minisbert
 
-pytest_plugins = "commandline"  # the fixtures of those tests
+pytest_plugins = ("commandline", "fetching")  # the fixtures of those tests
 
 DATA = Path(__file__).parent / "data"
 TINY = (

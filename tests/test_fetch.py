@@ -1,29 +1,21 @@
-"""Fetching from a hub that stands on the loopback, works or fails, and never for long."""
+"""Fetching from a hub that works, on the loopback, and what the environment of a process has to say."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from huggingface_hub import close_session, constants
 
 import minisbert
-from conftest import DATA
+from fetching import NAME, PATIENCE, check_vectors, refused
 from hubserver import COMMIT, Hub, Repository
 from minisbert import hub
 
-IMPATIENCE = 0.2  # seconds that the client waits for an answer that is not going to come
-PATIENCE = 60  # seconds after which a test is taken to hang
-NAME = "org/tiny"
 NEEDED = {
     "config.json",
     "modules.json",
@@ -35,99 +27,6 @@ NEEDED = {
     "2_Normalize/config.json",
     "model.safetensors",
 }
-DECOYS = (
-    "pytorch_model.bin",
-    "tf_model.h5",
-    "model.fp16.safetensors",
-    "onnx/model.onnx",
-    "onnx/config.json",
-    "openvino/openvino_model.xml",
-    "checkpoint-5/model.safetensors",
-    "README.md",
-)
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    """The files of a checkpoint by their paths, and others that repositories have beside them."""
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-    return files | dict.fromkeys(DECOYS, b"not to be fetched")
-
-
-@pytest.fixture(autouse=True)
-def no_hanging() -> Iterator[None]:
-    """Fail, instead of waiting for ever."""
-    if not hasattr(signal, "SIGALRM"):
-        yield
-        return
-
-    def fail(*arguments: Any) -> None:
-        raise AssertionError(f"still not done after {PATIENCE} s")
-
-    signal.signal(signal.SIGALRM, fail)
-    signal.alarm(PATIENCE)
-    yield
-    signal.alarm(0)
-
-
-@pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """A hub with the tiny BERT in it, which this process takes for the real one."""
-    with Hub() as server:
-        thread = server.start()
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(
-            constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16
-        )  # 10 MB, of which none is kept after a cut
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the library's attempts
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        server.repositories[NAME] = Repository({COMMIT: files_of(DATA / "tiny-bert")})
-        close_session()  # it keeps what it found in the environment
-        yield server
-        close_session()
-        server.close()
-        thread.join()
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    """An empty cache folder."""
-    return tmp_path / "cache"
-
-
-@pytest.fixture
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait for an answer but shortly."""
-    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
-        monkeypatch.setattr(constants, name, IMPATIENCE)
-    monkeypatch.setattr("huggingface_hub.file_download._ETAG_RETRY_TIMEOUT", IMPATIENCE, raising=False)
-
-
-def check_vectors(encoder: minisbert.SentenceEncoder, bert: minisbert.SentenceEncoder) -> None:
-    np.testing.assert_array_equal(encoder.encode("a text"), bert.encode("a text"))
-
-
-def refused(
-    cache: Path, *parts: str, kind: type[Exception] = minisbert.CheckpointNotFoundError, **options: Any
-) -> str:
-    """Load in vain; the message names the repository and what else it should; nothing half-made stays."""
-    with pytest.raises(kind) as info:
-        minisbert.load(options.pop("name", NAME), cache_folder=cache, **options)
-    assert type(info.value) is kind
-    for part in parts:
-        assert part in str(info.value)
-    with pytest.raises(minisbert.CheckpointNotFoundError):
-        minisbert.load(NAME, cache_folder=cache, local_files_only=True)
-    return str(info.value)
-
-
-# --- What works ---------------------------------------------------------------------------------------
 
 
 def test_a_cold_fetch_and_then_no_request_at_all(
@@ -307,123 +206,6 @@ def test_the_cache_works_without_links(
         encoder = minisbert.load(NAME, cache_folder=cache)
         check_vectors(encoder, bert)
     assert not (encoder.path / "model.safetensors").is_symlink()
-
-
-# --- What fails ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("token", "gated"), [(None, False), ("hf_wrong", False), (None, True), ("hf_wrong", True)]
-)
-def test_a_repository_that_may_not_be_read(server: Hub, cache: Path, token: str | None, gated: bool) -> None:
-    server.repositories[NAME].token = "hf_secret"
-    server.repositories[NAME].gated = gated
-    what = "it is gated" if gated else "no such model, or it is private"
-    message = refused(cache, repr(NAME), server.url, what, "HF_TOKEN", "token=", token=token)
-    assert "hf_" not in message
-    assert "model.safetensors" not in server.fetched()
-
-
-@pytest.mark.parametrize("name", ["org/other", "other"])
-def test_a_repository_that_is_not_there(server: Hub, cache: Path, name: str) -> None:
-    refused(cache, f"{name}'", server.url, str(cache), "no such model", "Check the name", name=name)
-
-
-@pytest.mark.parametrize("revision", ["v9", "e" * 40, "no/such"])
-def test_a_revision_that_is_not_there(server: Hub, cache: Path, revision: str) -> None:
-    refused(cache, repr(NAME), server.url, f"no revision {revision!r}", "branch, tag", revision=revision)
-
-
-def test_a_repository_without_a_checkpoint(server: Hub, cache: Path) -> None:
-    server.repositories[NAME] = Repository({COMMIT: {"README.md": b"a data set"}})
-    refused(cache, NAME, server.url, "neither config.json nor modules.json")
-
-
-def test_an_adapter_is_not_overlooked(server: Hub, cache: Path) -> None:
-    files = {**server.repositories[NAME].commits[COMMIT], "adapter_config.json": b"{}"}
-    server.repositories[NAME] = Repository({COMMIT: files})
-    for _ in range(2):
-        with pytest.raises(minisbert.UnsupportedCheckpointError, match=r"adapter_config\.json"):
-            minisbert.load(NAME, cache_folder=cache)
-
-
-def test_pickles_are_refused_and_not_fetched(server: Hub, cache: Path, copy_of: Any) -> None:
-    files = dict(server.repositories[NAME].commits[COMMIT])
-    del files["model.safetensors"]
-    server.repositories[NAME] = Repository({COMMIT: files})
-    message = refused(
-        cache, "org/tiny/pytorch_model.bin", "'org/tiny'", kind=minisbert.UnsupportedCheckpointError
-    )
-    assert "pytorch_model.bin" not in {path for _, path in server.requests}
-    folder = copy_of("tiny-bert")
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    with pytest.raises(minisbert.UnsupportedCheckpointError) as info:
-        minisbert.load(folder)
-    local = str(info.value).replace(f"'{folder}'", "'org/tiny'", 1).replace(f"'{folder}'", "'tiny'")
-    assert local.replace(str(folder), "org/tiny") == message
-
-
-FETCHED = ("config.json", "model.safetensors", "1_Pooling/config.json")
-
-
-@pytest.mark.parametrize("path", FETCHED)
-@pytest.mark.parametrize("fault", ["cut", "corrupt", "short", 500, 404])
-def test_a_file_that_does_not_come_as_it_should(
-    server: Hub, cache: Path, bert: minisbert.SentenceEncoder, path: str, fault: Any
-) -> None:
-    server.faults[path] = fault
-    if fault == "corrupt":
-        refused(cache, path, "hash", "load once more", kind=minisbert.CheckpointError)
-    else:
-        refused(cache, repr(NAME), server.url, str(cache), "can't be fetched", "try again")
-    server.faults.clear()
-    check_vectors(minisbert.load(NAME, cache_folder=cache), bert)
-
-
-@pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("path", ["", *FETCHED])
-def test_a_server_that_falls_silent(server: Hub, cache: Path, path: str) -> None:
-    server.faults[path] = "silent"
-    refused(cache, repr(NAME), server.url, str(cache), "can't be fetched", "try again")
-
-
-def test_a_cut_connection_is_taken_up_again(
-    server: Hub, cache: Path, bert: minisbert.SentenceEncoder
-) -> None:
-    server.faults["model.safetensors"] = "cut once"
-    check_vectors(minisbert.load(NAME, cache_folder=cache), bert)
-
-
-@pytest.mark.parametrize("fault", [500, 503, 403, b"{", b"[]", b"null", b'{"sha": 5}', b"\xff", b""])
-def test_a_listing_that_does_not_come_as_it_should(
-    server: Hub, cache: Path, bert: minisbert.SentenceEncoder, fault: Any
-) -> None:
-    server.faults[""] = fault
-    refused(cache, repr(NAME), server.url)
-    server.faults.clear()
-    check_vectors(minisbert.load(NAME, cache_folder=cache), bert)
-
-
-@pytest.mark.parametrize("path", ["../../escaped", "/escaped", "1_Pooling/../../../escaped"])
-def test_a_listing_that_leads_out_of_the_cache(server: Hub, cache: Path, path: str) -> None:
-    files = server.repositories[NAME].commits[COMMIT]
-    modules = [{"type": "sentence_transformers.models.Transformer", "path": path}]
-    more = {"modules.json": json.dumps(modules).encode(), f"{path}/config.json": b"{}"}
-    server.repositories[NAME] = Repository({COMMIT: {**files, **more}})
-    with pytest.raises(minisbert.MinisbertError):
-        minisbert.load(NAME, cache_folder=cache)
-    assert not list(cache.parent.rglob("*escaped*"))
-
-
-def test_no_server_at_all(server: Hub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    nobody = "http://127.0.0.1:9"  # the port of the discard service, where nobody listens
-    monkeypatch.setattr(constants, "ENDPOINT", nobody)
-    refused(cache, repr(NAME), nobody, str(cache), "Check the connection and HF_ENDPOINT")
-
-
-def test_a_cache_that_can_t_be_written(server: Hub, cache: Path) -> None:
-    cache.write_text("a file where a folder should be")
-    refused(cache, repr(NAME), str(cache))
 
 
 # --- In a process of its own --------------------------------------------------------------------------
