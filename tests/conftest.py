@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,17 +118,28 @@ def keep_tokenizer_steps(folder: Path) -> None:
 
 def edit_json(path: Path, **changes: Any) -> None:
     """Change keys of a JSON object in a file; ``...`` removes one."""
-    values = json.loads(path.read_text()) if path.exists() else {}
+    values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     values.update(changes)
-    path.write_text(json.dumps({key: value for key, value in values.items() if value is not ...}))
+    kept = {key: value for key, value in values.items() if value is not ...}
+    path.write_text(json.dumps(kept), encoding="utf-8")
 
 
 def edit_tokenizer(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
-    """Change the values of ``tokenizer.json`` in place."""
+    """Change values further inside ``tokenizer.json``, in place."""
     path = folder / "tokenizer.json"
     values = json.loads(path.read_text(encoding="utf-8"))
     change(values)
     path.write_text(json.dumps(values), encoding="utf-8")
+
+
+def in_threads(count: int, work: Callable[[], None], timeout: float) -> None:
+    """Call a function in so many threads at once, all of which must be done within so many seconds each."""
+    threads = [threading.Thread(target=work) for _ in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout)
+    assert not any(thread.is_alive() for thread in threads)
 
 
 def largest(difference: Any) -> float:

@@ -31,7 +31,7 @@ def test_lower_casing_happens_when_it_is_asked_for(copy_of: Copy) -> None:
 def test_lower_casing_is_not_added_twice(copy_of: Copy) -> None:
     folder = copy_of("tiny-roberta")
     lower = {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]}
-    edit_tokenizer(folder, lambda values: values.update(normalizer=lower))
+    edit_json(folder / "tokenizer.json", normalizer=lower)
     edit_json(folder / "sentence_bert_config.json", do_lower_case=True)
     edit_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     tokenizer = load_tokenizer(read_config(folder))
@@ -95,9 +95,9 @@ def test_the_steps_are_those_of_the_class(
         {"normalizer": {"type": "Lowercase"}, "pre_tokenizer": {"type": "Whitespace"}},
         {"normalizer": {"type": "NFC"}, "pre_tokenizer": None},
     ):
-        edit_tokenizer(folder, lambda values, steps=steps: values.update(steps))  # type: ignore[misc]
+        edit_json(folder / "tokenizer.json", **steps)
         found.append([ids.tolist() for ids in minisbert.load(folder).tokenize(sentences)["input_ids"]])
-    edit_tokenizer(folder, lambda values: values.update(amounts_to))
+    edit_json(folder / "tokenizer.json", **amounts_to)
     edit_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     expected = [ids.tolist() for ids in minisbert.load(folder).tokenize(sentences)["input_ids"]]
     assert found == [expected, expected]
@@ -126,7 +126,7 @@ def test_a_map_of_characters_is_kept(copy_of: Copy) -> None:
         assert found[1] != encoder.tokenize("a b")["input_ids"][0].tolist()
         charsmap = json.loads((folder / "tokenizer.json").read_text())["normalizer"]
         steps = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, charsmap, {"type": "NFC"}]}
-        edit_tokenizer(folder, lambda values, steps=steps: values.update(normalizer=steps))  # type: ignore[misc]
+        edit_json(folder / "tokenizer.json", normalizer=steps)
 
 
 @pytest.mark.parametrize(

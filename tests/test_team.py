@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import minisbert
-from conftest import DATA
+from conftest import DATA, in_threads
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no helper threads to test")
 
@@ -83,12 +83,7 @@ def test_many_threads_encode_single_sentences() -> None:
             if not np.array_equal(encoder.encode(text), expected[text]):
                 wrong.append(text)
 
-    threads = [threading.Thread(target=work) for _ in range(5)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=120)
-    assert not any(thread.is_alive() for thread in threads)
+    in_threads(5, work, timeout=120)
     assert wrong == []
 
 
@@ -221,11 +216,7 @@ def test_models_that_are_loaded_at_once_have_weights_of_their_own() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [threading.Thread(target=work) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(timeout=60)
+        in_threads(8, work, timeout=60)
     finally:
         sys.setswitchinterval(interval)
     assert len({part.ctypes.data for part in taken}) == 16_000

@@ -48,7 +48,7 @@ def test_truncation_and_padding_in_the_file_are_overridden(tiny: Path) -> None:
 def test_a_tokenizer_without_special_tokens(copy_of: Copy) -> None:
     folder = copy_of("tiny-bert")
     keep_tokenizer_steps(folder)
-    edit_tokenizer(folder, lambda values: values.update(post_processor=None))
+    edit_json(folder / "tokenizer.json", post_processor=None)
     encoder = minisbert.load(folder)
     assert encoder.token_counts(["", "word"]).tolist()[0] == 0
     empty, word = encoder.encode(["", "word"])
@@ -144,7 +144,7 @@ UNUSABLE: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("changes", UNUSABLE.values(), ids=UNUSABLE)
 def test_whatever_the_library_raises_is_ours(copy_of: Copy, changes: dict[str, Any]) -> None:
     folder = copy_of("tiny-bert")
-    edit_tokenizer(folder, lambda values: values.update(changes))
+    edit_json(folder / "tokenizer.json", **changes)
     edit_json(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     with pytest.raises(minisbert.CheckpointError, match=r"tokenizer\.json.*failed with it"):
         minisbert.load(folder).encode("z" * 60 + "!")
@@ -207,9 +207,9 @@ def template(type_ids: tuple[int, int]) -> dict[str, Any]:
 def test_the_token_type_is_the_tokenizer_s(copy_of: Copy) -> None:
     folder = copy_of("tiny-bert")
     keep_tokenizer_steps(folder)
-    edit_tokenizer(folder, lambda values: values.update(post_processor=template((0, 0))))
+    edit_json(folder / "tokenizer.json", post_processor=template((0, 0)))
     first = minisbert.load(folder)
-    edit_tokenizer(folder, lambda values: values.update(post_processor=template((1, 1))))
+    edit_json(folder / "tokenizer.json", post_processor=template((1, 1)))
     second = minisbert.load(folder)
     assert set(second.tokenize("word")["token_type_ids"][0]) == {1}
     assert np.abs(first.encode("word") - second.encode("word")).max() > 0.01
@@ -218,10 +218,10 @@ def test_the_token_type_is_the_tokenizer_s(copy_of: Copy) -> None:
 def test_token_types_that_can_t_be_honoured(copy_of: Copy) -> None:
     folder = copy_of("tiny-bert")
     keep_tokenizer_steps(folder)
-    edit_tokenizer(folder, lambda values: values.update(post_processor=template((0, 1))))
+    edit_json(folder / "tokenizer.json", post_processor=template((0, 1)))
     with pytest.raises(minisbert.UnsupportedCheckpointError, match=r"types \[0, 1\]"):
         minisbert.load(folder)
-    edit_tokenizer(folder, lambda values: values.update(post_processor=template((2, 2))))
+    edit_json(folder / "tokenizer.json", post_processor=template((2, 2)))
     with pytest.raises(minisbert.CheckpointError, match=r"token type 2.*type_vocab_size is 2"):
         minisbert.load(folder)
 
@@ -285,7 +285,7 @@ def test_what_is_put_round_a_text_is_the_class_s(
 ) -> None:
     folder = copy_of(name)
     edit_json(folder / "tokenizer_config.json", **changes)
-    edit_tokenizer(folder, lambda values: values.update(post_processor=None))
+    edit_json(folder / "tokenizer.json", post_processor=None)
     ids, types = (rows[0].tolist() for rows in minisbert.load(folder).tokenize("a b").values())
     assert (ids[0], ids[-1]) == ends
     assert set(types) == {0}

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import minisbert
-from conftest import BATCH_TOLERANCE, DATA, FEW, largest
+from conftest import BATCH_TOLERANCE, DATA, FEW, in_threads, largest
 from minisbert import batching
 
 Encoder = minisbert.SentenceEncoder
@@ -30,12 +30,7 @@ def test_many_threads_use_one_encoder(bert: Encoder) -> None:
             if error > BATCH_TOLERANCE:
                 wrong.append(error)
 
-    workers = [threading.Thread(target=work) for _ in range(6)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=60)
-    assert not any(worker.is_alive() for worker in workers)
+    in_threads(6, work, timeout=60)
     assert wrong == []
 
 

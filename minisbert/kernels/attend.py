@@ -151,6 +151,7 @@ def attend(
     K, step = D // num_heads, row_bytes(3 * D)
     wide, key_panels = count_panels(T)
     key_columns, value_columns = start_of_panel(key_panels, wide), columns_of_values(K)
+    value_panels = value_columns // NARROW_COLUMNS
     keys = room
     values = keys + key_columns * K * 4
     scores, s_step = values + value_columns * T * 4, key_columns * 4
@@ -175,19 +176,7 @@ def attend(
             for i in range(0, count, ABREAST):
                 softmax(scores + i * s_step, s_step, T, inverses + i * 4)
             multiply_panels(
-                (
-                    count,
-                    T,
-                    0,
-                    value_columns // NARROW_COLUMNS,
-                    scores,
-                    s_step,
-                    values,
-                    found,
-                    v_later,
-                    2 * LINE,
-                    step,
-                )
+                (count, T, 0, value_panels, scores, s_step, values, found, v_later, 2 * LINE, step)
             )
             for i in range(count):
                 place = context + (first + i) * row_bytes(D) + h * K * 4
