@@ -15,7 +15,6 @@ three. Values are two or four vectors wide: theirs are narrow.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,6 @@ from minisbert.kernels.compiler import (
     count_panels,
     floats_at,
     kernel,
-    part,
     row_bytes,
     start_of_panel,
 )
@@ -43,23 +41,27 @@ from minisbert.kernels.shape import (
 from minisbert.kernels.simd import copy_vector, softmax, transpose
 
 
-@part
-def add_bias(T: int, bias: int, scores: int) -> None:
-    """Add what T keys are favoured by to scores."""
-    row, added, unit = floats_at(scores), floats_at(bias), np.float32(LOG2_E)
-    for j in range(T):
-        row[j] += added[j] * unit
+@kernel(*["i8"] * 5)
+def add_bias(rows: int, T: int, bias: int, scores: int, s_step: int) -> None:
+    """Add what T keys are favoured by to rows of scores; of each query, that starts a place before the last one's."""
+    unit = np.float32(LOG2_E)
+    for i in range(rows):
+        row, added = floats_at(scores + i * s_step), floats_at(bias - i * 4)
+        for j in range(T):
+            row[j] += added[j] * unit
 
 
-@part
-def scale_row(K: int, x: int, factor: Any, y: int) -> None:
-    """``y = factor * x``, of K numbers."""
-    row, to = floats_at(x), floats_at(y)
-    for j in range(K):
-        to[j] = row[j] * factor
+@kernel(*["i8"] * 7)
+def scale_rows(rows: int, K: int, x: int, x_step: int, factors: int, y: int, y_step: int) -> None:
+    """``y = factors * x``, for rows of K numbers."""
+    factor = floats_at(factors)
+    for i in range(rows):
+        row, to = floats_at(x + i * x_step), floats_at(y + i * y_step)
+        for j in range(K):
+            to[j] = row[j] * factor[i]
 
 
-@part
+@kernel(*["i8"] * 5)
 def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
     """Copy the keys of a head, transposed: each panel, of as many keys as it has columns, as (K, its columns).
 
@@ -83,7 +85,7 @@ def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
                     to[t] = floats_at(source + min(t, left - 1) * step)[j] * scale
 
 
-@part
+@kernel(*["i8"] * 5)
 def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
     """Copy the values of a head: each narrow panel p as (T, NARROW_COLUMNS), and then zeros."""
     for p in range(columns_of_values(K) // NARROW_COLUMNS):
@@ -94,8 +96,8 @@ def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
                 for j in range(NARROW_VECTORS):
                     copy_vector(row + j * LANES * 4, to + j * LANES * 4)
             else:
-                copy(row, 0, to, 0, 1, count)
-                zero(to + count * 4, NARROW_COLUMNS - count)
+                copy((row, 0, to, 0, 1, count))
+                zero((to + count * 4, NARROW_COLUMNS - count))
 
 
 @kernel(*["i8"] * 11)
@@ -158,8 +160,8 @@ def attend(
     found = scores + QUERIES * s_step
     inverses = found + QUERIES * value_columns * 4
     for h in range(start, stop):
-        pack_keys(T, K, step, qkv + (D + h * K) * 4, keys)
-        pack_values(T, K, step, qkv + (2 * D + h * K) * 4, values)
+        pack_keys((T, K, step, qkv + (D + h * K) * 4, keys))
+        pack_values((T, K, step, qkv + (2 * D + h * K) * 4, values))
         for first in range(0, T, QUERIES):
             count = min(QUERIES, T - first)
             q = qkv + first * step + h * K * 4
@@ -171,13 +173,11 @@ def attend(
                 (count, K, wide, key_panels, q, step, keys, scores, k_later, q_later - k_later, step)
             )
             if span > 0:
-                for i in range(count):
-                    add_bias(T, bias + (h * span + span // 2 - first - i) * 4, scores + i * s_step)
+                add_bias((count, T, bias + (h * span + span // 2 - first) * 4, scores, s_step))
             for i in range(0, count, ABREAST):
                 softmax(scores + i * s_step, s_step, T, inverses + i * 4)
             multiply_panels(
                 (count, T, 0, value_panels, scores, s_step, values, found, v_later, 2 * LINE, step)
             )
-            for i in range(count):
-                place = context + (first + i) * row_bytes(D) + h * K * 4
-                scale_row(K, found + i * value_columns * 4, floats_at(inverses)[i], place)
+            place, f_step = context + first * row_bytes(D) + h * K * 4, value_columns * 4
+            scale_rows((count, K, found, f_step, inverses, place, row_bytes(D)))

@@ -109,7 +109,7 @@ def activate(c: int, c_step: int, height: int, vectors: int, code: int) -> None:
                 tanh(place)
 
 
-@part
+@kernel(*["i8"] * 6)
 def copy(a: int, a_step: int, b: int, b_step: int, height: int, width: int) -> None:
     """Copy a block of floats from address a to address b, the rows of which are so many bytes apart."""
     for i in range(height):
@@ -118,7 +118,7 @@ def copy(a: int, a_step: int, b: int, b_step: int, height: int, width: int) -> N
             target[j] = source[j]
 
 
-@part
+@kernel("i8", "i8")
 def zero(a: int, count: int) -> None:
     """Write so many zeros to address a."""
     numbers = floats_at(a)
@@ -159,8 +159,8 @@ def multiply_panel(
             if not is_full:
                 c, c_step, e, e_step = edge, b_step, beside, b_step
                 if residual:
-                    zero(beside, LARGEST)
-                    copy(added, step, beside, b_step, height, columns)
+                    zero((beside, LARGEST))
+                    copy((added, step, beside, b_step, height, columns))
             if residual == 0 or not is_last:
                 e = 0
             d, d_step = (c, c_step) if k else (bias + left * 4, 0)
@@ -170,5 +170,5 @@ def multiply_panel(
             if activation and is_last:
                 activate((c, c_step, height, vectors, activation))
             if not is_full:
-                copy(edge, b_step, to, step, height, columns)
+                copy((edge, b_step, to, step, height, columns))
             row, far = row + height, far + steps * far_step
