@@ -43,7 +43,7 @@ from minisbert.kernels.simd import copy_vector, softmax, transpose
 
 @kernel(*["i8"] * 5)
 def add_bias(rows: int, T: int, bias: int, scores: int, s_step: int) -> None:
-    """Add what T keys are favoured by to rows of scores; of each query, that starts a place before the last one's."""
+    """Add what T keys are favoured by to rows of scores: from `bias` on, and for each next row from a place before."""
     unit = np.float32(LOG2_E)
     for i in range(rows):
         row, added = floats_at(scores + i * s_step), floats_at(bias - i * 4)
@@ -54,11 +54,11 @@ def add_bias(rows: int, T: int, bias: int, scores: int, s_step: int) -> None:
 @kernel(*["i8"] * 7)
 def scale_rows(rows: int, K: int, x: int, x_step: int, factors: int, y: int, y_step: int) -> None:
     """``y = factors * x``, for rows of K numbers."""
-    factor = floats_at(factors)
+    factor_of = floats_at(factors)
     for i in range(rows):
-        row, to = floats_at(x + i * x_step), floats_at(y + i * y_step)
+        row, to, factor = floats_at(x + i * x_step), floats_at(y + i * y_step), factor_of[i]
         for j in range(K):
-            to[j] = row[j] * factor[i]
+            to[j] = row[j] * factor
 
 
 @kernel(*["i8"] * 5)
@@ -89,15 +89,15 @@ def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
 def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
     """Copy the values of a head: each narrow panel p as (T, NARROW_COLUMNS), and then zeros."""
     for p in range(columns_of_values(K) // NARROW_COLUMNS):
-        count = min(NARROW_COLUMNS, K - p * NARROW_COLUMNS)
-        for t in range(T):
-            row, to = v + t * step + p * NARROW_COLUMNS * 4, values + (p * T + t) * NARROW_COLUMNS * 4
-            if count == NARROW_COLUMNS:
+        count, width = min(NARROW_COLUMNS, K - p * NARROW_COLUMNS), NARROW_COLUMNS * 4
+        source, panel = v + p * width, values + p * T * width
+        if count < NARROW_COLUMNS:
+            zero((panel, T * NARROW_COLUMNS))
+            copy((source, step, panel, width, T, count))
+        else:
+            for t in range(T):
                 for j in range(NARROW_VECTORS):
-                    copy_vector(row + j * LANES * 4, to + j * LANES * 4)
-            else:
-                copy((row, 0, to, 0, 1, count))
-                zero((to + count * 4, NARROW_COLUMNS - count))
+                    copy_vector(source + t * step + j * LANES * 4, panel + t * width + j * LANES * 4)
 
 
 @kernel(*["i8"] * 11)

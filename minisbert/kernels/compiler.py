@@ -43,7 +43,7 @@ COMPILED: list[tuple[str, list[str], str, bytes]] = []
 
 # For the short parts of a kernel: put in their place before anything is compiled, instead of compiled by themselves and
 # then once more as a part of every caller. It halves the time that compiling takes. A part with loops of its own is
-# better a kernel: attention with all its parts in one takes a third longer than as five kernels.
+# better a kernel: attention took a third longer to compile with such parts inside.
 part = numba.njit(inline="always")
 row_bytes = part(shape.row_bytes)
 count_panels, start_of_panel = part(shape.count_panels), part(shape.start_of_panel)
