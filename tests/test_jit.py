@@ -143,7 +143,8 @@ def test_linear(width: int, depth: int, activation: str | None) -> None:
     for rows in ROW_COUNTS:
         x, residual = random(rows, depth, seed=1), random(rows, width, seed=2)
         expected = reference.linear(x.astype(np.float64), exact, activation)
-        tolerance = 4 * EPS * max(1.0, largest(reference.linear(x.astype(np.float64), exact)))
+        # A part of 128 products, in the order of k; without fused multiply-adds each is rounded twice.
+        tolerance = 5 * EPS * max(1.0, largest(reference.linear(x.astype(np.float64), exact)))
         assert largest(jit.linear(x, packed, activation) - expected) <= tolerance
         if activation is None:
             kept = residual.copy()
