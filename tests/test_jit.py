@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,14 @@ def loop(emit: Any) -> Any:
         return y[: len(x)]
 
     return padded
+
+
+@cache
+def rounds_once() -> bool:
+    """Return whether a multiply-add is fused here, so that the product in it is not rounded by itself."""
+    x = np.full(1, 1 + 2.0**-12, np.float32)  # its square has a bit more than a float32
+    square = loop(lambda b, v: elementary.fma(b, v, v, elementary.constant(-(1 + 2.0**-11))))
+    return bool(square(x)[0] == 2.0**-24)
 
 
 def every_kind_of_float() -> Any:
@@ -140,11 +149,11 @@ def test_linear(width: int, depth: int, activation: str | None) -> None:
     weight, bias = random(width, depth) / np.float32(math.sqrt(depth)), random(width)
     exact = reference.pack(weight, bias, np.float64)
     packed = jit.pack(weight, bias, np.float32)
+    allowed = 4 if rounds_once() else 5
     for rows in ROW_COUNTS:
         x, residual = random(rows, depth, seed=1), random(rows, width, seed=2)
         expected = reference.linear(x.astype(np.float64), exact, activation)
-        # A part of 128 products, in the order of k; without fused multiply-adds each is rounded twice.
-        tolerance = 5 * EPS * max(1.0, largest(reference.linear(x.astype(np.float64), exact)))
+        tolerance = allowed * EPS * max(1.0, largest(reference.linear(x.astype(np.float64), exact)))
         assert largest(jit.linear(x, packed, activation) - expected) <= tolerance
         if activation is None:
             kept = residual.copy()
