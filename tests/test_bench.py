@@ -71,6 +71,7 @@ def test_a_ratio_is_taken_within_a_round_and_its_median_is_shown_with_the_range(
         "50 (50–50)",  # noqa: RUF001
         "25 (25–25)",  # noqa: RUF001
     ]
+    assert row(tables, "at the peak: 1,200 titles")[1:] == ["8.00 (8.00–10.00)", "6.00 (3.00–12.00)"]  # noqa: RUF001
     assert row(tables, "1,200 of all kinds, AVX2")[2:4] == ["2.00 (2.00–2.50)", ""]  # noqa: RUF001
 
 
@@ -162,9 +163,14 @@ def test_the_peak_counts_what_is_computed() -> None:
     pytest.importorskip("numba", reason="the peak's loop is compiled by numba, which is not installed")
     import peak
 
-    code = "\n".join(peak.multiply_add.inspect_asm().values())
+    code = "\n".join(peak.run.inspect_asm().values())
     made = re.findall(r"\b(?:vfn?m[a-z]+\d*|v?mul)ps\b|\bfml[as]\b", code)
-    assert 2 * LANES * len(made) == peak.OPERATIONS
+    assert 2 * LANES * len(made) == peak.OPERATIONS * peak.AT_ONCE
+    a, b = np.arange(peak.TALL * peak.STEPS), np.arange(peak.STEPS * peak.WIDE * LANES)
+    a, b = a.reshape(-1, peak.STEPS) % 5, b.reshape(peak.STEPS, -1) % 7
+    expected = 3 * (a @ b)[:, ::LANES].sum()
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    assert peak.run(a.ctypes.data, b.ctypes.data, 3 * peak.STEPS) == expected
 
 
 # --- The ladder -------------------------------------------------------------------------------------------

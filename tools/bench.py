@@ -6,9 +6,9 @@
     python tools/dev.py bench --from run.json curves.json --readme
 
 Every round times each engine on each task in turn, and beside them the machine's own ceiling, which is what NumPy's
-BLAS reaches, and its peak, which nothing reaches: a loop of multiply-adds on registers. So a machine whose speed drifts
-is as fast for one as for the other; ratios are taken within a round. Each engine's vectors are compared with float64
-before anything is timed.
+BLAS reaches, and its peak, which nothing reaches: multiply-adds on what is in the first cache. So a machine whose speed
+drifts is as fast for one as for the other; ratios are taken within a round. Each engine's vectors are compared with
+float64 before anything is timed.
 
 The parts: errors (of 400 real texts instead of 32), throughput (titles, paragraphs, code, mixed), latency (one title,
 one paragraph), threads (all against one), shares (of each kernel in minisbert's time), start (new processes, up to the

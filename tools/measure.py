@@ -61,7 +61,7 @@ def ceiling(threads: int) -> float:
 
 
 def peak(threads: int) -> float:
-    """Return how many GFLOP/s so many threads reach that multiply and add in registers alone."""
+    """Return how many GFLOP/s so many threads reach that do nothing but multiply and add."""
     return together(threads, lambda: partial(multiply_add, 100_000), 100_000 * OPERATIONS)
 
 

@@ -29,7 +29,7 @@ def markdown(found: Found) -> str:
 def model_block(title: str, model: Found) -> str:
     parts = [f"**{title}**: {model['description']}."]
     if "throughput" in model or model.get("avx2"):
-        parts.append(speed_table(model))
+        parts += [speed_table(model), limits_table(model)]
     parts += [alone_table(model), facts_table(model), shares_table(model), curves_table(model)]
     return "\n\n".join(part for part in parts if part)
 
@@ -69,6 +69,12 @@ def shares(entry: Found, of: str) -> list[float]:
     return [100 * entry["gflop"] / taken / most for taken, most in pairs]
 
 
+def limits(entry: Found, name: str) -> list[float]:
+    """Return how many times as fast as an engine minisbert would be at the machine's peak, round by round."""
+    pairs = zip(entry["seconds"][name], entry["peak"], strict=True)
+    return [taken * most / entry["gflop"] for taken, most in pairs]
+
+
 def turn_medians(entry: Found) -> dict[str, list[float]]:
     """Return the median of each turn of a latency measurement."""
     return {
@@ -92,11 +98,17 @@ def peers(entries: Iterable[Found]) -> list[str]:
     return [name for name in TITLES if name in measured and name != "minisbert"]
 
 
-def speed_table(model: Found) -> str:
-    """Return sentences a second, the ratios, and the shares of ceiling and peak, for each kind of text."""
+def timed(model: Found) -> dict[str, Found]:
+    """Return what was measured of many texts, by their number, kind and length."""
     entries = {KINDS[task]: entry for task, entry in model.get("throughput", {}).items()}
     if model.get("avx2"):
         entries["of all kinds, AVX2 only"] = model["avx2"]
+    return {f"{e['texts']:,} {kind}, {e['tokens']:.0f} tokens": e for kind, e in entries.items()}
+
+
+def speed_table(model: Found) -> str:
+    """Return sentences a second, the ratios, and the shares of ceiling and peak, for each kind of text."""
+    entries = timed(model)
     names = peers(entries.values())
     head = [
         "texts",
@@ -106,12 +118,22 @@ def speed_table(model: Found) -> str:
         "% of the peak",
     ]
     rows = []
-    for kind, entry in entries.items():
-        texts = f"{entry['texts']:,} {kind}, {entry['tokens']:.0f} tokens"
+    for texts, entry in entries.items():
         times = [ranged(ratios(entry["seconds"], n), 2) if n in entry["seconds"] else "" for n in names]
         reached = [ranged(shares(entry, of), 0) for of in ("ceiling", "peak")]
         rows.append([texts, ranged(rates(entry, "minisbert"), 0), *times, *reached])
     return table(head, rows)
+
+
+def limits_table(model: Found) -> str:
+    """Return the ratios that were to be had if all of minisbert's time were multiply-adds at the machine's peak."""
+    entries = timed(model)
+    names = peers(entries.values())
+    rows = []
+    for texts, entry in entries.items():
+        most = [ranged(limits(entry, n), 2) if n in entry["seconds"] else "" for n in names]
+        rows.append([f"at the peak: {texts}", *most])
+    return table(["the most there is to win", *(f"÷ {TITLES[name]}" for name in names)], rows)
 
 
 def alone_table(model: Found) -> str:
