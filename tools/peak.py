@@ -3,9 +3,9 @@
 Nothing is fetched, stored or waited for, and no tile that fits in the registers has fewer loads. NumPy's BLAS, which
 `measure.ceiling` times, is some way below this, and no float32 engine gets above it.
 
-Why there are loads at all: a loop on registers alone is hardly faster where a core has nothing else to do. But where its
-second thread is another customer's, every multiply shares the core's loads with that, and slows down; a loop without
-loads would not, and promise what no multiply can reach.
+Why there are loads at all: a loop on registers alone is hardly faster where a core has nothing else to do. But where
+its second thread is another customer's, every multiply shares the core's loads with that, and slows down; a loop
+without loads would not, and promise what no multiply can reach.
 """
 
 from __future__ import annotations
