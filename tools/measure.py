@@ -62,7 +62,7 @@ def ceiling(threads: int) -> float:
 
 def peak(threads: int) -> float:
     """Return how many GFLOP/s so many threads reach that do nothing but multiply and add."""
-    return together(threads, lambda: partial(multiply_add, 100_000), 100_000 * OPERATIONS)
+    return together(threads, lambda: partial(multiply_add, 1_000_000), 1_000_000 * OPERATIONS)
 
 
 def together(threads: int, make: Callable[[], Callable[[], Any]], operations: int) -> float:
