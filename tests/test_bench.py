@@ -40,6 +40,14 @@ RESULT: dict[str, Any] = {
                 "seconds": {"one": [4.0, 6.0], "all": [2.0, 4.0]},
                 "ceiling": {"one": [100.0, 100.0], "all": [190.0, 200.0]},
             },
+            "shares": {
+                "paragraphs": {
+                    "threads": 1,
+                    "seconds": 2.0,
+                    "kernels": {"linear": [1.5, 1e11, 0.0]},
+                    "ceiling": 100.0,
+                }
+            },
             "start": {"warm": [0.5, 0.75, 0.25], "empty": [4.0]},
             "memory": {
                 "10000": {"loaded": 100.0, "peak": 200.0, "vectors": 15.0},
@@ -95,7 +103,7 @@ def test_memory_grows_by_the_vectors_and_by_what_is_beyond_them() -> None:
 def test_what_was_not_measured_is_not_shown() -> None:
     result = copy.deepcopy(RESULT)
     model = result["models"]["a model"]
-    for part in ("throughput", "avx2", "latency", "threads", "start", "memory", "curves"):
+    for part in ("throughput", "avx2", "latency", "threads", "shares", "start", "memory", "curves"):
         del model[part]
     tables = report.markdown(result)
     assert [line.split("|")[1].strip() for line in tables.split("\n") if line.startswith("|")] == [
@@ -109,6 +117,37 @@ def test_what_was_not_measured_is_not_shown() -> None:
 
 def test_the_tables_can_be_made_from_the_stored_result() -> None:
     assert report.markdown(json.loads(json.dumps(RESULT))) == report.markdown(RESULT)
+
+
+def test_rounds_of_several_runs_are_joined(tmp_path: Path) -> None:
+    import bench
+
+    files = [tmp_path / "first.json", tmp_path / "second.json"]
+    for file in files:
+        file.write_text(json.dumps(RESULT))
+    model = bench.merged(files)["models"]["a model"]
+    entry, first = model["throughput"]["titles"], RESULT["models"]["a model"]
+    assert entry["seconds"] == {name: taken + taken for name, taken in TIMES.items()}
+    assert (entry["ceiling"], entry["texts"]) == (ENTRY["ceiling"] + ENTRY["ceiling"], 1200)
+    assert model["start"]["warm"] == first["start"]["warm"] * 2
+    assert (model["curves"], model["memory"]) == (first["curves"], first["memory"])
+    assert model["shares"] == first["shares"]
+    assert row(report.markdown(bench.merged(files)), "1,200 titles")[2] == "2.00 (2.00–2.50)"  # noqa: RUF001
+
+
+@pytest.mark.parametrize("difference", [{"gflop": 99.0}, {"seconds": {"minisbert": [1.0]}}])
+def test_rounds_of_different_texts_or_engines_are_not_joined(
+    tmp_path: Path, difference: dict[str, Any]
+) -> None:
+    import bench
+
+    other = copy.deepcopy(RESULT)
+    other["models"]["a model"]["throughput"]["titles"] |= difference
+    files = [tmp_path / "first.json", tmp_path / "second.json"]
+    for file, result in zip(files, (RESULT, other), strict=True):
+        file.write_text(json.dumps(result))
+    with pytest.raises(SystemExit, match="different texts or engines"):
+        bench.merged(files)
 
 
 # --- The texts --------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@
     python tools/dev.py bench --parts --curves --json curves.json --plot curves.png
     python tools/dev.py bench --from run.json curves.json --readme
 
+Stored results of several runs are joined: of the same texts and engines, all rounds count.
+
 Every round times each engine on each task in turn, and beside them the machine's own ceiling, which is what NumPy's
 BLAS reaches, and its peak, which nothing reaches: multiply-adds on what is in the first cache. So a machine whose speed
 drifts is as fast for one as for the other; ratios are taken within a round. Each engine's vectors are compared with
@@ -45,6 +47,7 @@ from minisbert.threads import resolve_num_threads
 
 PACKAGES = ("numpy", "numba", "torch", "sentence-transformers", "onnxruntime", "openvino")
 PARTS = ("errors", "throughput", "latency", "threads", "shares", "start", "avx2")
+OF_ROUNDS = ("throughput", "latency", "threads", "start", "avx2")  # whose lists have a value for each round
 MEMORY_COUNTS = (10_000, 100_000)
 
 
@@ -142,13 +145,28 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def merged(files: list[Path]) -> dict[str, Any]:
-    """Join the results of several runs; where two have measured the same part of a model, the last one counts."""
+    """Join the results of several runs: rounds of the same thing add up, of anything else the last one counts."""
     runs = [json.loads(file.read_text()) for file in files]
     models: dict[str, Any] = {}
     for run in runs:
         for title, found in run["models"].items():
-            models[title] = models.get(title, {}) | found
-    return {**runs[0], "models": models}
+            model = models.setdefault(title, {})
+            for part, more in found.items():
+                model[part] = joined(model.get(part), more) if part in OF_ROUNDS else more
+    return {**runs[-1], "models": models}
+
+
+def joined(found: Any, more: Any) -> Any:
+    """Append the rounds of a later run to those of an earlier one, which timed the same engines on the same texts."""
+    if isinstance(found, list):
+        return found + more
+    if not isinstance(found, dict):
+        return more
+    if "gflop" in found:
+        one, other = ((timed["gflop"], sorted(timed["seconds"])) for timed in (found, more))
+        if one != other:
+            sys.exit("bench: the runs timed different texts or engines, so their rounds can't be joined")
+    return found | {key: joined(found.get(key), value) for key, value in more.items()}
 
 
 def parse() -> argparse.Namespace:
@@ -167,7 +185,14 @@ def parse() -> argparse.Namespace:
     add("--quick", action="store_true", help="an eighth of everything, to see that it works")
     add("--curves", action="store_true", help="also rising counts and lengths: half an hour")
     add("--memory", action="store_true", help="also what 10,000 and 100,000 texts take: half an hour")
-    add("--from", dest="results", nargs="+", type=Path, metavar="FILE", help="show stored results instead")
+    add(
+        "--from",
+        dest="results",
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="show stored results instead, joined",
+    )
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
     add("--plot", type=Path, metavar="FILE.png", help="draw the curves")
     readme.add_option(parser)
