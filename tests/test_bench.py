@@ -150,6 +150,17 @@ def test_rounds_of_different_texts_or_engines_are_not_joined(
         bench.merged(files)
 
 
+def test_runs_of_different_machines_are_not_joined(tmp_path: Path) -> None:
+    import bench
+
+    other = {**RESULT, "machine": {**RESULT["machine"], "threads": 4}}
+    files = [tmp_path / "first.json", tmp_path / "second.json"]
+    for file, result in zip(files, (RESULT, other), strict=True):
+        file.write_text(json.dumps(result))
+    with pytest.raises(SystemExit, match="different processors or numbers of threads"):
+        bench.merged(files)
+
+
 # --- The texts --------------------------------------------------------------------------------------------
 
 

@@ -147,6 +147,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def merged(files: list[Path]) -> dict[str, Any]:
     """Join the results of several runs: rounds of the same thing add up, of anything else the last one counts."""
     runs = [json.loads(file.read_text()) for file in files]
+    if len({(run["machine"]["processor"], run["machine"]["threads"]) for run in runs}) > 1:
+        sys.exit("bench: the runs are of different processors or numbers of threads, so they can't be joined")
     models: dict[str, Any] = {}
     for run in runs:
         for title, found in run["models"].items():
@@ -183,7 +185,7 @@ def parse() -> argparse.Namespace:
     add("--threads", type=int, default=resolve_num_threads(None), help="for every engine")
     add("--rounds", type=int, default=4, help="timed rounds (4)")
     add("--quick", action="store_true", help="an eighth of everything, to see that it works")
-    add("--curves", action="store_true", help="also rising counts and lengths: half an hour")
+    add("--curves", action="store_true", help="also rising counts and lengths: half an hour and more")
     add("--memory", action="store_true", help="also what 10,000 and 100,000 texts take: half an hour")
     add(
         "--from",

@@ -70,7 +70,7 @@ def run(a: int, b: int, steps: int) -> np.float32:
 
 
 def multiply_add(steps: int) -> float:
-    """Make so many steps of OPERATIONS additions and multiplications each."""
+    """Make so many steps, a multiple of AT_ONCE, of OPERATIONS additions and multiplications each."""
     a, b = room_for(TALL * STEPS), room_for(STEPS * WIDE * LANES)
     a[:], b[:] = 1, 1
     return float(run(address(a), address(b), steps))
