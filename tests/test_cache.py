@@ -70,6 +70,24 @@ def test_a_damaged_file_is_compiled_anew(filled: Path, damage: str) -> None:
     assert run(NUMBA_CACHE_DIR=str(filled.parent)) == (False, filled)
 
 
+OTHERS = """
+import numba, numpy
+
+@numba.njit
+def spread(x):
+    return max(x.max() - x.min(), numpy.sqrt(x).sum())
+
+assert spread(numpy.array([1.0, 4.0, 9.0])) == 8
+"""
+
+
+@pytest.mark.parametrize("code", [OTHERS + CODE, CODE + OTHERS], ids=["before", "after"])
+def test_others_use_numba_in_the_same_process(tmp_path: Path, code: str) -> None:
+    _, file = run(code, NUMBA_CACHE_DIR=str(tmp_path))
+    assert file is not None
+    assert run(NUMBA_CACHE_DIR=str(tmp_path)) == (False, file)
+
+
 def test_another_processor_has_a_file_of_its_own(filled: Path) -> None:
     _, other = run(NUMBA_CACHE_DIR=str(filled.parent), NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
     assert other is not None

@@ -14,12 +14,11 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils, compiler
-from numba.core.cpu_options import FastMathOptions
-from numba.core.registry import cpu_target
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minisbert.kernels import shape
+from minisbert.kernels.target import compile_kernel
 
 __all__ = [
     "COMPILED",
@@ -54,15 +53,9 @@ def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[
     """Compile a function of integers (``"i8"``) and floats (``"f8"``); other kernels call it with a tuple of them."""
 
     def compile_(function: Callable[..., Any]) -> Any:
-        flags = compiler.Flags()
-        flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
-        flags.error_model = "numpy"  # a division by zero raises nothing
-        flags.fastmath = FastMathOptions(set(fastmath))
         kinds = tuple(types.int64 if kind == "i8" else types.float64 for kind in arguments)
-        contexts = cpu_target.typing_context, cpu_target.target_context
-        result = compiler.compile_extra(*contexts, function, kinds, types.void, flags, {})
-        symbol = result.fndesc.llvm_func_name
-        COMPILED.append((function.__name__, list(arguments), symbol, result.library._get_compiled_object()))
+        symbol, code = compile_kernel(function, kinds, fastmath)
+        COMPILED.append((function.__name__, list(arguments), symbol, code))
         return _caller(symbol, kinds)
 
     return compile_

@@ -5,6 +5,8 @@ Rows of tokens and of sentences stand `shape.row_bytes` apart; those of tables f
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from minisbert.kernels.compiler import (
@@ -105,7 +107,7 @@ def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: in
         for j in range(D):
             deviation = row[j] - mean
             squares += deviation * deviation
-        scale = np.float32(1 / np.sqrt(np.float64(squares) / D + eps))
+        scale = np.float32(1 / math.sqrt(np.float64(squares) / D + eps))
         if scales != 0:
             scale_of[i] = scale
         for j in range(D):
@@ -151,6 +153,6 @@ def normalize(S: int, D: int, x: int, y: int) -> None:
         squares = np.float32(0)
         for j in range(D):
             squares += row[j] * row[j]
-        length = max(np.sqrt(squares), np.float32(1e-12))
+        length = max(math.sqrt(squares), np.float32(1e-12))
         for j in range(D):
             to[j] = row[j] / length

@@ -61,7 +61,9 @@ COLUMNS, ROWS = LANES * VECTORS, _rows(VECTORS)  # 9 rows with 32 registers, 6 w
 # others are taken three vectors at a time.
 NARROW_VECTORS = 2
 NARROW_COLUMNS = LANES * NARROW_VECTORS
-NARROW_ROWS = _rows(NARROW_VECTORS)  # 14 with 32 registers, 6 with 16
+# 8 rows with 32 registers, 6 with 16. There is room for 14: they are no faster, and take another third of a second to
+# compile.
+NARROW_ROWS = min(_rows(NARROW_VECTORS), 8)
 LINE = 64  # bytes in a cache line
 NEAR = 1536  # bytes ahead at which a tile asks for B into the innermost cache
 # A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
@@ -78,14 +80,13 @@ UNROLL = 1 if _registers == 32 else 4
 # 512 kB.
 BLOCK = 13 * ROWS if _registers == 32 else 32 * ROWS
 ABREAST = 8 if _registers == 32 else 4  # so many rows of attention scores go through softmax side by side
-QUERIES = 4 * NARROW_ROWS  # so many of them are in work at once; a multiple of ABREAST
-assert QUERIES % ABREAST == 0
+QUERIES = 7 * ABREAST  # so many of them are in work at once
 
 
 def row_bytes(width: int) -> int:
     """Return how far apart rows of so many floats stand in memory: an odd number of cache lines.
 
-    A tile reads up to 14 rows of A side by side. The innermost cache has 64 sets of 8 or 12 lines, and a line's address
+    A tile reads up to 9 rows of A side by side. The innermost cache has 64 sets of 8 or 12 lines, and a line's address
     says which set it may be in. Rows of 3072 floats, one after the other, are 192 lines apart: all lines of a step
     would fall into one set and throw each other out. An odd distance spreads them over all sets.
     """
