@@ -80,7 +80,7 @@ UNROLL = 1 if _registers == 32 else 4
 # 512 kB.
 BLOCK = 13 * ROWS if _registers == 32 else 32 * ROWS
 ABREAST = 8 if _registers == 32 else 4  # so many rows of attention scores go through softmax side by side
-QUERIES = 7 * ABREAST  # so many of them are in work at once
+QUERIES = 4 * NARROW_ROWS  # so many of them are in work at once; a multiple of ABREAST
 
 
 def row_bytes(width: int) -> int:
