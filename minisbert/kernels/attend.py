@@ -6,8 +6,7 @@ they take 31 kB for 230 tokens, at most 66 kB, and never leave the second-level 
 packed for each head, 65 kB each at most for K = 32, from where the query-key-value multiply left them; q is read in
 place. Of each token a head needs two or four cache lines, kilobytes from those of the next token, and no prefetcher
 sees that coming. So the tiles of one head ask for the lines of the next: one tile for those on the left, its neighbour,
-if there is one, for those on the right; and tiles of every other panel of keys
-for the queries'.
+if there is one, for those on the right; and tiles of every other panel of keys for the queries'.
 
 The panels of T keys are those of a matrix T wide: of 230 keys, 15 vectors, the scores of 240 are computed, in panels of
 three. Values are two or four vectors wide: theirs are narrow.

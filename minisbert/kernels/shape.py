@@ -65,16 +65,17 @@ NARROW_COLUMNS = LANES * NARROW_VECTORS
 # compile.
 NARROW_ROWS = min(_rows(NARROW_VECTORS), 8)
 LINE = 64  # bytes in a cache line
-NEAR = 1536  # bytes ahead at which a tile asks for B into the innermost cache
+# Bytes ahead at which a tile asks for B into the innermost cache; 0 where the processor does that in time by itself: a
+# tile of few registers goes through B at two thirds of the pace.
+NEAR = 1536 if _registers == 32 else 0
 # A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
 # after the other, loses twice the digits; smaller parts would be stored and loaded too often.
 PART = 128
 # So many steps of a panel are done for all rows of a block before the next ones, which are fetched meanwhile: 147 kB in
 # use and as much on its way, where a whole panel of 3072 steps would be four times that, and push A out of the cache.
 CHUNK = 6 * PART
-# Steps of the tile in a turn of its loop: where there are few registers a step is short, and counting would take a good
-# part of its instructions.
-UNROLL = 1 if _registers == 32 else 4
+# Steps in a turn of the loop of the tallest tiles: counting, and asking for memory, is done once for all of them.
+UNROLL = 4 if _registers == 32 else 8
 # Rows of A that are multiplied by all panels of B before the next ones. More mean fewer readings of the weights, but A
 # is read from farther away: best from 108 to 117 on a Xeon with 2 MB of second-level cache, at 192 on a Zen 3 with
 # 512 kB.

@@ -37,6 +37,10 @@ memory into the second level: the caller says where, and how many bytes on for e
 tiles of a block before the next chunk is. If each of ten tiles, say, asks for a tenth of the next one, memory is busy
 at an even pace. If each asked for its own, the first would wait for memory and leave it idle for the others: a tenth of
 the time was lost in this way. One tile alone asks for a third of the lines, two for two thirds: more was no faster.
+
+Beside a neighbour every instruction in the loop that is no FMA costs up to a hundredth. So the tallest tiles, which do
+most of the work, make UNROLL steps in a turn of their loop, count them once, and ask for others' B once: where a turn's
+share of that is no more than a line. All heights in that way would take a second longer to compile.
 """
 
 from __future__ import annotations
@@ -64,7 +68,7 @@ from minisbert.kernels.elementary import (
     joined,
     pieces,
 )
-from minisbert.kernels.shape import ABREAST, LANES, LINE, NEAR, PART, UNROLL
+from minisbert.kernels.shape import ABREAST, LANES, LINE, NEAR, PART, ROWS, UNROLL
 
 Sums = dict[tuple[int, int], Value]  # of a tile, by row and vector
 
@@ -199,7 +203,7 @@ def make_tile(rows: int, vectors: int) -> Any:
     It is called as ``tile(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step)``: all of them integers,
     the addresses of the first elements and the bytes from one row to the next (those of B are next to each other). A
     step of 0 repeats a row. D and E may be C itself; at address 0 there is none. For each k, memory is asked for the
-    line at `far`, which moves on by far_step bytes.
+    line at `far`, which moves on by far_step bytes; where these are few, for UNROLL of them at once.
     """
 
     @intrinsic
@@ -264,13 +268,14 @@ def _emit_products(b: Any, vectors: int, a_of_row: list[Value], panel: Value, st
     rows, columns, b_step = range(len(a_of_row)), range(vectors), LONG(4 * LANES * vectors)
 
     def add_products(k: Value, ahead: int, sums: Sums) -> Sums:
-        """Add the products of step ``k + ahead``."""
+        """Add the products of step ``k + ahead``; the first in a turn asks for others' B."""
         here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, LONG(4)), LONG(4 * ahead))
-        there = b.add(far, b.mul(b.add(k, LONG(ahead)), far_step))
         b_of_column = [b.load(_at(b, here, b_step, ahead, v), align=4) for v in columns]
-        for v in columns[:: -(-LINE // (4 * LANES))]:  # the first vector of each cache line
+        for v in columns[:: -(-LINE // (4 * LANES))] if NEAR else ():  # the first vector of each cache line
             _prefetch(b, _at(b, here, b_step, ahead, v, NEAR), level=1)
-        _prefetch(b, b.inttoptr(there, VECTOR.as_pointer()), level=2)
+        if ahead == 0:
+            there = b.add(far, b.mul(k, far_step))
+            _prefetch(b, b.inttoptr(there, VECTOR.as_pointer()), level=2)
         news = {}
         for i in rows:
             number = _splat(b, b.load(b.inttoptr(b.add(a_of_row[i], offset), FLOAT.as_pointer())))
@@ -279,8 +284,10 @@ def _emit_products(b: Any, vectors: int, a_of_row: list[Value], panel: Value, st
         return news
 
     k, sums = start, {(i, v): constant(0.0) for i in rows for v in columns}
-    for at_once in dict.fromkeys((UNROLL, 1)):
-        k, sums = _loop(b, k, stop, at_once, sums, add_products)
+    if len(rows) >= ROWS - 1:
+        enough = b.icmp_signed("<=", far_step, LONG(LINE // UNROLL))
+        k, sums = _loop(b, k, b.select(enough, stop, start), UNROLL, sums, add_products)
+    _, sums = _loop(b, k, stop, 1, sums, add_products)
     return sums
 
 
