@@ -88,6 +88,13 @@ def test_others_use_numba_in_the_same_process(tmp_path: Path, code: str) -> None
     assert run(NUMBA_CACHE_DIR=str(tmp_path)) == (False, file)
 
 
+def test_numba_is_told_not_to_compile(tmp_path: Path) -> None:
+    """It makes ``numba.njit`` return the function it is given; but kernels have to be machine code."""
+    compiled, file = run(NUMBA_CACHE_DIR=str(tmp_path), NUMBA_DISABLE_JIT="1")
+    assert compiled
+    assert file is not None
+
+
 def test_another_processor_has_a_file_of_its_own(filled: Path) -> None:
     _, other = run(NUMBA_CACHE_DIR=str(filled.parent), NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
     assert other is not None

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minisbert.kernels import shape
-from minisbert.kernels.target import compile_kernel
+from minisbert.kernels.target import compile_kernel, part
 
 __all__ = [
     "COMPILED",
@@ -40,10 +39,6 @@ __all__ = [
 # Of each kernel: its name, the types of its arguments, what the machine code calls it, and the code.
 COMPILED: list[tuple[str, list[str], str, bytes]] = []
 
-# For the short parts of a kernel: put in their place before anything is compiled, instead of compiled by themselves and
-# then once more as a part of every caller. It halves the time that compiling takes. A part with loops of its own is
-# better a kernel: attention took a third longer to compile with such parts inside.
-part = numba.njit(inline="always")
 row_bytes = part(shape.row_bytes)
 count_panels, start_of_panel = part(shape.count_panels), part(shape.start_of_panel)
 columns_of_values = part(shape.columns_of_values)
