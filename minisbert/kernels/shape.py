@@ -82,6 +82,7 @@ UNROLL = 4 if _registers == 32 else 8
 BLOCK = 13 * ROWS if _registers == 32 else 32 * ROWS
 ABREAST = 8 if _registers == 32 else 4  # so many rows of attention scores go through softmax side by side
 QUERIES = 4 * NARROW_ROWS  # so many of them are in work at once; a multiple of ABREAST
+assert QUERIES % ABREAST == 0
 
 
 def row_bytes(width: int) -> int:

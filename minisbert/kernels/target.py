@@ -9,6 +9,7 @@ of their own, in five sixths of the time. The ``cpu`` of others who use Numba in
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from numba.core import types
@@ -27,6 +28,7 @@ from numba.core.target_extension import (
 )
 from numba.core.typing import mathdecl
 from numba.core.typing.context import BaseContext
+from numba.cpython import mathimpl
 
 __all__ = ["compile_kernel", "part"]
 
@@ -37,9 +39,8 @@ class _Kernels(CPU):
     """The mark by which the functions that emit instructions find the rest."""
 
 
-target_registry.pop(
-    NAME, None
-)  # of an earlier import of this module, if there was one: no name is given twice
+# That of an earlier import of this module goes, if there was one: the registry refuses to replace it.
+target_registry.pop(NAME, None)
 target_registry[NAME] = _Kernels
 
 
@@ -54,9 +55,8 @@ class _Operations(CPUContext):
     """How it is done in LLVM's language."""
 
     def load_additional_registries(self) -> None:
-        # The first four are known as soon as they are imported.
-        from numba.cpython import builtins, mathimpl, numbers, rangeobj, tupleobj  # noqa: F401
-
+        for name in ("builtins", "numbers", "rangeobj", "tupleobj"):  # known as soon as they are imported
+            import_module(f"numba.cpython.{name}")
         self.install_registry(mathimpl.registry)
 
     def post_lowering(self, mod: Any, library: Any) -> None:
