@@ -35,6 +35,7 @@ from minisbert.kernels.shape import (
     NARROW_COLUMNS,
     NARROW_ROWS,
     NARROW_VECTORS,
+    NEAR,
     QUERIES,
     ROWS,
 )
@@ -128,7 +129,8 @@ def multiply_panels(
             height = (count - row) // (tiles - t)
             panel, to, x = b + start * steps * 4, c + row * c_step + start * 4, a + row * a_step
             there = wanted + row * far_step + t % 2 * LINE
-            any_tile(p < wide, (height, x, a_step, panel, steps, to, c_step, 0, 0, 0, 0, there, far_step))
+            given = height, x, a_step, panel, steps, to, c_step, 0, 0, 0, 0, NEAR, there, far_step
+            any_tile(p < wide, given)
             row += height
 
 

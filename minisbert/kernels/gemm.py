@@ -42,10 +42,12 @@ from minisbert.kernels.elementary import gelu, gelu_tanh, relu, silu, tanh
 from minisbert.kernels.shape import (
     CHUNK,
     COLUMNS,
+    EARLY,
     LANES,
     NARROW_COLUMNS,
     NARROW_ROWS,
     NARROW_VECTORS,
+    NEAR,
     PART,
     ROWS,
     VECTORS,
@@ -53,7 +55,7 @@ from minisbert.kernels.shape import (
 from minisbert.kernels.simd import make_tile
 
 _TILE = """
-def {name}(height, a, a_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step):
+def {name}(height, a, a_step, b, steps, c, c_step, d, d_step, e, e_step, near, far, far_step):
     {chain}
 """
 
@@ -63,14 +65,14 @@ def tile_of_any_height(name: str, rows: int, vectors: int) -> Any:
 
     It is a kernel of its own, so that its heights are not compiled into each of its callers.
     """
-    call = "tile_{0}(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step)"
+    call = "tile_{0}(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, near, far, far_step)"
     heights = range(rows, 0, -1)
     chain = " ".join(
         f"\n    {'if' if h == rows else 'elif'} height == {h}: {call.format(h)}" for h in heights
     )
     scope = {f"tile_{h}": make_tile(h, vectors) for h in heights} | {"__name__": __name__}
     exec(_TILE.format(name=name, chain=chain.strip()), scope)
-    return kernel(*["i8"] * 13)(scope[name])
+    return kernel(*["i8"] * 14)(scope[name])
 
 
 tile = narrow_tile = tile_of_any_height("tile", ROWS, VECTORS)
@@ -164,8 +166,8 @@ def multiply_panel(
             if residual == 0 or not is_last:
                 e = 0
             d, d_step = (c, c_step) if k else (bias + left * 4, 0)
-            b = panel + k * b_step
-            given = height, a, x_step, b, steps, c, c_step, d, d_step, e, e_step, far, far_step
+            b, near = panel + k * b_step, NEAR if t else EARLY * b_step
+            given = height, a, x_step, b, steps, c, c_step, d, d_step, e, e_step, near, far, far_step
             any_tile(p < wide, given)
             if activation and is_last:
                 activate((c, c_step, height, vectors, activation))

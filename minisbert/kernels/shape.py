@@ -14,6 +14,7 @@ __all__ = [
     "BLOCK",
     "CHUNK",
     "COLUMNS",
+    "EARLY",
     "LANES",
     "LINE",
     "NARROW_COLUMNS",
@@ -65,12 +66,13 @@ NARROW_COLUMNS = LANES * NARROW_VECTORS
 # compile.
 NARROW_ROWS = min(_rows(NARROW_VECTORS), 8)
 LINE = 64  # bytes in a cache line
-# Bytes ahead at which a tile asks for B into the innermost cache; 0 where the processor does that in time by itself: a
-# tile of few registers goes through B at two thirds of the pace.
+# Bytes ahead at which a tile asks for B, from the second-level cache into the first; 0 where the processor does that in
+# time by itself: a tile of few registers goes through B at two thirds of the pace.
 NEAR = 1536 if _registers == 32 else 0
 # A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
 # after the other, loses twice the digits; smaller parts would be stored and loaded too often.
 PART = 128
+EARLY = PART // 2  # steps ahead at which it asks for B that may still be in memory: some 200 nanoseconds
 # So many steps of a panel are done for all rows of a block before the next ones, which are fetched meanwhile: 147 kB in
 # use and as much on its way, where a whole panel of 3072 steps would be four times that, and push A out of the cache.
 CHUNK = 6 * PART
