@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from minisbert import model
 from minisbert.arguments import check_choice, check_dtype, check_integer
-from minisbert.batching import Progress
+from minisbert.batching import Progress, tokens_per_batch
 from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, EncodeValueError, shown
 from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, Ready, select
@@ -133,8 +133,9 @@ class TextModel(ABC):
                 with self._kernels.threads(self.num_threads):
                     program.expect(*self._tokens(rows))
 
+        most_tokens = tokens_per_batch(self.config.transformer.intermediate_size)
         with self._kernels.threads(self.num_threads if progress.total == 1 else 1):
-            run(chunks, expect, prepare, batch_size, self.num_threads, progress, consume)
+            run(chunks, expect, prepare, batch_size, most_tokens, self.num_threads, progress, consume)
 
     @abstractmethod
     def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:

@@ -27,6 +27,7 @@ def run(
     expect: Callable[[list[TokenIds]], None],
     prepare: Prepare,
     batch_size: int,
+    most_tokens: int,
     num_threads: int,
     progress: Progress,
     consume: Callable[[list[Floats]], None],
@@ -55,7 +56,7 @@ def run(
             is_last = taken == progress.total or len(chunk) < FIRST_CHUNK
             # All threads should be done at the same time with the last chunk; before, each goes on to the next one.
             finishing = num_threads if is_last or progress.total is None else 1
-            batches = micro_batches([len(ids) for ids in chunk], batch_size, finishing)
+            batches = micro_batches([len(ids) for ids in chunk], batch_size, finishing, most_tokens)
             # One that is alone, with which the input ends, is computed where it is waited for, on all threads.
             alone = is_last and len(batches) == 1
             threads = num_threads if alone else 1

@@ -161,6 +161,28 @@ def test_runs_of_different_machines_are_not_joined(tmp_path: Path) -> None:
         bench.merged(files)
 
 
+def test_each_processor_has_its_own_tables_in_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import bench
+
+    file, page = tmp_path / "run.json", tmp_path / "README.md"
+    file.write_text(json.dumps(RESULT))
+    mine, other = (
+        f"<!-- benchmark, {name}: start -->\n\nold\n\n<!-- benchmark, {name}: end -->\n"
+        for name in ("A processor", "Another one")
+    )
+    page.write_text(other + mine, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["bench", "--from", str(file), "--readme", str(page)])
+    bench.main()
+    assert page.read_text(encoding="utf-8") == other + mine.replace("old", report.markdown(RESULT))
+    page.write_text(other, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "<!-- benchmark, A processor: start -->" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8") == other
+
+
 # --- The texts --------------------------------------------------------------------------------------------
 
 

@@ -192,26 +192,32 @@ def _bert() -> Encoder:  # hypothesis wants no function-scoped fixtures
 
 def test_micro_batches_hold_every_row_once() -> None:
     lengths = [3, 900, 1, 0, 512, 511, 2, 7]
-    batches = batching.micro_batches(lengths, 3, 2)
+    batches = batching.micro_batches(lengths, 3, 2, 224)
     assert sorted(row for batch in batches for row in batch) == list(range(8))
     assert all(len(batch) <= 3 for batch in batches)
     assert batches[0] == [1]  # longer than the budget: alone, and first
-    assert all(
-        len(batch) == 1 or sum(lengths[r] for r in batch) <= batching.TOKENS_PER_BATCH for batch in batches
-    )
-    assert batching.micro_batches([], 3, 2) == []
+    assert all(len(batch) == 1 or sum(lengths[r] for r in batch) <= 224 for batch in batches)
+    assert batching.micro_batches([], 3, 2, 224) == []
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.parametrize("length", [1, 13, 100])
-def test_the_last_micro_batches_shrink(threads: int, length: int) -> None:
+@pytest.mark.parametrize("most", [112, 224])
+def test_the_last_micro_batches_shrink(threads: int, length: int, most: int) -> None:
     lengths = [length] * (10_000 // length)
-    sizes = [len(batch) * length for batch in batching.micro_batches(lengths, len(lengths), threads)]
+    batches = batching.micro_batches(lengths, len(lengths), threads, most)
+    sizes = [len(batch) * length for batch in batches]
     assert sizes[:-1] == sorted(sizes[:-1], reverse=True)
-    assert max(sizes) > batching.TOKENS_PER_BATCH - length  # and so do not, while there is enough
+    assert most - length < max(sizes) <= most  # and so do not, while there is enough
     assert threads == 1 or sizes[-1] <= max(batching.FEWEST_TOKENS, length)  # no text is cut
     few = lengths[: batching.SHARED_TOKENS // length]
-    assert len(batching.micro_batches(few, len(few), threads)) == 1  # for all threads at once
+    assert len(batching.micro_batches(few, len(few), threads, most)) == 1  # for all threads at once
+
+
+def test_of_a_wide_model_micro_batches_have_fewer_tokens() -> None:
+    found = [batching.tokens_per_batch(width) for width in (256, 1536, 3072, 4096, 1 << 30)]
+    assert found == [224, 224, 112, 84, 0]  # 0: a batch for each text
+    assert batching.micro_batches([600, 5, 4], 32, 2, 0) == [[0], [1], [2]]
 
 
 def test_token_embeddings_are_a_ragged_list(bert: Encoder) -> None:

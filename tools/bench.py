@@ -5,7 +5,8 @@
     python tools/dev.py bench --parts --curves --json curves.json --plot curves.png
     python tools/dev.py bench --from run.json curves.json --readme
 
-Stored results of several runs are joined: of the same texts and engines, all rounds count.
+Stored results of several runs are joined: of the same texts and engines, all rounds count. In the README each processor
+has tables of its own, between two markers that name it.
 
 Every round times each engine on each task in turn, and beside them the machine's own ceiling, which is what NumPy's
 BLAS reaches, and its peak, which nothing reaches: multiply-adds on what is in the first cache. So a machine whose speed
@@ -203,8 +204,13 @@ def parse() -> argparse.Namespace:
         parser.error("--plot needs --curves, or --from a run that had it")
     if args.memory and not Path("/proc/self/status").exists():
         parser.error("--memory reads /proc, which only Linux has")
-    readme.check(parser, args.readme, report.NAME)
+    readme.check(parser, args.readme, block(args.results))
     return args
+
+
+def block(results: list[Path] | None) -> str:
+    """Return the name of the README's block of tables: each processor that was measured has one of its own."""
+    return f"{report.NAME}, {merged(results)['machine']['processor'] if results else processor()}"
 
 
 def main() -> None:
@@ -215,7 +221,7 @@ def main() -> None:
     tables = report.markdown(found)
     print(tables)
     if args.readme:
-        readme.rewrite(args.readme, report.NAME, tables)
+        readme.rewrite(args.readme, block(args.results), tables)
     if args.plot:
         plot.draw(found, args.plot)
 

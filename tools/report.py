@@ -15,7 +15,7 @@ from engines import TITLES
 
 __all__ = ["NAME", "markdown", "ratios"]
 
-NAME = "benchmark"  # of the README's markers
+NAME = "benchmark"  # of the README's markers, which a processor's name follows
 KINDS = {"paragraphs": "paragraphs", "titles": "titles", "code": "functions of code", "mixed": "of all kinds"}
 Found = dict[str, Any]
 
