@@ -80,7 +80,7 @@ CHUNK = 6 * PART
 UNROLL = 4 if _registers == 32 else 8
 # Rows of A that are multiplied by all panels of B before the next ones. More mean fewer readings of the weights, but A
 # is read from farther away: best from 108 to 117 on a Xeon with 2 MB of second-level cache, at 192 on a Zen 3 with
-# 512 kB.
+# 512 kB, and anything from 36 to 180 on a Zen 5 with 1 MB.
 BLOCK = 13 * ROWS if _registers == 32 else 32 * ROWS
 ABREAST = 8 if _registers == 32 else 4  # so many rows of attention scores go through softmax side by side
 QUERIES = 4 * NARROW_ROWS  # so many of them are in work at once; a multiple of ABREAST
