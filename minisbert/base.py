@@ -133,7 +133,8 @@ class TextModel(ABC):
                 with self._kernels.threads(self.num_threads):
                     program.expect(*self._tokens(rows))
 
-        most_tokens = tokens_per_batch(self.config.transformer.intermediate_size)
+        c = self.config.transformer
+        most_tokens = tokens_per_batch(max(3 * c.hidden_size, c.intermediate_size))
         with self._kernels.threads(self.num_threads if progress.total == 1 else 1):
             run(chunks, expect, prepare, batch_size, most_tokens, self.num_threads, progress, consume)
 

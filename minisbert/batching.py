@@ -35,10 +35,10 @@ CHUNK = 1024
 FIRST_CHUNK = 32
 # What has no more tokens than SHARED_TOKENS is one micro-batch, and all threads share each multiply of it. Anything
 # larger is cut into micro-batches of about TOKENS_PER_BATCH, one for each thread at a time: on two cores with 1 MB of
-# second-level cache, 112 to 224 tokens were 2 to 3 % faster than 512 for short texts, and as fast for long ones. Of a
-# wide model they are fewer, such that a layer's widest activations have FLOATS_PER_BATCH, 1.4 MB: at the width of
-# BERT-base 112 tokens are 1 % faster than 224. The last ones have fewer, so that all threads are done at about the same
-# time.
+# second-level cache, 112 to 224 tokens were 2 to 3 % faster than 512 for short texts, and as fast for long ones. A wide
+# model's have fewer tokens, so that a layer's widest activations are no more than FLOATS_PER_BATCH, 1.4 MB: at
+# BERT-base's width titles are 1 % faster at 112 tokens than at 224 on a Zen 5. The last ones have fewer, so that all
+# threads are done at about the same time.
 SHARED_TOKENS = 512
 TOKENS_PER_BATCH = 224
 FLOATS_PER_BATCH = TOKENS_PER_BATCH * 1536
@@ -93,7 +93,7 @@ def read_chunks(
 
 
 def tokens_per_batch(width: int) -> int:
-    """Return how many tokens a micro-batch has at most, as a rule, where a layer's widest activations are so wide."""
+    """Return how many tokens a micro-batch may have, about, of a model whose widest activations are so wide."""
     return min(TOKENS_PER_BATCH, FLOATS_PER_BATCH // width)
 
 
@@ -103,8 +103,9 @@ def micro_batches(
     """Group rows into micro-batches of at most `batch_size` rows and about `most_tokens` tokens.
 
     Workers take them as they get free. So that `num_threads` of them finish at about the same time, the longest rows
-    come first, and the last batches shrink: to a thread's share of what is left, and to FEWEST_TOKENS in the end. What
-    has no more than SHARED_TOKENS is one batch, if its rows allow. A row longer than the budget is a batch of its own.
+    come first, and the last batches shrink: to a thread's share of what is left, and in the end to FEWEST_TOKENS, if
+    `most_tokens` is not even less. What has no more than SHARED_TOKENS is one batch, if its rows allow. A row longer
+    than the budget is a batch of its own.
     """
     order, left = sorted(range(len(lengths)), key=lambda row: -lengths[row]), sum(lengths)
     if order and left <= SHARED_TOKENS and len(order) <= batch_size:

@@ -183,6 +183,21 @@ def test_each_processor_has_its_own_tables_in_the_readme(
     assert page.read_text(encoding="utf-8") == other
 
 
+@pytest.mark.parametrize("content", [None, "no JSON", "{}", "[1]"])
+def test_a_file_that_holds_no_result_is_refused_by_name(
+    tmp_path: Path, content: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import bench
+
+    file = tmp_path / "run.json"
+    if content is not None:
+        file.write_text(content)
+    monkeypatch.setattr(sys, "argv", ["bench", "--from", str(file)])
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "--from: " in capsys.readouterr().err
+
+
 # --- The texts --------------------------------------------------------------------------------------------
 
 

@@ -9,9 +9,9 @@ Stored results of several runs are joined: of the same texts and engines, all ro
 has tables of its own, between two markers that name it.
 
 Every round times each engine on each task in turn, and beside them the machine's own ceiling, which is what NumPy's
-BLAS reaches, and its peak, which nothing reaches: multiply-adds on what is in the first cache. So a machine whose speed
-drifts is as fast for one as for the other; ratios are taken within a round. Each engine's vectors are compared with
-float64 before anything is timed.
+BLAS reaches, and its peak, which no multiply passes: multiply-adds on what is in the first cache. So a machine whose
+speed drifts is as fast for one as for the other; ratios are taken within a round. Each engine's vectors are compared
+with float64 before anything is timed.
 
 The parts: errors (of 400 real texts instead of 32), throughput (titles, paragraphs, code, mixed), latency (one title,
 one paragraph), threads (all against one), shares (of each kernel in minisbert's time), start (new processes, up to the
@@ -32,6 +32,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import plot
 import readme
 import report
@@ -74,12 +75,14 @@ def machine(threads: int) -> dict[str, Any]:
 
 
 def processor() -> str:
+    """Return the processor's name, and its kind: in a cloud all of a maker's may have one name."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    name = (names and names[0]) or platform.processor() or platform.machine()
+    return f"{name} ({llvm.get_host_cpu_name()})"
 
 
 def versions() -> dict[str, str]:
@@ -148,7 +151,15 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def merged(files: list[Path]) -> dict[str, Any]:
     """Join the results of several runs: rounds of the same thing add up, of anything else the last one counts."""
     runs = [json.loads(file.read_text()) for file in files]
-    if len({(run["machine"]["processor"], run["machine"]["threads"]) for run in runs}) > 1:
+    if (
+        len(
+            {
+                tuple(run["machine"][key] for key in ("processor", "threads", "float32 a vector"))
+                for run in runs
+            }
+        )
+        > 1
+    ):
         sys.exit("bench: the runs are of different processors or numbers of threads, so they can't be joined")
     models: dict[str, Any] = {}
     for run in runs:
@@ -204,24 +215,32 @@ def parse() -> argparse.Namespace:
         parser.error("--plot needs --curves, or --from a run that had it")
     if args.memory and not Path("/proc/self/status").exists():
         parser.error("--memory reads /proc, which only Linux has")
-    readme.check(parser, args.readme, block(args.results))
+    args.found = None
+    if args.results:
+        try:
+            args.found = merged(args.results)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            parser.error(f"--from: expected what --json wrote, not {error!r}")
+    readme.check(
+        parser, args.readme, block(args.found["machine"]["processor"] if args.found else processor())
+    )
     return args
 
 
-def block(results: list[Path] | None) -> str:
-    """Return the name of the README's block of tables: each processor that was measured has one of its own."""
-    return f"{report.NAME}, {merged(results)['machine']['processor'] if results else processor()}"
+def block(processor: str) -> str:
+    """Return the name of the README's block of tables for a processor: each has one of its own."""
+    return f"{report.NAME}, {processor}"
 
 
 def main() -> None:
     args = parse()
-    found = merged(args.results) if args.results else measure(args)
+    found = args.found or measure(args)
     if args.json:
         args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     tables = report.markdown(found)
     print(tables)
     if args.readme:
-        readme.rewrite(args.readme, block(args.results), tables)
+        readme.rewrite(args.readme, block(found["machine"]["processor"]), tables)
     if args.plot:
         plot.draw(found, args.plot)
 

@@ -20,7 +20,9 @@ def with_block(text: str, name: str, block: str) -> str:
     """
     start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
     if text.count(start) != 1 or text.count(end) != 1 or text.index(start) > text.index(end):
-        raise ValueError(f"expected the lines {start} and {end}, once each and in this order")
+        raise ValueError(
+            f"expected the lines {start} and {end}, once each and in this order; put them where the tables go"
+        )
     before, rest = text.split(start)
     _, after = rest.split(end)
     return f"{before}{start}\n\n{block.strip()}\n\n{end}{after}"

@@ -188,7 +188,7 @@ def start_rows(model: Found) -> list[list[str]]:
 def memory_rows(model: Found) -> list[list[str]]:
     rows = []
     for count, found in model.get("memory", {}).items():
-        what = f"peak memory, {int(count):,} texts of all kinds, MB"
+        what = f"peak memory, {int(count):,} texts of all kinds, MiB"
         rows.append([what, f"{found['peak']:,.0f}, of which vectors {found['vectors']:,.0f}"])
     if len(rows) == 2:
         few, many = model["memory"].values()

@@ -17,7 +17,8 @@ each panel, where 512 rows of 3072 are 6 MB: a tenth of the speed was lost.
 
 Memory takes some 400 cycles to answer, and is kept busy all the time: while the tiles of a block work on a chunk, each
 asks for its share of the one that follows in memory. After the last chunk of a panel that is the next panel's first,
-and after the last panel the next layer's, as a rule, for layers are packed in the order of their use.
+and after the last panel the next layer's, as a rule, for layers are packed in the order of their use. The first tile of
+a chunk also asks for its own B, some way ahead: with few tiles not all of it is there.
 
 Blocks of a matrix, and tiles of a block, are as even as they go: 10 rows are done as 5 + 5, not as 9 + 1. Any height
 from 5 on keeps the FMA units busy, a height of 1 does not; and there is a tile for every height, so no row is computed
@@ -148,7 +149,7 @@ def multiply_panel(
     if not is_full:
         chunk = K  # beside y is room for one tile, which must be finished there
     elif tiles <= 2:
-        chunk = PART  # little is used twice: less to wait for at the start
+        chunk = PART  # little is used twice: less to wait for at the start, a twentieth of a short sentence's time
     far, far_step = panel + min(chunk, K) * b_step, (b_step + tiles - 1) // tiles
     for k in range(0, K, chunk):
         steps, row = min(chunk, K - k), 0

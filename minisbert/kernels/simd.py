@@ -36,9 +36,9 @@ ahead it asks for its own B, from the second-level cache into the first. And it 
 memory into the second level: the caller says where, and how many bytes on for each step. A chunk of B is used by all
 tiles of a block before the next chunk is. If each of ten tiles, say, asks for a tenth of the next one, memory is busy
 at an even pace. If each asked for its own, the first would wait for memory and leave it idle for the others: a tenth of
-the time was lost in this way. But one tile alone, or two, would have to ask for more than a line in each step. So the
-first tile of a chunk asks for its own B not NEAR ahead but EARLY, as long before as memory takes to answer, and misses
-nothing: on a Zen 5 a sentence of 14 tokens takes a twelfth less time, one of 7 a sixth.
+the time was lost in this way. But a step asks for one line, and one tile alone, or two, would have to ask for more. So
+the first tile of a chunk asks for its own B not NEAR bytes ahead but EARLY steps, about as long before as memory takes
+to answer: on a Zen 5 a sentence of 14 tokens takes a twelfth less time, one of 7 a sixth.
 
 Beside a neighbour every instruction in the loop that is no FMA costs up to a hundredth. So the tallest tiles, which do
 most of the work, make UNROLL steps in a turn of their loop, count them once, and ask for others' B once: where a turn's
@@ -204,9 +204,9 @@ def make_tile(rows: int, vectors: int) -> Any:
 
     It is called as ``tile(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, near, far, far_step)``: all of them
     integers, the addresses of the first elements and the bytes from one row to the next (those of B are next to each
-    other). A step of 0 repeats a row. D and E may be C itself; at address 0 there is none. For each k, memory is asked
-    for the B that is `near` bytes further on, and for the line at `far`, which moves on by far_step bytes; where these
-    are few, for UNROLL of them at once.
+    other). A step of 0 repeats a row. D and E may be C itself; at address 0 there is none. For each k, the B that is
+    `near` bytes further on is asked for, unless NEAR is 0, and the line at `far`, which moves on by far_step bytes;
+    where these are few, for UNROLL of them at once.
     """
 
     @intrinsic
@@ -271,7 +271,7 @@ def _emit_products(b: Any, vectors: int, a_of_row: list[Value], panel: Value, st
     rows, columns, b_step = range(len(a_of_row)), range(vectors), LONG(4 * LANES * vectors)
 
     def add_products(k: Value, ahead: int, sums: Sums) -> Sums:
-        """Add the products of step ``k + ahead``; the first in a turn asks for others' B."""
+        """Add the products of step ``k + ahead``, and ask for B; the first in a turn also for others'."""
         here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, LONG(4)), LONG(4 * ahead))
         b_of_column = [b.load(_at(b, here, b_step, ahead, v), align=4) for v in columns]
         for v in columns[:: -(-LINE // (4 * LANES))] if NEAR else ():  # the first vector of each cache line
