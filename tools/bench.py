@@ -220,7 +220,7 @@ def parse() -> argparse.Namespace:
         try:
             args.found = merged(args.results)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            parser.error(f"--from: expected what --json wrote, not {error!r}")
+            parser.error(f"--from: expected what --json wrote ({type(error).__name__}: {error})")
     readme.check(
         parser, args.readme, block(args.found["machine"]["processor"] if args.found else processor())
     )
