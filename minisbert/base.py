@@ -136,7 +136,7 @@ class TextModel(ABC):
         c = self.config.transformer
         most_tokens = tokens_per_batch(max(3 * c.hidden_size, c.intermediate_size))
         with self._kernels.threads(self.num_threads if progress.total == 1 else 1):
-            run(chunks, expect, prepare, batch_size, most_tokens, self.num_threads, progress, consume)
+            run(chunks, expect, prepare, batch_size, self.num_threads, most_tokens, progress, consume)
 
     @abstractmethod
     def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:

@@ -27,8 +27,8 @@ def run(
     expect: Callable[[list[TokenIds]], None],
     prepare: Prepare,
     batch_size: int,
-    most_tokens: int,
     num_threads: int,
+    most_tokens: int,
     progress: Progress,
     consume: Callable[[list[Floats]], None],
 ) -> None:

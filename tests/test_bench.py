@@ -184,18 +184,15 @@ def test_each_processor_has_its_own_tables_in_the_readme(
 
 
 @pytest.mark.parametrize("content", [None, "no JSON", "{}", "[1]"])
-def test_a_file_that_holds_no_result_is_refused_by_name(
-    tmp_path: Path, content: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_file_that_holds_no_result_is_refused_by_name(tmp_path: Path, content: str | None) -> None:
     import bench
 
-    file = tmp_path / "run.json"
+    good, bad = tmp_path / "run.json", tmp_path / "other.json"
+    good.write_text(json.dumps(RESULT))
     if content is not None:
-        file.write_text(content)
-    monkeypatch.setattr(sys, "argv", ["bench", "--from", str(file)])
-    with pytest.raises(SystemExit):
-        bench.main()
-    assert "--from: " in capsys.readouterr().err
+        bad.write_text(content)
+    with pytest.raises(SystemExit, match=r"--from .*other\.json: expected what --json wrote"):
+        bench.merged([good, bad])
 
 
 # --- The texts --------------------------------------------------------------------------------------------

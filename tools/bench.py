@@ -148,18 +148,22 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return {"date": today, "machine": machine(args.threads), "versions": versions(), "models": models}
 
 
+def stored(file: Path) -> dict[str, Any]:
+    """Read what ``--json`` wrote, or stop."""
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or "machine" not in found:
+            raise ValueError("it names no machine")
+    except (OSError, ValueError) as error:
+        sys.exit(f"bench: --from {file}: expected what --json wrote ({error})")
+    return found
+
+
 def merged(files: list[Path]) -> dict[str, Any]:
     """Join the results of several runs: rounds of the same thing add up, of anything else the last one counts."""
-    runs = [json.loads(file.read_text()) for file in files]
-    if (
-        len(
-            {
-                tuple(run["machine"][key] for key in ("processor", "threads", "float32 a vector"))
-                for run in runs
-            }
-        )
-        > 1
-    ):
+    runs = [stored(file) for file in files]
+    alike = ("processor", "threads", "float32 a vector")
+    if len({tuple(run["machine"][key] for key in alike) for run in runs}) > 1:
         sys.exit("bench: the runs are of different processors or numbers of threads, so they can't be joined")
     models: dict[str, Any] = {}
     for run in runs:
@@ -215,21 +219,15 @@ def parse() -> argparse.Namespace:
         parser.error("--plot needs --curves, or --from a run that had it")
     if args.memory and not Path("/proc/self/status").exists():
         parser.error("--memory reads /proc, which only Linux has")
-    args.found = None
-    if args.results:
-        try:
-            args.found = merged(args.results)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            parser.error(f"--from: expected what --json wrote ({type(error).__name__}: {error})")
-    readme.check(
-        parser, args.readme, block(args.found["machine"]["processor"] if args.found else processor())
-    )
+    args.found = merged(args.results) if args.results else None
+    measured = args.found["machine"]["processor"] if args.found else processor()
+    readme.check(parser, args.readme, block(measured))
     return args
 
 
-def block(processor: str) -> str:
-    """Return the name of the README's block of tables for a processor: each has one of its own."""
-    return f"{report.NAME}, {processor}"
+def block(name: str) -> str:
+    """Name the README's block of tables for the processor of that name: each has one of its own."""
+    return f"{report.NAME}, {name}"
 
 
 def main() -> None:

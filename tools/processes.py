@@ -86,7 +86,7 @@ def memory(
 ) -> dict[str, dict[str, float]]:
     """Encode so many texts, out of a generator that repeats `texts`, in a new process for each count.
 
-    Returns MB by count: the peak once a first sentence was encoded, the peak in the end, and the array of vectors. The
+    Returns MiB by count: the peak once a first sentence was encoded, the peak in the end, and the array of vectors. The
     peak is VmHWM of Linux; `ru_maxrss` counts the parent process in.
     """
     found = {}
