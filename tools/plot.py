@@ -46,7 +46,8 @@ def draw(found: dict[str, Any], path: Path) -> None:
             weight="bold",
             size=13,
         )
-        left.legend(frameon=False)
+        # Beside the curves, which leave no corner free.
+        right.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     machine = found["machine"]
     figure.supxlabel(
         f"{machine['processor']}, {machine['threads']} threads for every engine, float32; {found['date']}",
