@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,6 @@ from minisbert.errors import (
     CheckpointError,
     CheckpointNotFoundError,
     EncodeValueError,
-    MinisbertError,
     UnsupportedCheckpointError,
     shown,
 )
@@ -176,15 +176,28 @@ def check_limits(path: Path, config: TextConfig, token_type: int, num_special: i
 
 @contextmanager
 def library_errors(path: Path) -> Iterator[None]:
-    """Turn what the library raises into our exception: bare Exception, and panics that are not even that."""
+    """Turn what the library raises into our exception; what comes from elsewhere meanwhile passes as it is."""
     try:
         yield
-    except (MinisbertError, KeyboardInterrupt, SystemExit, MemoryError):
-        raise
     except BaseException as error:
+        if not _is_the_librarys(error):
+            raise
         raise CheckpointError(
             f"{path}: the tokenizers library failed with it ({error}); copy the checkpoint again"
         ) from error
+
+
+def _is_the_librarys(error: BaseException) -> bool:
+    """Whether the library itself raised this, and not a signal's handler or another thread, such as a time limit.
+
+    It raises a few built-in exceptions as they are, and a panic, which is none of them; and as it is no Python, the
+    last Python frame is then one of ours, while that of a handler is its own.
+    """
+    *_, (frame, _) = walk_tb(error.__traceback__)
+    ours = frame.f_globals.get("__name__", "").startswith("minisbert.")
+    return ours and (
+        type(error) in (Exception, TypeError, ValueError) or type(error).__name__ == "PanicException"
+    )
 
 
 def _check_there(path: Path) -> None:
