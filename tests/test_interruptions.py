@@ -18,7 +18,9 @@ from conftest import DATA
 
 MOMENTS = 25  # at which each kind of call is interrupted
 LONG = "many words and more " * 10_000
-pytestmark = posix
+# Where the handler happens to run inside of a callback of a weak reference, or of the collector, Python itself can only
+# tell of its exception: then the call goes on.
+pytestmark = [posix, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
 
 
 class SoftTimeLimit(Exception):
