@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -27,21 +28,21 @@ __all__ = ["CrossEncoder", "load_cross_encoder"]
 
 
 def load_cross_encoder(
-    name_or_path: str | Path,
+    name_or_path: str | os.PathLike[str],
     *,
     backend: str = "auto",
     dtype: DTypeLike = np.float32,
     num_threads: int | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
-    cache_folder: str | Path | None = None,
+    cache_folder: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> CrossEncoder:
     """Load a cross-encoder, which scores pairs of texts.
 
     Parameters
     ----------
-    name_or_path : str or pathlib.Path
+    name_or_path : str or os.PathLike
         A checkpoint folder, or the name of one on the Hugging Face hub; a name without an organisation is one of
         ``cross-encoder``.
     backend, dtype, num_threads, revision, token, cache_folder, local_files_only

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
@@ -27,21 +28,21 @@ __all__ = ["SentenceEncoder", "load"]
 
 
 def load(
-    name_or_path: str | Path,
+    name_or_path: str | os.PathLike[str],
     *,
     backend: str = "auto",
     dtype: DTypeLike = np.float32,
     num_threads: int | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
-    cache_folder: str | Path | None = None,
+    cache_folder: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
 ) -> SentenceEncoder:
     """Load a Sentence-BERT checkpoint.
 
     Parameters
     ----------
-    name_or_path : str or pathlib.Path
+    name_or_path : str or os.PathLike
         A checkpoint folder, or the name of one on the Hugging Face hub. A name is looked up in the local
         cache first and fetched only if it is not there.
     backend : {"auto", "reference"}

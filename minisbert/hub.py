@@ -53,12 +53,14 @@ NEEDED = {
 CACHE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
-def resolve(name_or_path: str | Path, organisation: str = "sentence-transformers", **options: Any) -> Path:
+def resolve(
+    name_or_path: str | os.PathLike[str], organisation: str = "sentence-transformers", **options: Any
+) -> Path:
     """Return the folder of a checkpoint.
 
     Parameters
     ----------
-    name_or_path : str or pathlib.Path
+    name_or_path : str or os.PathLike
         A folder, or ``"organisation/model"``.
     organisation : str
         The one that is meant where a name has none.
@@ -88,33 +90,36 @@ def resolve(name_or_path: str | Path, organisation: str = "sentence-transformers
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
-    "name_or_path": (str, Path),
+    "name_or_path": (str, os.PathLike),
     "revision": (str, type(None)),
     "token": (str, bool, type(None)),
-    "cache_folder": (str, Path, type(None)),
+    "cache_folder": (str, os.PathLike, type(None)),
     "local_files_only": (bool,),
 }
 
 
 def _check_types(arguments: dict[str, Any]) -> None:
     for name, value in arguments.items():
-        if not isinstance(value, _TYPES[name]):
+        is_bytes = isinstance(value, os.PathLike) and isinstance(os.fspath(value), bytes)
+        if is_bytes or not isinstance(value, _TYPES[name]):
             kinds = " or ".join(kind.__name__ for kind in _TYPES[name]).replace("NoneType", "None")
             raise EncodeTypeError(f"{name} is {shown(value)}; expected {kinds}")
 
 
-def _is_name(name_or_path: str | Path) -> bool:
+def _is_name(name_or_path: str | os.PathLike[str]) -> bool:
     """Whether this can be a name on the hub: one or two plain parts, and not a path object."""
-    parts = str(name_or_path).split("/")
+    if not isinstance(name_or_path, str):
+        return False
+    parts = name_or_path.split("/")
     plain = all(part and not part.startswith(".") and "\\" not in part for part in parts)
-    return isinstance(name_or_path, str) and len(parts) <= 2 and plain and ":" not in name_or_path
+    return len(parts) <= 2 and plain and ":" not in name_or_path
 
 
 def _snapshot(
     name: str,
     revision: str | None,
     token: str | bool | None,
-    cache_folder: str | Path | None,
+    cache_folder: str | os.PathLike[str] | None,
     local_files_only: bool,
 ) -> Path:
     from huggingface_hub import constants  # slow to import, and needed for names only

@@ -34,6 +34,35 @@ def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert hub.resolve(tmp_path / "org", **OPTIONS) == tmp_path / "org"
 
 
+class Folder:
+    """A path of another library, such as py.path or a configuration's."""
+
+    def __init__(self, path: str | bytes) -> None:
+        self.path = path
+
+    def __fspath__(self) -> str | bytes:
+        return self.path
+
+
+def test_any_path_of_characters_will_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = cache / "models--org--model" / "snapshots" / REVISION
+    assert hub.resolve(Folder(str(model)), **OPTIONS) == model  # type: ignore[arg-type]
+    assert minisbert.load(Folder(str(model))).path == model  # type: ignore[arg-type]
+    found = minisbert.load("org/model", cache_folder=Folder(str(cache)), local_files_only=True)  # type: ignore[arg-type]
+    assert found.path == model
+    monkeypatch.chdir(model.parent)
+    assert minisbert.load(Folder(REVISION)).path.absolute() == model  # type: ignore[arg-type]
+    with pytest.raises(minisbert.CheckpointNotFoundError, match="there is no such folder"):  # and no name
+        minisbert.load(Folder("org/model"), cache_folder=cache)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["name_or_path", "cache_folder"])
+def test_a_path_of_bytes_is_refused(name: str) -> None:
+    arguments: dict[str, Any] = {"name_or_path": "org/model", name: Folder(b"model")}
+    with pytest.raises(minisbert.EncodeTypeError, match=rf"{name} is <.*Folder.*; expected str or PathLike"):
+        minisbert.load(**arguments)
+
+
 def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -105,7 +134,7 @@ def test_what_can_t_be_part_of_a_path(cache: Path, arguments: dict[str, Any]) ->
     [
         ("revision", 5, "str or None"),
         ("token", 5, "str or bool or None"),
-        ("cache_folder", 5, "Path or None"),
+        ("cache_folder", 5, "str or PathLike or None"),
         ("local_files_only", "yes", "bool"),
     ],
 )
