@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import weakref
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pytest
+
+from conftest import in_threads
 
 pytest.importorskip("numba", reason="numba is not installed, so no kernels read these")
 
@@ -64,3 +68,22 @@ def test_weights_are_zeros_from_the_start_of_a_line_and_no_two_share_one() -> No
     for part in taken:
         part[:] = 1
     assert not memory.for_weights(50).any()
+
+
+def test_a_block_goes_with_the_last_weights_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_blocks", [])
+    first = memory.for_weights(50)
+    second = memory.for_weights(50)
+    assert second.base is first.base
+    block = weakref.ref(first.base)
+    del first
+    assert block() is not None
+    del second
+    assert block() is None
+
+
+def test_threads_that_take_room_for_weights_at_once_get_none_of_another_s() -> None:
+    taken: list[Any] = []
+    in_threads(6, lambda: taken.extend(memory.for_weights(size) for size in range(1, 400)), timeout=60)
+    places = sorted((part.ctypes.data, part.nbytes) for part in taken)
+    assert all(start + size <= following for (start, size), (following, _) in pairwise(places))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import os
-import threading
+from contextlib import suppress
 from typing import Any
+from weakref import ref
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,10 +59,7 @@ def is_table(x: Floats) -> bool:
 
 
 _BLOCK = 16 << 20  # floats: 64 MB
-_block = np.empty(0, np.float32)
-_lock = threading.Lock()
-if hasattr(os, "register_at_fork"):  # a child must not find it locked by a thread that did not come along
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release)
+_blocks: list[tuple[ref[Floats], int]] = []  # and from where on they are free
 
 
 def for_weights(size: int) -> Floats:
@@ -70,11 +67,16 @@ def for_weights(size: int) -> Floats:
 
     All weights are read once for every single sentence, and fewer pages are fewer addresses to look up. Memory of the
     block that is not handed out is never touched, and so never taken from the system.
+
+    A block goes with the last weights in it. Whoever takes one from the list has it to themselves until it is put
+    back: another thread, or a signal's handler that loads a model, takes another one, and waits for no lock.
     """
-    global _block
-    with _lock:  # models may be loaded by several threads at once
-        if len(_block) < size:
-            zeros = np.zeros(max(size, _BLOCK) + _PER_LINE, np.float32)
-            _block = zeros[_to_a_line(zeros) // 4 :]
-        taken, _block = _block[:size], _block[-(-size // _PER_LINE) * _PER_LINE :]
-        return taken
+    zeros, start = None, 0
+    with suppress(IndexError):
+        block, start = _blocks.pop()
+        zeros = block()
+    if zeros is None or len(zeros) - start < size:
+        zeros = np.zeros(max(size, _BLOCK) + _PER_LINE, np.float32)
+        start = _to_a_line(zeros) // 4
+    _blocks.append((ref(zeros), start + -(-size // _PER_LINE) * _PER_LINE))
+    return zeros[start : start + size]
