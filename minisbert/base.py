@@ -49,7 +49,7 @@ class TextModel(ABC):
     def _open(self, folder: Path, backend: str, dtype: DTypeLike, num_threads: int | None) -> None:
         self.dtype = check_dtype(dtype)
         check_choice("backend", backend, ("auto", *BACKENDS))
-        self.num_threads = resolve_num_threads(num_threads)
+        self.num_threads = num_threads
         self._kernels: Kernels = select(backend, self.dtype)
         # The first time, getting the kernels takes longer than reading the files.
         with ThreadPoolExecutor(1, "minisbert") as pool:
@@ -96,6 +96,21 @@ class TextModel(ABC):
                 f"max_seq_length is {shown(value)}; expected {least} to {most} for this checkpoint"
             )
         self._max_seq_length = int(value)
+
+    @property
+    def num_threads(self) -> int:
+        """How many worker threads there are; it can be set, and None stands for what `load` takes by default.
+
+        Raises
+        ------
+        EncodeTypeError, EncodeValueError
+            If it is set to anything but a positive integer or None.
+        """
+        return self._num_threads
+
+    @num_threads.setter
+    def num_threads(self, value: int | None) -> None:
+        self._num_threads = resolve_num_threads(value)
 
     def __repr__(self) -> str:
         c = self.config.transformer
@@ -147,7 +162,6 @@ class TextModel(ABC):
         check_choice("truncation", truncation, ("warn", "silent", "error"))
         if check_integer("batch_size", batch_size) < 1:
             raise EncodeValueError(f"batch_size is {shown(batch_size)}; expected at least 1")
-        self.num_threads = resolve_num_threads(self.num_threads)  # it may have been set to anything
 
     def _check_finite(self, finite: ArrayLike, first: int, other_reason: str = "") -> None:
         """Refuse results if not all of them are finite; the first of them is of input `first`."""

@@ -129,8 +129,6 @@ def test_arguments_of_the_wrong_type(bert: Encoder, arguments: dict[str, Any], m
 @pytest.mark.parametrize(
     ("name", "value", "kind", "message"),
     [
-        ("num_threads", 0, minisbert.EncodeValueError, "num_threads is 0"),
-        ("num_threads", "x", minisbert.EncodeTypeError, "num_threads is 'x'"),
         ("truncate_dim", -3, minisbert.EncodeValueError, "truncate_dim is -3"),
         ("truncate_dim", "x", minisbert.EncodeTypeError, "truncate_dim is 'x'"),
         ("default_prompt_name", 5, minisbert.EncodeTypeError, "prompt_name is 5"),
@@ -148,6 +146,19 @@ def test_impossible_attributes(name: str, value: Any, kind: type[Exception], mes
     if name == "truncate_dim":
         with pytest.raises(kind):
             encoder.get_embedding_dimension()
+
+
+def test_num_threads_can_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MINISBERT_NUM_THREADS", "3")
+    encoder = minisbert.load(DATA / "tiny-bert", num_threads=2)
+    for value, expected in ((5, 5), (np.int64(4), 4), (None, 3)):
+        encoder.num_threads = value  # type: ignore[assignment]
+        assert encoder.num_threads == expected
+    with pytest.raises(minisbert.EncodeValueError, match="num_threads is 0"):
+        encoder.num_threads = 0
+    with pytest.raises(minisbert.EncodeTypeError, match="num_threads is 'x'"):
+        encoder.num_threads = "x"  # type: ignore[assignment]
+    assert encoder.num_threads == 3
 
 
 class Unshowable:
