@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakValueDictionary
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -17,6 +19,7 @@ from minisbert.arguments import check_choice, check_dtype, check_integer
 from minisbert.batching import Progress, tokens_per_batch
 from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, EncodeValueError, shown
+from minisbert.files import watch_files
 from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, Ready, select
 from minisbert.threads import resolve_num_threads
 from minisbert.tokenization import TextTokenizer, TokenIds
@@ -25,14 +28,24 @@ from minisbert.workers import Prepare, run
 __all__ = ["TextModel"]
 
 
+T = TypeVar("T", bound="TextModel")
+# What was loaded, for as long as anybody computes with it: by class, folder, backend and dtype.
+_loaded: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+
+
 class TextModel(ABC):
-    """A checkpoint, ready to compute; what it turns texts into is the subclass's affair."""
+    """A checkpoint, ready to compute; what it turns texts into is the subclass's affair.
+
+    What is loaded never changes, and is in memory once: an encoder is a copy of the one that was loaded, with the same
+    weights and settings of its own. So are copies of it, and what is unpickled.
+    """
 
     # What one input is called in messages, and which attributes, set by whoever uses it, a pickle keeps.
     ITEM: ClassVar[str]
     SETTINGS: ClassVar[tuple[str, ...]]
 
     config: TextConfig
+    prompts: dict[str, str]
     _tokenizer: TextTokenizer
     _weights: model.Weights
 
@@ -44,18 +57,31 @@ class TextModel(ABC):
         dtype: DTypeLike = np.float32,
         num_threads: int | None = None,
     ) -> None:
-        self._open(folder, backend, dtype, num_threads)
+        self._share(Path(folder), backend, dtype, num_threads)
 
-    def _open(self, folder: Path, backend: str, dtype: DTypeLike, num_threads: int | None) -> None:
-        self.dtype = check_dtype(dtype)
-        check_choice("backend", backend, ("auto", *BACKENDS))
+    def _share(self, folder: Path, backend: str, dtype: DTypeLike, num_threads: int | None) -> None:
+        """Take the settings of a checkpoint, and its weights from wherever they are."""
         self.num_threads = num_threads
-        self._kernels: Kernels = select(backend, self.dtype)
+        check_choice("backend", backend, ("auto", *BACKENDS))
+        found = check_dtype(dtype)
+        # Relative to another folder, later, the path would be another one.
+        self._original = _find(type(self), folder.absolute(), select(backend, found), found)
+        self._take(self._original)
+
+    def _take(self, other: TextModel) -> None:
+        """Share all that another one has, but for the one setting that can change in itself."""
+        vars(self).update(vars(other))
+        self.prompts = copy.copy(other.prompts)
+
+    def _open(self, folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -> None:
+        """Read a checkpoint, and be the original of all that use it."""
+        self._kernels, self.dtype = kernels, dtype
         # The first time, getting the kernels takes longer than reading the files.
-        with ThreadPoolExecutor(1, "minisbert") as pool:
+        with ThreadPoolExecutor(1, "minisbert") as pool, watch_files() as self._files:
             ready = pool.submit(self._kernels.prepare)
-            self.num_parameters = self._read(Path(folder))
+            self.num_parameters = self._read(folder)
         ready.result()
+        self._files.give_back()
         states = partial(model.last_states, weights=self._weights, config=self.config.transformer)
         self._states = self._kernels.program(states)
         self.max_seq_length = self.config.max_seq_length
@@ -119,16 +145,27 @@ class TextModel(ABC):
             f"{c.hidden_size}, max_seq_length {self.max_seq_length}, {self.dtype}, {self.backend})"
         )
 
+    def __copy__(self: T) -> T:
+        twin = type(self).__new__(type(self))
+        twin._take(self)
+        return twin
+
+    def __deepcopy__(self: T, memo: dict[int, Any]) -> T:
+        twin = copy.copy(self)
+        for name in self.SETTINGS:
+            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
+        return twin
+
     def __getstate__(self) -> dict[str, Any]:
         """Pickle where the checkpoint is and what was set, not the weights: the copy reads them again."""
         return {
-            "folder": self.path.absolute(),
+            "folder": self.path,
             "arguments": (self.backend, self.dtype.name, self.num_threads),
             "settings": {name: getattr(self, name) for name in self.SETTINGS},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._open(state["folder"], *state["arguments"])
+        self._share(state["folder"], *state["arguments"])
         for name, value in state["settings"].items():
             setattr(self, name, value)
 
@@ -158,10 +195,11 @@ class TextModel(ABC):
         """Join the rows of a chunk or a micro-batch: the ids and types (N,) of all tokens."""
 
     def _check_batch(self, batch_size: int, truncation: str) -> None:
-        """Check what every computation is told."""
+        """Check what every computation is told, and that the weights are still what was loaded."""
         check_choice("truncation", truncation, ("warn", "silent", "error"))
         if check_integer("batch_size", batch_size) < 1:
             raise EncodeValueError(f"batch_size is {shown(batch_size)}; expected at least 1")
+        self._files.refuse_overwritten()
 
     def _check_finite(self, finite: ArrayLike, first: int, other_reason: str = "") -> None:
         """Refuse results if not all of them are finite; the first of them is of input `first`."""
@@ -171,3 +209,23 @@ class TextModel(ABC):
                 f"{self.config.transformer_folder / 'model.safetensors'}: gives NaN or infinity for {self.ITEM} "
                 f"{first + finite.argmin()}; the weights are too large for {self.dtype}{other_reason}"
             )
+
+
+def _find(kind: type[T], folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -> T:
+    """Return what is loaded of a folder's files as they are now, or load it.
+
+    There is no lock, for which a signal's handler or the child of a fork could wait in vain: of two threads that load
+    one checkpoint at once, both read it, and both get what was there first.
+    """
+    key = kind, folder, kernels.NAME, dtype
+
+    def find() -> T | None:
+        found: T | None = _loaded.get(key)
+        return None if found is None or found._files.first_changed() else found
+
+    original = find()
+    if original is None:
+        new = kind.__new__(kind)
+        new._open(folder, kernels, dtype)
+        original = _loaded[key] = find() or new
+    return original

@@ -1,6 +1,6 @@
 """The weights of a checkpoint: from safetensors files to arrays named by role, every shape checked.
 
-The arrays are maps of the files, not copies: pages come in as they are used, several processes share them,
+The arrays lie in maps of the files, and are no copies: pages come in as they are used, several processes share them,
 and of a large vocabulary's table only the rows that are looked up are ever read into a computation.
 """
 
@@ -12,8 +12,8 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
+from mmap import mmap
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,7 @@ from safetensors import SafetensorError, safe_open
 from minisbert.config import TransformerConfig
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 from minisbert.families import BUCKETS, Family
+from minisbert.files import map_file
 from minisbert.jsonfile import is_there, read_json
 from minisbert.kernels import Floats
 from minisbert.modules import Module
@@ -77,7 +78,7 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> di
     -------
     dict of str to numpy.ndarray
         The arrays by role, such as ``"layers.0.attention.query.weight"``: float64, float32 or float16 as in
-        the file, and float32 where the file has bfloat16. Matrices are read-only.
+        the file, and float32 where the file has bfloat16. They are read-only, and keep their file mapped.
 
     Raises
     ------
@@ -94,9 +95,9 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> di
     _compare(path, expected, {name: entry.shape for name, entry in entries.items()})
     tensors: dict[str, Floats] = {}
     for shard in shards:
-        with shard.open("rb") as file:
-            wanted = ((role, entries[name]) for name, (role, _) in expected.items())
-            tensors.update((role, _map(file, entry)) for role, entry in wanted if entry.path == shard)
+        content = map_file(shard)
+        wanted = ((role, entries[name]) for name, (role, _) in expected.items())
+        tensors.update((role, _tensor(content, entry)) for role, entry in wanted if entry.path == shard)
     return tensors
 
 
@@ -157,8 +158,8 @@ def load_module_tensors(module: Module) -> dict[str, Floats]:
     entries = {entry.name: entry for entry in _read_header(path)}
     expected = {name: (name, shape) for name, shape in module.shapes.items()}
     _compare(path, expected, {name: entry.shape for name, entry in entries.items()})
-    with path.open("rb") as file:
-        return {name: _map(file, entries[name]) for name in expected}
+    content = map_file(path)
+    return {name: _tensor(content, entries[name]) for name in expected}
 
 
 def _weights_files(folder: Path) -> tuple[Path, list[Path]]:
@@ -329,19 +330,18 @@ def _shorten(names: list[str]) -> str:
     return ", ".join(names[:10]) + more
 
 
-def _map(file: BinaryIO, entry: Entry) -> Floats:
-    """Return a read-only map of one tensor, each with its own, so that it goes when nothing refers to it."""
+def _tensor(content: mmap, entry: Entry) -> Floats:
+    """Return a tensor as it lies in its file, which is mapped for as long as anybody refers to one of its tensors."""
     if entry.dtype not in DTYPES:
         raise UnsupportedCheckpointError(
-            f"{file.name}: the tensor {entry.name!r} has dtype {entry.dtype}; supported: {', '.join(DTYPES)}"
+            f"{entry.path}: the tensor {entry.name!r} has dtype {entry.dtype}; supported: {', '.join(DTYPES)}"
         )
-    tensor = np.asarray(np.memmap(file, DTYPES[entry.dtype], "r", entry.start, entry.shape))
-    _check_finite(file.name, entry.name, tensor)
-    # A map keeps a file descriptor, and a process has few of them: vectors, which are small, are copied.
-    return _widen(np.array(tensor) if tensor.ndim == 1 else tensor)
+    tensor: Floats = np.ndarray(entry.shape, DTYPES[entry.dtype], content, entry.start)
+    _check_finite(entry.path, entry.name, tensor)
+    return _widen(tensor)
 
 
-def _check_finite(path: str, name: str, array: Floats) -> None:
+def _check_finite(path: Path, name: str, array: Floats) -> None:
     """Refuse what is not finite in float32; in pieces, so that the check of a large table takes no memory."""
     rows = max(1, (1 << 20) // max(1, array[:1].size))
     with np.errstate(over="ignore"):  # a float64 out of range becomes infinity, and is found by that

@@ -40,6 +40,8 @@ def load_cross_encoder(
 ) -> CrossEncoder:
     """Load a cross-encoder, which scores pairs of texts.
 
+    As with `minisbert.load`, all that are loaded from one checkpoint share the weights.
+
     Parameters
     ----------
     name_or_path : str or os.PathLike
@@ -81,7 +83,7 @@ def load_cross_encoder(
 class CrossEncoder(TextModel):
     """Pairs of texts in, scores out: made by `minisbert.load_cross_encoder`.
 
-    As with `minisbert.SentenceEncoder`, the word embeddings stay in the file.
+    As with `minisbert.SentenceEncoder`, the word embeddings stay in the file, and copies share the weights.
 
     Parameters
     ----------

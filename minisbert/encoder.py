@@ -40,6 +40,9 @@ def load(
 ) -> SentenceEncoder:
     """Load a Sentence-BERT checkpoint.
 
+    While an encoder on it is in use, loading it again takes neither time nor memory: they share the weights, and each
+    has settings of its own. A checkpoint whose files have changed since is read anew.
+
     Parameters
     ----------
     name_or_path : str or os.PathLike
@@ -87,8 +90,10 @@ class SentenceEncoder(TextModel):
     """Text in, vectors out: made by `minisbert.load`.
 
     The word embeddings stay in the file, which is mapped into memory for as long as the encoder lives. So
-    replace a checkpoint by renaming a new one over it: to write into the file, or to cut it, changes the
-    vectors or ends the process.
+    replace a checkpoint by renaming a new one over it. After something has written into the file, `encode`
+    raises `CheckpointError`; while `encode` runs, that would change the vectors, or end the process.
+
+    Copies share the weights.
 
     Parameters
     ----------

@@ -6,12 +6,15 @@ import os
 from pathlib import Path
 
 from minisbert.errors import CheckpointError
+from minisbert.files import note_file
 
 __all__ = ["refuse_link_out"]
 
 
 def refuse_link_out(path: Path, folder: Path) -> None:
     """Refuse a file or folder of a checkpoint that really lies elsewhere: such a link could name any file.
+
+    As everything is asked here before it is opened, this is also where it is noted what a checkpoint is read from.
 
     Parameters
     ----------
@@ -25,6 +28,7 @@ def refuse_link_out(path: Path, folder: Path) -> None:
     CheckpointError
         If links lead out of the folder, to anywhere but the blobs of the Hugging Face cache that it belongs to.
     """
+    note_file(path)
     try:
         real, home = Path(os.path.realpath(path)), Path(os.path.realpath(folder))
     except ValueError:  # a name that no file can have: whoever opens it says so

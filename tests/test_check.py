@@ -304,6 +304,17 @@ def test_what_is_checked_is_what_loads(tmp_path: Path) -> None:
 # --- the command ---------------------------------------------------------------------------------------------
 
 
+def test_a_checkpoint_that_is_in_use(copy_of: Copy) -> None:
+    """It is not read again for the encoder, and all the same everything that is read is reported."""
+    folder = copy_of("tiny-bert")
+    before = check.check(folder).as_json()
+    encoder = minisbert.load(folder)
+    report = check.check(folder)
+    assert report.as_json() == before
+    assert report.encoder is not None
+    assert report.encoder._weights is encoder._weights
+
+
 def test_json(run: Callable[..., tuple[int, str]], copy_of: Copy) -> None:
     status, out = run(DATA / "tiny-bert", "--json")
     report = json.loads(out)

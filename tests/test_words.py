@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import minisbert
-from conftest import DATA, TINY
+from conftest import TINY
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no programs to test")
 
@@ -219,8 +221,8 @@ def test_many_threads_share_it(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_an_encoder_finds_its_words_again(name: str) -> None:
-    encoder: Any = minisbert.load(DATA / name, backend="numba")
+def test_an_encoder_finds_its_words_again(name: str, copy_of: Callable[[str], Path]) -> None:
+    encoder: Any = minisbert.load(copy_of(name), backend="numba")  # whose words nobody else has looked up
     texts = ["the cat sat", "the dog sat on the cat", "a dog"]
     first = encoder.encode(texts)
     products = encoder._vectors.program.products
