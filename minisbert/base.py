@@ -14,11 +14,11 @@ from weakref import WeakValueDictionary
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
-from minisbert import model
+from minisbert import hub, model
 from minisbert.arguments import check_choice, check_dtype, check_integer
 from minisbert.batching import Progress, tokens_per_batch
 from minisbert.config import TextConfig
-from minisbert.errors import CheckpointError, EncodeValueError, shown
+from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeValueError, shown
 from minisbert.files import watch_files
 from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, Ready, select
 from minisbert.threads import resolve_num_threads
@@ -61,6 +61,7 @@ class TextModel(ABC):
 
     def _share(self, folder: Path, backend: str, dtype: DTypeLike, num_threads: int | None) -> None:
         """Take the settings of a checkpoint, and its weights from wherever they are."""
+        self._backend = backend
         self.num_threads = num_threads
         check_choice("backend", backend, ("auto", *BACKENDS))
         found = check_dtype(dtype)
@@ -137,6 +138,7 @@ class TextModel(ABC):
     @num_threads.setter
     def num_threads(self, value: int | None) -> None:
         self._num_threads = resolve_num_threads(value)
+        self._default_threads = value is None
 
     def __repr__(self) -> str:
         c = self.config.transformer
@@ -157,15 +159,37 @@ class TextModel(ABC):
         return twin
 
     def __getstate__(self) -> dict[str, Any]:
-        """Pickle where the checkpoint is and what was set, not the weights: the copy reads them again."""
+        """Pickle where the checkpoint is, which it is and what was set, not the weights.
+
+        Where nothing was chosen there is nothing in the pickle either, so that the machine that unpickles it chooses.
+        """
+        name, revision = hub.name_and_commit(self.path) or (None, None)
         return {
-            "folder": self.path,
-            "arguments": (self.backend, self.dtype.name, self.num_threads),
+            "folder": str(self.path),
+            "name": name,
+            "revision": revision,
+            "fingerprint": self._files.fingerprint(self.path),
+            "arguments": (
+                self._backend,
+                self.dtype.name,
+                None if self._default_threads else self.num_threads,
+            ),
             "settings": {name: getattr(self, name) for name in self.SETTINGS},
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self._share(state["folder"], *state["arguments"])
+        try:
+            self._share(Path(state["folder"]), *state["arguments"])
+        except CheckpointNotFoundError:  # on another machine, or where the cache was moved
+            if state.get("name") is None:
+                raise
+            self._share(hub.at_commit(state["name"], state["revision"]), *state["arguments"])
+        if "fingerprint" in state and state["fingerprint"] != self._files.fingerprint(self.path):
+            raise CheckpointError(
+                f"{self.path}: is not the checkpoint that this {type(self).__name__} was pickled with: its weights or "
+                "settings were replaced since. Put those back, or load the checkpoint that is there now and make the "
+                "pickle anew"
+            )
         for name, value in state["settings"].items():
             setattr(self, name, value)
 

@@ -83,7 +83,8 @@ def load_cross_encoder(
 class CrossEncoder(TextModel):
     """Pairs of texts in, scores out: made by `minisbert.load_cross_encoder`.
 
-    As with `minisbert.SentenceEncoder`, the word embeddings stay in the file, and copies share the weights.
+    As with `minisbert.SentenceEncoder`, the word embeddings stay in the file, copies share the weights, and a
+    pickle has a hash of them.
 
     Parameters
     ----------

@@ -93,7 +93,8 @@ class SentenceEncoder(TextModel):
     replace a checkpoint by renaming a new one over it. After something has written into the file, `encode`
     raises `CheckpointError`; while `encode` runs, that would change the vectors, or end the process.
 
-    Copies share the weights.
+    Copies share the weights. A pickle holds none, but the folder, on the hub also name and commit, what was
+    set, and a hash of all files; where these are no longer the same, unpickling raises `CheckpointError`.
 
     Parameters
     ----------

@@ -7,12 +7,15 @@ So loading notes every file that it looks for, there or not, with a mark that ch
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from pathlib import Path
 from typing import TypeAlias
 from weakref import ref
@@ -23,6 +26,7 @@ __all__ = ["Files", "map_file", "note_file", "watch_files"]
 
 # Of a regular file: its device and number there, which tell it from others, its size, and when it was last written to.
 Mark: TypeAlias = tuple[int, int, int, int]
+SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Files:
@@ -31,6 +35,7 @@ class Files:
     def __init__(self) -> None:
         self._marks: dict[Path, Mark | None] = {}
         self._maps: list[tuple[ref[mmap.mmap], str, Mark]] = []
+        self._fingerprint = ""
 
     def note(self, path: Path) -> None:
         """Note a file before it is read; of several times the first counts."""
@@ -67,6 +72,36 @@ class Files:
                     f"{path}: was written to since this encoder was loaded, which reads its weights from there; load "
                     "the checkpoint again, and replace one that is in use by renaming a new one into its place"
                 )
+
+    def fingerprint(self, folder: Path) -> str:
+        """Return a hash of all that was read of a folder, names and contents: equal for equal checkpoints.
+
+        Files are read for it once in a process, and the weights in the Hugging Face cache not at all.
+
+        Raises
+        ------
+        CheckpointError
+            If a file is no longer the one that was read, so that nothing can be said of that one.
+        """
+        if not self._fingerprint:
+            self._refuse_changed()
+            there = [
+                (path.relative_to(folder).as_posix(), path, mark)
+                for path, mark in self._marks.items()
+                if mark
+            ]
+            lines = [f"{_sha256(path, mark)}  {name}\n" for name, path, mark in sorted(there)]
+            self._refuse_changed()
+            self._fingerprint = hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
+        return self._fingerprint
+
+    def _refuse_changed(self) -> None:
+        path = self.first_changed()
+        if path is not None:
+            raise CheckpointError(
+                f"{path}: was changed or removed since the encoder was loaded, so a pickle of the encoder could not "
+                "say what it stands for; load the checkpoint again, and pickle that"
+            )
 
 
 _reading: ContextVar[Files | None] = ContextVar("_reading", default=None)
@@ -116,3 +151,19 @@ def _mark(path: str | Path) -> Mark | None:
 
 def _mark_of(found: os.stat_result) -> Mark:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+@lru_cache(1024)
+def _sha256(path: Path, mark: Mark) -> str:
+    """Return the hash of a file's content; large files in the Hugging Face cache are links to it."""
+    link = Path(os.readlink(path)) if path.is_symlink() else path
+    if link.parent.name == "blobs" and SHA256.fullmatch(link.name):
+        return link.name
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as content:
+            for piece in iter(lambda: content.read(1 << 20), b""):
+                digest.update(piece)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror})") from error
+    return digest.hexdigest()

@@ -22,7 +22,7 @@ from minisbert.checkpoint import pickle_refusal
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeTypeError, MinisbertError, shown
 from minisbert.jsonfile import parse_json
 
-__all__ = ["resolve"]
+__all__ = ["at_commit", "name_and_commit", "resolve"]
 
 # What vectors depend on besides the weights, by name: never pickles or other formats of the weights.
 SETTINGS = (
@@ -87,6 +87,19 @@ def resolve(
         return path
     name = str(name_or_path) if "/" in str(name_or_path) else f"{organisation}/{name_or_path}"
     return _snapshot(name, **options)
+
+
+def name_and_commit(folder: Path) -> tuple[str, str] | None:
+    """Return the name and the commit of a snapshot in a Hugging Face cache; None for any other folder."""
+    repository = folder.parent.parent
+    if folder.parent.name != "snapshots" or not repository.name.startswith("models--"):
+        return None
+    return repository.name.removeprefix("models--").replace("--", "/"), folder.name
+
+
+def at_commit(name: str, commit: str) -> Path:
+    """Return the folder of a checkpoint as it was at a commit, from the default cache or from the hub."""
+    return _snapshot(name, commit, None, None, False)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

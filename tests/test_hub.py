@@ -63,6 +63,14 @@ def test_a_path_of_bytes_is_refused(name: str) -> None:
         minisbert.load(**arguments)
 
 
+def test_a_name_and_a_commit_from_a_folder_of_the_cache(cache: Path) -> None:
+    snapshots = cache / "models--org--model" / "snapshots"
+    assert hub.name_and_commit(snapshots / REVISION) == ("org/model", REVISION)
+    assert hub.name_and_commit(cache / "models--gpt2" / "snapshots" / REVISION) == ("gpt2", REVISION)
+    for folder in (snapshots, cache, Path("/"), cache / "datasets--a" / "snapshots" / REVISION):
+        assert hub.name_and_commit(folder) is None
+
+
 def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
