@@ -6,7 +6,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -61,14 +61,23 @@ def as_texts(sentences: str | Iterable[str]) -> tuple[Iterator[Any], int | None]
     if isinstance(sentences, str):
         return iter([sentences]), 1
     shape = getattr(sentences, "shape", (1,))
-    is_text = not isinstance(sentences, bytes | bytearray | memoryview | Mapping)
+    is_text = not isinstance(sentences, bytes | bytearray | memoryview | Mapping | set | frozenset)
     if not is_text or not isinstance(sentences, Iterable) or len(shape) != 1:
         found = f"of shape {shape}" if len(shape) != 1 else shown(sentences)
         raise EncodeTypeError(
             f"sentences is {type(sentences).__name__} {found}; expected a string, or a list, array, Series or "
-            "generator of strings"
+            f"generator of strings{'; a set has no order: sort it' if isinstance(sentences, set | frozenset) else ''}"
         )
-    return iter(sentences), len(sentences) if isinstance(sentences, Sized) else None
+    return _items(sentences), len(sentences) if isinstance(sentences, Sized) else None
+
+
+def _items(texts: Iterable[Any]) -> Iterator[Any]:
+    """Iterate over texts; over an Arrow array's, which are no strings one by one, in slices."""
+    if not hasattr(texts, "to_pylist"):
+        return iter(texts)
+    array: Any = texts
+    slices = (array[start : start + CHUNK].to_pylist() for start in range(0, len(array), CHUNK))
+    return chain.from_iterable(slices)
 
 
 def check_texts(texts: list[Any], first: int) -> list[str]:
@@ -182,7 +191,7 @@ class Collector:
             raise EncodeValueError(f"there were {self.rows} sentences; expected {expected}")
         if self._gathered is None:
             return np.empty((0, self._width), self._dtype) if self._out is None else self._out
-        self._resize(self._gathered)
+        self._resize(self._gathered, self.rows)
         ready = quantize(self._gathered, self._precision) if self._waits else self._gathered
         if self._out is None:
             return ready
@@ -195,11 +204,12 @@ class Collector:
             count = ROOM // block[0].nbytes if self._count is None else self._count
             self._gathered = np.empty((count, block.shape[1]), block.dtype)
         if self.rows > len(self._gathered):
-            self._resize(self._gathered)
+            # By an eighth: all of it may be copied each time, and what is new is filled with zeros.
+            self._resize(self._gathered, max(self.rows, len(self._gathered) * 9 // 8))
         self._gathered[self.rows - len(block) : self.rows] = block
 
-    def _resize(self, gathered: NDArray[Any]) -> None:
-        gathered.resize((self.rows, gathered.shape[1]), refcheck=False)  # nobody else has seen it yet
+    def _resize(self, gathered: NDArray[Any], rows: int) -> None:
+        gathered.resize((rows, gathered.shape[1]), refcheck=False)  # nobody else has seen it yet
 
 
 class OverlongTexts:

@@ -263,12 +263,17 @@ class SentenceEncoder(TextModel):
         return self.encode(sentences, **with_role(self.prompts or {}, names, arguments))
 
     def similarity(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Floats:
-        """Compare all vectors (A, D) with all vectors (B, D) by `similarity_fn_name`: (A, B)."""
-        return vectors.similarity(embeddings1, embeddings2, self.similarity_fn_name)
+        """Compare all vectors (A, D) with all vectors (B, D) by `similarity_fn_name`: (A, B).
+
+        Vectors of the precisions "binary" and "ubinary" are compared by their Hamming distance, as vectors of signs.
+        """
+        dimension = self.get_embedding_dimension()
+        return vectors.similarity(embeddings1, embeddings2, self.similarity_fn_name, dimension)
 
     def similarity_pairwise(self, embeddings1: ArrayLike, embeddings2: ArrayLike) -> Floats:
-        """Compare vectors (A, D) with vectors (A, D) row by row, by `similarity_fn_name`: (A,)."""
-        return vectors.similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name)
+        """Compare vectors (A, D) with vectors (A, D) row by row, as `similarity` does: (A,)."""
+        dimension = self.get_embedding_dimension()
+        return vectors.similarity_pairwise(embeddings1, embeddings2, self.similarity_fn_name, dimension)
 
     def tokenize(self, texts: str | Iterable[str]) -> dict[str, list[TokenIds]]:
         """Return the token ids and token types of each text, cut to `max_seq_length`.

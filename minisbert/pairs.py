@@ -31,6 +31,10 @@ __all__ = ["PairTokenizer", "as_pairs", "check_pairs", "is_pair", "load_pair_tok
 TYPED_TOKENIZERS = ("BertTokenizer", "ElectraTokenizer")
 
 
+# What can be iterated over and holds no pairs, or, as a set, none in an order that stays.
+_NO_PAIRS = (str, bytes, bytearray, Mapping, set, frozenset)
+
+
 def is_pair(inputs: Any) -> bool:
     """Whether this is one pair, and not a collection of pairs: a sequence that begins with a text."""
     return isinstance(inputs, list | tuple | np.ndarray) and len(inputs) > 0 and isinstance(inputs[0], str)
@@ -47,7 +51,7 @@ def as_pairs(inputs: Any) -> tuple[Iterator[Any], int | None]:
     if is_pair(inputs):
         return iter([inputs]), 1
     table = len(getattr(inputs, "shape", ())) > 1 and not isinstance(inputs, np.ndarray)  # gives its columns
-    if table or isinstance(inputs, str | bytes | bytearray | Mapping) or not isinstance(inputs, Iterable):
+    if table or isinstance(inputs, _NO_PAIRS) or not isinstance(inputs, Iterable):
         raise EncodeTypeError(
             f"inputs is {type(inputs).__name__} {shown(inputs)}; expected a pair of strings, or a list, array or "
             "generator of pairs"

@@ -37,19 +37,26 @@ def resolve_activation(activation: object) -> Activation:
     ----------
     activation : str or callable
         The name of a class of torch.nn, such as ``"Sigmoid"`` or ``"torch.nn.Sigmoid"``; or an object of such a
-        class; or a function of an array (S, C).
+        class, or torch's function of that name, which would not take an array; or a function of an array (S, C).
     """
-    kind = type(activation)
-    if isinstance(activation, str) or kind.__module__.startswith("torch.nn."):
-        name = activation if isinstance(activation, str) else kind.__name__
-        if name.removeprefix("torch.nn.") not in _FUNCTIONS:
+    name = activation if isinstance(activation, str) else _torch_name(activation)
+    if name is not None:
+        known = {known.lower(): function for known, function in _FUNCTIONS.items()}
+        if (function := known.get(name.removeprefix("torch.nn.").lower())) is None:
             raise EncodeValueError(
                 f"activation_fn is {shown(activation)}; expected a function of an array, or one of "
                 f"{', '.join(_FUNCTIONS)}"
             )
-        return _FUNCTIONS[name.removeprefix("torch.nn.")]
+        return function
     if not callable(activation):
         raise EncodeTypeError(
             f"activation_fn is {shown(activation)}; expected a function of an array, or a name"
         )
     return activation
+
+
+def _torch_name(activation: object) -> str | None:
+    """Return the name of a function of torch's or of the class of one of its modules; None for all else."""
+    if (getattr(activation, "__module__", None) or "").partition(".")[0] != "torch":
+        return None
+    return str(getattr(activation, "__name__", type(activation).__name__))

@@ -67,31 +67,40 @@ def quantize(vectors: Floats, precision: str) -> NDArray[Any]:
     return np.asarray(steps.astype(PRECISIONS[precision]))
 
 
-def similarity(a: ArrayLike, b: ArrayLike, name: str) -> Floats:
+def similarity(a: ArrayLike, b: ArrayLike, name: str, dimension: int | None = None) -> Floats:
     """Compare every vector of `a` (A, D) with every one of `b` (B, D): (A, B), larger meaning more alike.
 
     `name` is "cosine", "dot", "euclidean" or "manhattan"; the last two are negative distances. One vector
-    (D,) counts as a list of one.
+    (D,) counts as a list of one. Where the `dimension` D is given, vectors of ceil(D / 8) bytes are those of
+    the precisions "binary" and "ubinary": they stand for vectors of signs, 1 and -1, and are compared as such.
     """
-    x, y = np.atleast_2d(*_floats(a, b, name))
+    sides = _arrays(a, b)
+    if _are_packed(sides, dimension):
+        x, y = np.atleast_2d(*map(_bits, sides))
+        rows = [_of_signs(_COUNTS[row ^ y].sum(axis=-1), name, dimension or 0) for row in x]
+        return np.asarray(rows, np.float32).reshape(len(x), len(y))
+    u, v = np.atleast_2d(*_floats(sides, name))
     if name == "cosine":
-        return _unit(x) @ _unit(y).T
+        return _clipped(_unit(u) @ _unit(v).T)
     if name == "dot":
-        return x @ y.T
-    rows = [-np.linalg.norm(row - y, ord=_ORDER[name], axis=-1) for row in x]
-    return np.asarray(rows, x.dtype).reshape(len(x), len(y))
+        return u @ v.T
+    distances = [-np.linalg.norm(row - v, ord=_ORDER[name], axis=-1) for row in u]
+    return np.asarray(distances, u.dtype).reshape(len(u), len(v))
 
 
-def similarity_pairwise(a: ArrayLike, b: ArrayLike, name: str) -> Floats:
-    """Compare each vector of `a` (A, D) with the one of `b` (A, D) in the same row: (A,)."""
-    x, y = _floats(a, b, name)
-    if x.shape != y.shape:
+def similarity_pairwise(a: ArrayLike, b: ArrayLike, name: str, dimension: int | None = None) -> Floats:
+    """Compare each vector of `a` (A, D) with the one of `b` (A, D) in the same row, as `similarity` does: (A,)."""
+    one, other = sides = _arrays(a, b)
+    if one.shape != other.shape:
         raise EncodeValueError(
-            f"pairs need as many vectors on either side; found shapes {x.shape} and {y.shape}"
+            f"pairs need as many vectors on either side; found shapes {one.shape} and {other.shape}"
         )
+    if _are_packed(sides, dimension):
+        return _of_signs(_COUNTS[_bits(one) ^ _bits(other)].sum(axis=-1), name, dimension or 0)
+    x, y = _floats(sides, name)
     if name == "cosine":
-        x, y = _unit(x), _unit(y)
-    if name in ("cosine", "dot"):
+        return _clipped(np.asarray((_unit(x) * _unit(y)).sum(axis=-1)))
+    if name == "dot":
         return np.asarray((x * y).sum(axis=-1))
     return np.asarray(-np.linalg.norm(x - y, ord=_ORDER[name], axis=-1))
 
@@ -103,18 +112,86 @@ def _unit(x: Floats) -> Floats:
     return np.asarray(x / np.maximum(np.linalg.norm(x, axis=-1, keepdims=True), x.dtype.type(1e-12)))
 
 
-def _floats(a: ArrayLike, b: ArrayLike, name: str) -> tuple[Floats, Floats]:
-    """Return both sides as float arrays, checked to hold vectors of one width."""
+def _clipped(cosines: Floats) -> Floats:
+    """Take back what rounding adds to the cosine of equal vectors: the arc cosine of more than 1 is none."""
+    return np.asarray(np.clip(cosines, -1, 1))
+
+
+# --- Packed bits ----------------------------------------------------------------------------------------------
+
+# How many bits are set in each byte: NumPy counts them itself from 2.0 on.
+_COUNTS = np.unpackbits(np.arange(256, dtype=np.uint8)[:, np.newaxis], axis=1).sum(axis=1, dtype=np.int32)
+
+
+def _are_packed(arrays: tuple[NDArray[Any], ...], dimension: int | None) -> bool:
+    """Whether both sides are packed bits of vectors of so many components.
+
+    Raises
+    ------
+    EncodeValueError
+        If one side is and the other is not, or if bytes can be neither packed nor quantised vectors of that width.
+    """
+    sides = [array for array in arrays if array.dtype in (np.int8, np.uint8) and array.ndim]
+    if dimension is None or not sides:
+        return False
+    widths = {array.shape[-1] for array in sides}
+    packed = -(-dimension // 8)
+    if widths == {packed} and len(sides) == 2 and packed != dimension:
+        return True
+    if widths != {dimension}:
+        raise EncodeValueError(
+            f"found vectors of bytes, {' and '.join(map(str, sorted(widths)))} wide, on {len(sides)} of two sides; for "
+            f"vectors of {dimension} components expected packed bits, {packed} wide, on both sides, or int8 "
+            "or uint8; if they were made with truncate_dim, set it on the encoder too"
+        )
+    return False
+
+
+def _bits(x: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return packed bits as they are for "ubinary": "binary" has 128 taken from each byte."""
+    return x if x.dtype == np.uint8 else x.view(np.uint8) ^ np.uint8(0x80)
+
+
+def _of_signs(different: NDArray[Any], name: str, dimension: int) -> Floats:
+    """Compare vectors of signs that differ in so many components, which is their Hamming distance."""
+    found = {
+        "cosine": 1 - 2 * different / dimension,
+        "dot": dimension - 2 * different,
+        "euclidean": -2 * np.sqrt(different),
+        "manhattan": -2 * different,
+    }
+    return np.asarray(found[_known(name)], np.float32)
+
+
+def _known(name: str) -> str:
     if not isinstance(name, str) or name not in SIMILARITIES:
         raise EncodeValueError(f"the similarity {shown(name)} is not known; expected one of {SIMILARITIES}")
+    return name
+
+
+def _arrays(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return both sides as arrays of numbers, whatever numbers and shapes."""
     try:
         x, y = np.asarray(a), np.asarray(b)
         if not {x.dtype.kind, y.dtype.kind} <= set("buifO"):
             raise TypeError(f"{x.dtype} and {y.dtype}")
-        dtype = np.float64 if np.float64 in (x.dtype, y.dtype) else np.float32
-        x, y = x.astype(dtype, copy=False), y.astype(dtype, copy=False)
+        return x, y
     except (TypeError, ValueError, OverflowError) as error:
-        raise EncodeValueError(f"not an array of numbers ({error}); expected what encode returned") from error
+        raise _no_numbers(error) from error
+
+
+def _floats(sides: tuple[NDArray[Any], NDArray[Any]], name: str) -> tuple[Floats, Floats]:
+    """Return both sides as float arrays, checked to hold vectors of one width."""
+    _known(name)
+    dtype = np.float64 if np.float64 in [side.dtype for side in sides] else np.float32
+    try:
+        x, y = (side.astype(dtype, copy=False) for side in sides)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise _no_numbers(error) from error
     if not {x.ndim, y.ndim} <= {1, 2} or x.shape[-1] != y.shape[-1]:
         raise EncodeValueError(f"found shapes {x.shape} and {y.shape}; expected (A, D) and (B, D)")
     return x, y
+
+
+def _no_numbers(error: Exception) -> EncodeValueError:
+    return EncodeValueError(f"not an array of numbers ({error}); expected what encode returned")

@@ -170,6 +170,20 @@ def test_an_activation_can_be_one_of_torch(model: minisbert.CrossEncoder) -> Non
         model.predict(pairs, activation_fn=other())
 
 
+def test_an_activation_can_be_a_function_of_torch_s(model: minisbert.CrossEncoder) -> None:
+    """It would not take an array, so the one of its name is meant."""
+    pairs = [("one", "two"), ("a", "b c d")]
+    for name, module in (("sigmoid", "torch"), ("tanh", "torch"), ("relu", "torch.nn.functional")):
+        function = type("builtin", (), {"__module__": module, "__name__": name})()
+        expected = model.predict(pairs, activation_fn={"relu": "ReLU"}.get(name, name.capitalize()))
+        np.testing.assert_array_equal(model.predict(pairs, activation_fn=function), expected)
+    other = type("builtin", (), {"__module__": "torch", "__name__": "erf"})()
+    with pytest.raises(
+        minisbert.EncodeValueError, match=r"activation_fn is .*expected a function of an array, or"
+    ):
+        model.predict(pairs, activation_fn=other)
+
+
 @pytest.mark.parametrize(
     ("activation", "kind", "message"),
     [

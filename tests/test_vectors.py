@@ -93,3 +93,55 @@ def test_pairs_need_equal_numbers() -> None:
 def test_an_unknown_similarity_is_refused(name: Any) -> None:
     with pytest.raises(minisbert.EncodeValueError, match=r"is not known.*cosine"):
         vectors.similarity(np.ones(2), np.ones(2), name)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_cosine_has_an_arc_cosine(dtype: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((200, 384)).astype(dtype)
+    norms = np.linalg.norm(x, axis=1, keepdims=True)
+    for a in (x, x / norms):
+        assert not np.isnan(np.arccos(vectors.similarity(a, a, "cosine"))).any()
+        assert not np.isnan(np.arccos(vectors.similarity_pairwise(a, -a, "cosine"))).any()
+
+
+# --- Packed bits ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize("dimension", [2, 16, 384, 75])
+def test_packed_bits_are_compared_as_the_signs_that_they_are(name: str, dimension: int) -> None:
+    rng = np.random.default_rng(dimension)
+    a, b = rng.standard_normal((5, dimension)), rng.standard_normal((7, dimension))
+    x, y = (np.where(side > 0, 1.0, -1.0) for side in (a, b))
+    for one, other in (("binary", "binary"), ("ubinary", "ubinary"), ("binary", "ubinary")):
+        packed = vectors.quantize(a, one), vectors.quantize(b, other)
+        found = vectors.similarity(*packed, name, dimension)
+        assert found.dtype == np.float32
+        assert largest(found - vectors.similarity(x, y, name)) <= 1e-6 * dimension
+        pairs = vectors.similarity_pairwise(packed[0], packed[1][:5], name, dimension)
+        assert largest(pairs - vectors.similarity_pairwise(x, y[:5], name)) <= 1e-6 * dimension
+        assert vectors.similarity_pairwise(packed[0][0], packed[1][0], name, dimension) == pairs[0]
+
+
+def test_bytes_of_another_width_are_refused() -> None:
+    bits, numbers = np.zeros((2, 48), np.uint8), np.zeros((2, 384), np.float32)
+    for a, b in ((bits[:, :8], bits[:, :8]), (bits, numbers), (numbers, bits)):
+        with pytest.raises(minisbert.EncodeValueError, match=r"384 components.*48 wide.*truncate_dim"):
+            vectors.similarity(a, b, "cosine", 384)
+    with pytest.raises(minisbert.EncodeValueError, match="the similarity 'l2' is not known"):
+        vectors.similarity(bits, bits, "l2", 384)
+
+
+def test_quantised_vectors_are_numbers() -> None:
+    a = np.random.default_rng(1).integers(-128, 128, (3, 16)).astype(np.int8)
+    np.testing.assert_array_equal(
+        vectors.similarity(a, a, "dot", 16), a.astype(np.float32) @ a.astype(np.float32).T
+    )
+
+
+def test_an_encoder_knows_its_packed_bits(bert: minisbert.SentenceEncoder) -> None:
+    texts = ["a cat", "a dog", "tax returns of the year"]
+    bits, found = bert.encode(texts, precision="ubinary"), bert.encode(texts)
+    signs = np.where(found > 0, 1, -1)
+    assert largest(bert.similarity(bits, bits) - signs @ signs.T / found.shape[1]) <= 1e-6
+    assert bert.similarity_pairwise(bits, bits).tolist() == [1, 1, 1]
