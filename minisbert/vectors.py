@@ -183,7 +183,8 @@ def _arrays(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
 def _floats(sides: tuple[NDArray[Any], NDArray[Any]], name: str) -> tuple[Floats, Floats]:
     """Return both sides as float arrays, checked to hold vectors of one width."""
     _known(name)
-    dtype = np.float64 if np.float64 in [side.dtype for side in sides] else np.float32
+    wide = np.float64 in [side.dtype for side in sides]
+    dtype: np.dtype[np.floating[Any]] = np.dtype(np.float64 if wide else np.float32)
     try:
         x, y = (side.astype(dtype, copy=False) for side in sides)
     except (TypeError, ValueError, OverflowError) as error:
