@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
+from environment import KEPT
+
+os.environ.clear()  # before anything is imported that reads them
+os.environ.update(KEPT)
+
 import json
 import shutil
 import threading

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from huggingface_hub import close_session, constants
+from huggingface_hub import constants
 
 import minisbert
 from conftest import DATA
-from hubserver import COMMIT, Hub, Repository
+from hubserver import COMMIT, HUB, Hub, Repository
 
 IMPATIENCE = 0.2  # seconds that the client waits for an answer that is not going to come
 PATIENCE = 60  # seconds after which a test is taken to hang
@@ -55,28 +55,13 @@ def no_hanging() -> Iterator[None]:
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_hanging: None) -> Iterator[Hub]:
+def server(monkeypatch: pytest.MonkeyPatch, no_hanging: None) -> Iterator[Hub]:
     """A hub with the tiny BERT in it, which this process takes for the real one."""
-    with Hub() as server:
-        thread = server.start()
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(
-            constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16
-        )  # 10 MB, of which none is kept after a cut
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the library's attempts
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        server.repositories[NAME] = Repository({COMMIT: files_of(DATA / "tiny-bert")})
-        close_session()  # it keeps what it found in the environment
-        yield server
-        close_session()
-        server.close()
-        thread.join()
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)  # 10 MB, of which none is kept after a cut
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # between the library's attempts
+    with HUB.serving():
+        HUB.repositories[NAME] = Repository({COMMIT: files_of(DATA / "tiny-bert")})
+        yield HUB
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -45,6 +46,10 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self.forget()
+
+    def forget(self) -> None:
+        """Be as new, but at the same address."""
         self.repositories: dict[str, Repository] = {}
         self.faults: dict[str, Any] = {}
         self.requests: list[tuple[str, str]] = []
@@ -59,15 +64,16 @@ class Hub(ThreadingHTTPServer):
         """The files whose content was asked for, by their paths in the repository."""
         return {path for method, path in self.requests if method == "GET" and path}
 
-    def start(self) -> threading.Thread:
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Answer for so long, without what another test left behind."""
+        self.forget()
         thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         thread.start()
-        return thread
-
-    def close(self) -> None:
+        yield
         self.gone.set()
         self.shutdown()
-        self.server_close()
+        thread.join()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Say nothing of clients that hang up."""
@@ -105,7 +111,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         repository, commit = found
         entries = [_entry(path, content) for path, content in repository.commits[commit].items()]
-        body = json.dumps({"id": name, "sha": commit, "siblings": entries}).encode()
+        info = {"id": name, "sha": commit, "siblings": entries, "tags": [], "likes": 0, "downloads": 0}
+        body = json.dumps(info | {"private": bool(repository.token), "gated": repository.gated}).encode()
         self._send(fault if isinstance(fault, bytes) else body, {"Content-Type": "application/json"})
 
     def _find(self, name: str, revision: str, listing: bool = False) -> tuple[Repository, str] | None:
@@ -181,13 +188,12 @@ class _Handler(BaseHTTPRequestHandler):
         self, body: bytes, headers: Mapping[str, str], status: int = 200, at_most: int | None = None
     ) -> None:
         self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **headers}.items():
+        # A connection that is kept would reach the next test, with the thread that serves it.
+        for key, value in {"Content-Length": str(len(body)), "Connection": "close", **headers}.items():
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
             self.wfile.write(body[:at_most])
-        if at_most is not None:
-            self.close_connection = True
 
 
 def _entry(path: str, content: bytes) -> dict[str, Any]:
@@ -198,3 +204,6 @@ def _entry(path: str, content: bytes) -> dict[str, Any]:
         digest = hashlib.sha256(content).hexdigest()
         entry["lfs"] = {"size": len(content), "sha256": digest, "pointerSize": 134}
     return entry
+
+
+HUB = Hub()  # one, as huggingface_hub keeps the address that it found when it was imported

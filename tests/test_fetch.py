@@ -225,17 +225,25 @@ except minisbert.MinisbertError as error:
 
 def load_in_process(server: Hub, home: Path, limit: int = 0, **environment: str) -> tuple[str, str]:
     """What a process with its own environment printed, and what it wrote to stderr, where the progress bars go."""
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "HUGGING"))}
-    settings = {"HF_ENDPOINT": server.url, "HF_HOME": str(home), "NO_PROXY": "*", **environment}
+    settings = {"HF_ENDPOINT": server.url, "HF_HOME": str(home), **environment}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, NAME, str(limit)],
-        env={**clean, **settings},
+        env={**os.environ, **settings},
         capture_output=True,
         text=True,
         timeout=PATIENCE,
         check=True,
     )
     return done.stdout.strip(), done.stderr
+
+
+def test_no_server_at_all(server: Hub, tmp_path: Path) -> None:
+    nobody = "http://127.0.0.1:9"  # the port of the discard service, where nobody listens
+    printed, _ = load_in_process(server, tmp_path, HF_ENDPOINT=nobody)
+    assert printed.startswith(f"CheckpointNotFoundError {NAME!r}")
+    for part in (nobody, str(tmp_path), "Check the connection and HF_ENDPOINT"):
+        assert part in printed
+    assert server.requests == []
 
 
 def test_the_environment_is_honoured(server: Hub, tmp_path: Path) -> None:
