@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 import minisbert
@@ -229,7 +230,7 @@ def test_weights_that_are_no_floats(folder: Path, dtype: Any) -> None:
 
     try:
         rewrite(folder, change)
-    except KeyError:
+    except (KeyError, SafetensorError):
         pytest.skip(f"this version of safetensors can't write {np.dtype(dtype)}")
     refused(folder, minisbert.UnsupportedCheckpointError, "'embeddings.LayerNorm.bias' has dtype")
 
