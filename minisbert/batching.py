@@ -250,9 +250,12 @@ class OverlongTexts:
 
 
 class Progress:
-    """A tqdm bar, made only when it is to be seen: importing tqdm takes longer than a small encode."""
+    """A tqdm bar, made only when it is to be seen: importing tqdm takes longer than a small encode.
 
-    def __init__(self, total: int | None, show: bool | None, item: str) -> None:
+    `show` may be a function instead, which is told how many rows are finished each time that some are.
+    """
+
+    def __init__(self, total: int | None, show: bool | Callable[[int], object] | None, item: str) -> None:
         self.total = total
         self._unit = f" {item}s"
         self._show = show
@@ -262,6 +265,9 @@ class Progress:
 
     def update(self, rows: int) -> None:
         """Count finished rows."""
+        if callable(self._show):
+            self._show(rows)
+            return
         self._done += rows
         if time.monotonic() < self._due or not self._is_wanted():
             return

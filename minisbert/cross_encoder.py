@@ -139,7 +139,7 @@ class CrossEncoder(TextModel):
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
-        show_progress_bar: bool | None = None,
+        show_progress_bar: bool | Callable[[int], object] | None = None,
         activation_fn: str | Activation | None = None,
         apply_softmax: bool | None = False,
         *,
@@ -157,8 +157,9 @@ class CrossEncoder(TextModel):
             A prompt itself; it goes before `prompt_name`.
         batch_size : int
             The most pairs in one micro-batch.
-        show_progress_bar : bool, optional
-            By default a bar appears on a terminal once the work has taken two seconds.
+        show_progress_bar : bool or callable, optional
+            By default a bar appears on a terminal once the work has taken two seconds. A function is called, as
+            pairs are finished, with how many these are.
         activation_fn : str or callable, optional
             What turns logits into scores: "Identity", "Sigmoid", "Tanh", "ReLU" or "SiLU", an object of such a
             class of torch.nn, or a function of an array of shape (1, C), which it is given for each pair. By
@@ -202,7 +203,7 @@ class CrossEncoder(TextModel):
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
-        show_progress_bar: bool | None = None,
+        show_progress_bar: bool | Callable[[int], object] | None = None,
         activation_fn: str | Activation | None = None,
         *,
         truncation: str = "warn",
@@ -258,7 +259,7 @@ class CrossEncoder(TextModel):
         inputs: Any,
         prompt: str,
         batch_size: int,
-        show_progress_bar: bool | None,
+        show_progress_bar: bool | Callable[[int], object] | None,
         activation_fn: str | Activation | None,
         apply_softmax: bool | None,
         overlong: OverlongTexts,

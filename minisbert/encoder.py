@@ -162,7 +162,7 @@ class SentenceEncoder(TextModel):
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int = 32,
-        show_progress_bar: bool | None = None,
+        show_progress_bar: bool | Callable[[int], object] | None = None,
         output_value: str = "sentence_embedding",
         precision: str = "float32",
         normalize_embeddings: bool = False,
@@ -184,8 +184,9 @@ class SentenceEncoder(TextModel):
             A prompt itself; it goes before `prompt_name`.
         batch_size : int
             The most sentences in one micro-batch.
-        show_progress_bar : bool, optional
-            By default a bar appears on a terminal once the work has taken two seconds.
+        show_progress_bar : bool or callable, optional
+            By default a bar appears on a terminal once the work has taken two seconds. A function is called, as
+            sentences are finished, with how many these are.
         output_value : {"sentence_embedding", "token_embeddings"}
             A vector for each sentence, or one for each of its tokens.
         precision : {"float32", "int8", "uint8", "binary", "ubinary"}

@@ -102,6 +102,14 @@ def test_a_progress_bar_shows_when_it_is_asked_for(bert: Encoder, capsys: pytest
     assert capsys.readouterr().err == ""
 
 
+def test_a_function_is_told_what_is_finished(bert: Encoder, capsys: pytest.CaptureFixture[str]) -> None:
+    for batch_size, done in ((1, [1] * 6), (32, [6])):
+        finished: list[int] = []
+        bert.encode(FEW, batch_size=batch_size, show_progress_bar=finished.append)
+        assert finished == done
+    assert capsys.readouterr().err == ""
+
+
 def test_a_second_interrupt_leaves_no_bar_open(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     closed = []
 
