@@ -1,43 +1,37 @@
 """The ``minisbert`` command: what its commands do. `minisbert.options` has their options.
 
 Results go to standard output, all else to standard error. Exit status: 0 done, 1 done and a check failed, 2 an error
-(one line, no traceback unless ``--debug``), 128 + n ended by signal n. An exception that nobody foresaw is a bug and
-shows its traceback.
+(one line, no traceback unless ``--debug``). A signal that ends the process is what the process ends by: shells say
+128 + n. An exception that nobody foresaw is a bug and shows its traceback.
 """
 
 from __future__ import annotations
 
 import argparse
-import io
-import json
-import os
 import platform
 import shutil
-import signal
-import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import minisbert
-from minisbert import textio
+from minisbert import process, report, textio, writers
 from minisbert.base import TextModel
 from minisbert.errors import MinisbertError, TruncationError, TruncationWarning
 from minisbert.options import UsageError, build_parser
-from minisbert.textio import Record
+from minisbert.report import Ranked, print_json, print_lines, tell
+from minisbert.textio import Reading, Record, Source
 
 __all__ = ["main"]
 
-Encode = Callable[
-    ..., Any
-]  # a method of a model, with all its options but the texts: mostly it gives vectors
-Ranked = list[tuple[float, Record]]  # scores, best first, and what they are of
+# A method of a model, with all its options but the texts and the progress: mostly it gives vectors.
+Encode = Callable[..., Any]
 
 
 # --- the commands --------------------------------------------------------------------------------------------
@@ -45,8 +39,9 @@ Ranked = list[tuple[float, Record]]  # scores, best first, and what they are of
 
 def encode(arguments: argparse.Namespace) -> None:
     """Write the vector of every text of a file."""
-    textio.check_output(arguments.output, arguments.input)
-    with textio.open_source(arguments.input, arguments.format, arguments.field) as source:
+    is_bits, may_miss = arguments.precision != "float32", arguments.on_bad_lines == "null"
+    writers.check_output(arguments.output, arguments.input, is_bits and may_miss)
+    with _open(arguments) as source:
         encoder = _load(arguments)
         run = partial(
             encoder.encode,
@@ -59,13 +54,12 @@ def encode(arguments: argparse.Namespace) -> None:
             precision=arguments.precision,
         )
         rows, empty = 0, run([])  # the width and the dtype, and the first complaint about the arguments
-        chunks = _read_chunks(source, arguments.quiet)
-        with textio.open_output(arguments.output, empty) as append:
-            for records, vectors in _encode_chunks(encoder, run, chunks, source.place):
+        with writers.open_output(arguments.output, empty) as append:
+            for records, _, vectors in _encode_source(encoder, run, source, arguments.quiet):
                 append([record.text for record in records], vectors)
                 rows += len(records)
     if arguments.output != "-" and not arguments.quiet:
-        _tell(f"{arguments.output}: {rows:,} x {empty.shape[1]:,} {empty.dtype}")
+        tell(f"{arguments.output}: {rows:,} x {empty.shape[1]:,} {empty.dtype}")
 
 
 def similarity(arguments: argparse.Namespace) -> None:
@@ -75,27 +69,26 @@ def similarity(arguments: argparse.Namespace) -> None:
         raise UsageError("two or more texts are needed, found one (see minisbert similarity --help)")
     encoder = _load(arguments)
     records = [Record(number, text) for number, text in enumerate(texts, 1)]
-    [(_, vectors)] = _encode_chunks(encoder, encoder.encode, [records], "text {}".format)
+    [(*_, vectors)] = _encode_chunks(encoder, encoder.encode, [records], "text {}".format)
     scores = encoder.similarity(vectors, vectors).tolist()
     if arguments.json:
         name = encoder.similarity_fn_name
-        _print_json({"texts": texts, "similarity_fn_name": name, "similarities": scores})
+        print_json([{"texts": texts, "similarity_fn_name": name, "similarities": scores}], indent=2)
     else:
-        print(*textio.similarity_table(texts, scores), sep="\n")
+        print_lines(report.similarity_table(texts, scores))
 
 
 def search(arguments: argparse.Namespace) -> None:
     """Print the texts of a file that are most similar to a query."""
     best: Ranked = []
-    with textio.open_source(arguments.input, arguments.format, arguments.field) as source:
+    with _open(arguments) as source:
         encoder = _load(arguments)
         options = {"batch_size": arguments.batch_size, "truncation": arguments.truncation}
         run = partial(encoder.encode_query, **options)
         record = Record(1, arguments.query)
-        [(_, query)] = _encode_chunks(encoder, run, [[record]], lambda line: "the query")
+        [(*_, query)] = _encode_chunks(encoder, run, [[record]], lambda line: "the query")
         run = partial(encoder.encode_document, **options)
-        chunks = _read_chunks(source, arguments.quiet)
-        for records, vectors in _encode_chunks(encoder, run, chunks, source.place):
+        for _, records, vectors in _encode_source(encoder, run, source, arguments.quiet):
             scores = encoder.similarity(query, vectors)[0].tolist()
             best = _merge(best, zip(scores, records, strict=True), arguments.k)
     _print_ranked(best, arguments.json, source.name)
@@ -104,13 +97,12 @@ def search(arguments: argparse.Namespace) -> None:
 def rerank(arguments: argparse.Namespace) -> None:
     """Print the texts of a file that a cross-encoder finds most relevant to a query."""
     best: Ranked = []
-    with textio.open_source(arguments.input, arguments.format, arguments.field) as source:
+    with _open(arguments) as source:
         model = _load(arguments, minisbert.load_cross_encoder)
         run = partial(
             model.rank, arguments.query, batch_size=arguments.batch_size, truncation=arguments.truncation
         )
-        chunks = _read_chunks(source, arguments.quiet)
-        for records, results in _encode_chunks(model, run, chunks, source.place):
+        for _, records, results in _encode_source(model, run, source, arguments.quiet):
             found = ((result["score"], records[result["corpus_id"]]) for result in results)
             best = _merge(best, found, arguments.k)
     _print_ranked(best, arguments.json, source.name)
@@ -120,12 +112,12 @@ def info(arguments: argparse.Namespace) -> None:
     """Print what the model is and how it is run."""
     facts = {"model": arguments.model} | _facts(_load(arguments))
     if arguments.json:
-        _print_json(facts)
+        print_json([facts], indent=2)
         return
     width = max(map(len, facts)) + 2
     for name, value in facts.items():
         heading = f"{name.replace('_', ' '):<{width}}"
-        print(heading + f"\n{'':<{width}}".join(_shown(value) or ["none"]))
+        print_lines([heading + f"\n{'':<{width}}".join(_shown(value) or ["none"])])
 
 
 def check(arguments: argparse.Namespace) -> int:
@@ -135,15 +127,15 @@ def check(arguments: argparse.Namespace) -> int:
 
     if arguments.against_torch:
         parity.check_installed()
-    report = check(arguments.path, backend=arguments.backend, dtype=arguments.dtype)
-    stages = parity.compare(report.encoder) if report.encoder and arguments.against_torch else []
+    found = check(arguments.path, backend=arguments.backend, dtype=arguments.dtype)
+    stages = parity.compare(found.encoder) if found.encoder and arguments.against_torch else []
     if arguments.json:
-        _print_json(report.as_json() | {"stages": [stage.as_json() for stage in stages]})
+        print_json([found.as_json() | {"stages": [stage.as_json() for stage in stages]}], indent=2)
     else:
-        print(*lines(report, min(100, shutil.get_terminal_size().columns)), sep="\n")
+        print_lines(lines(found, min(100, shutil.get_terminal_size().columns)))
     if stages and not arguments.json:
-        print("", *parity.table(stages), sep="\n")
-    return int(report.encoder is None or not all(stage.ok for stage in stages))
+        print_lines(["", *parity.table(stages)])
+    return int(found.encoder is None or not all(stage.ok for stage in stages))
 
 
 def warmup(arguments: argparse.Namespace) -> None:
@@ -157,7 +149,7 @@ def warmup(arguments: argparse.Namespace) -> None:
 
     jit.prepare()
     where = _kernel_folder() or "nowhere: no folder can be written to, so every process compiles anew"
-    print(f"{time.perf_counter() - start:.1f} s; compiled kernels are kept in {where}")
+    print_lines([f"{time.perf_counter() - start:.1f} s; compiled kernels are kept in {where}"])
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
@@ -233,33 +225,41 @@ def _load(arguments: argparse.Namespace, load: Callable[..., Any] = minisbert.lo
     return encoder
 
 
+@contextmanager
+def _open(arguments: argparse.Namespace) -> Iterator[Source]:
+    """Open the input; a file is read through at once, so that nothing is computed in vain if its last line is bad."""
+    asked = Reading(*(getattr(arguments, name) for name in Reading._fields))
+    with textio.open_source(arguments.input, asked) as source:
+        if source.start is not None:
+            with report.progress("Reading", None, arguments.quiet) as update:
+                source.count(update)
+        yield source
+
+
 def _merge(best: Ranked, found: Iterable[tuple[float, Record]], k: int) -> Ranked:
     """Keep the best k of what was found before and now, leaving out blank texts."""
-    texts = [pair for pair in found if pair[1].text.strip()]
+    texts = [(score, record) for score, record in found if record.text and record.text.strip()]
     # Sorting is stable: of equal scores, the one that comes first in the file stays first.
-    return sorted(best + texts, key=lambda pair: -pair[0])[:k]
+    return sorted([*best, *texts], key=lambda pair: -pair[0])[:k]
 
 
 def _print_ranked(best: Ranked, as_json: bool, source: str) -> None:
-    if as_json:
-        ranked = enumerate(best, 1)
-        _print_json([{"rank": i, "score": s, "line": r.line, "text": r.text} for i, (s, r) in ranked])
-    elif best:
-        print(*textio.search_table(best), sep="\n")
+    if not best:
+        tell(f"warning: {source}: there is no text to search")
+    elif as_json:
+        print_json(report.ranked_objects(best))
     else:
-        _tell(f"warning: {source}: there is no text to search")
+        print_lines(report.ranked_table(best))
 
 
-def _read_chunks(source: textio.Source, quiet: bool) -> Iterator[list[Record]]:
-    """Read a file chunk by chunk, and show on a terminal how far that is."""
-    from tqdm import tqdm  # not needed by every command
-
-    total, unit = (source.end, "B") if source.end else (None, " texts")
-    hidden = True if quiet else None  # None: hidden unless this is a terminal
-    with tqdm(desc="Encoding", total=total, unit=unit, unit_scale=True, disable=hidden, leave=False) as bar:
-        for records in textio.chunks(textio.read_records(source)):
-            yield records
-            bar.update(source.handle.tell() - bar.n if source.end else len(records))
+def _encode_source(
+    encoder: TextModel, run: Encode, source: Source, quiet: bool
+) -> Iterator[tuple[list[Record], list[Record], Any]]:
+    """Encode the texts of a file as `_encode_chunks` does, show how far that is, and say which lines were bad."""
+    with report.progress("Encoding", source.total, quiet) as update:
+        yield from _encode_chunks(encoder, run, textio.chunks(source.records()), source.place, update)
+    if source.bad_lines:
+        tell(f"warning: {source.say_bad_lines()}")
 
 
 def _encode_chunks(
@@ -267,50 +267,47 @@ def _encode_chunks(
     run: Encode,
     chunks: Iterable[list[Record]],
     place: Callable[[int], str],
-) -> Iterator[tuple[list[Record], Any]]:
+    update: Callable[[int], object] = lambda texts: None,
+) -> Iterator[tuple[list[Record], list[Record], Any]]:
     """Encode texts chunk by chunk, and say at the end how many were cut.
 
-    ``place`` turns the line of a text into what people call the text.
+    Yield the records of a chunk, those of them that have a text, and the vectors of these. ``place`` turns the line of
+    a text into what people call the text, and ``update`` is told how many records are done, time and again.
     """
     limit, number_cut, first_cut = encoder.max_seq_length, 0, ""
     for records in chunks:
+        there = [record for record in records if record.text is not None]
         try:
-            vectors, cut = _encode_chunk(run, [record.text for record in records])
+            vectors, cut = _encode_chunk(run, [record.text or "" for record in there], update)
         except TruncationError as error:
             what = f"{error.longest:,} tokens, more than {limit:,}"
             advice = "split the text, or choose --truncation warn"
-            raise TruncationError(f"{place(records[error.rows[0]].line)}: {what}; {advice}") from error
+            raise TruncationError(f"{place(there[error.rows[0]].line)}: {what}; {advice}") from error
+        if len(there) < len(records):
+            update(len(records) - len(there))
         if cut:
             number_cut += len(cut)
-            first_cut = first_cut or place(records[cut[0]].line)
-        yield records, vectors
+            first_cut = first_cut or place(there[cut[0]].line)
+        yield records, there, vectors
     if number_cut:
         more = f", and {number_cut - 1:,} more" if number_cut > 1 else ""
-        _tell(f"warning: too long, cut to {limit:,} tokens: {first_cut}{more}")
+        tell(f"warning: too long, cut to {limit:,} tokens: {first_cut}{more}")
 
 
-def _encode_chunk(run: Encode, texts: list[str]) -> tuple[Any, tuple[int, ...]]:
+def _encode_chunk(
+    run: Encode, texts: list[str], update: Callable[[int], object]
+) -> tuple[Any, tuple[int, ...]]:
     """Encode texts; return their vectors, or whatever is made of them, and the indices of those that were cut."""
     cut: tuple[int, ...] = ()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", TruncationWarning)
-        vectors = run(texts, show_progress_bar=False)
+        vectors = run(texts, show_progress_bar=update)
     for warning in caught:
         if isinstance(warning.message, TruncationWarning):
             cut = warning.message.rows
         else:
-            _tell(f"warning: {warning.message}")
+            tell(f"warning: {warning.message}")
     return vectors, cut
-
-
-def _tell(message: str) -> None:
-    """Say something in one line on standard error, over a progress bar if there is one."""
-    clear = "\r\x1b[K" if sys.stderr.isatty() else ""
-    print(f"{clear}minisbert: {' '.join(message.splitlines())}", file=sys.stderr)
-
-
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 # --- the process ---------------------------------------------------------------------------------------------
@@ -318,8 +315,9 @@ def _print_json(value: Any) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line ``argv`` (default: the process's own) and return the exit status."""
-    _unwind_at_signals()
-    _prepare_streams()
+    if argv is None:
+        process.end_at_signals()
+    process.prepare_streams()
     arguments = argparse.Namespace(debug=False)  # for errors in the command line itself
     try:
         return _run(argv, arguments)
@@ -330,27 +328,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (MinisbertError, OSError, MemoryError) as error:
         if arguments.debug:
             traceback.print_exc()
-        _tell(f"error: {_reason(error)}")
+        tell(f"error: {_reason(error)}")
         return 2
-
-
-def _prepare_streams() -> None:
-    """Make sure that printing works: where a stream was closed, as by 2>&-, and on a terminal without Unicode."""
-    sys.stdout, sys.stderr = sys.stdout or io.StringIO(), sys.stderr or io.StringIO()
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
-
-
-def _unwind_at_signals() -> None:
-    """Let SIGTERM and SIGHUP unwind the stack as Ctrl-C does, so that no temporary file is left behind."""
-
-    def unwind(number: int, frame: FrameType | None) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    for name in ("SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)  # Windows has no SIGHUP
-        if number and signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
-            signal.signal(number, unwind)
 
 
 def _run(argv: Sequence[str] | None, arguments: argparse.Namespace) -> int:
@@ -358,16 +337,7 @@ def _run(argv: Sequence[str] | None, arguments: argparse.Namespace) -> int:
         build_parser().parse_args(argv, arguments)
         return COMMANDS[arguments.command](arguments) or 0
     finally:
-        _flush_stdout()
-
-
-def _flush_stdout() -> None:
-    """Flush standard output; where that fails, let nothing be left for the interpreter to fail at once more."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise
+        process.flush_stdout()
 
 
 def _reason(error: Exception) -> str:

@@ -10,11 +10,13 @@ from typing import Any, NoReturn
 import minisbert
 from minisbert.errors import MinisbertError
 from minisbert.kernels import BACKENDS
+from minisbert.streams import MARK
 
 __all__ = ["UsageError", "build_parser"]
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_CROSS_ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2"
+INPUT = "Text, JSONL, CSV or TSV, also compressed by gzip."
 MAIN_EXAMPLES = """\
 examples:
   minisbert similarity "a cat on the mat" "a kitten on a rug"
@@ -26,11 +28,14 @@ ENCODE_EXAMPLES = """\
 examples:
   minisbert encode titles.txt -o titles.npy
   minisbert encode reviews.csv --field body --normalize -o reviews.parquet
+  minisbert encode export.csv.gz --field body --encoding cp1252 -o export.npy
   cat titles.txt | minisbert encode -o - | head -n 3
 
-Row i of the output is text i of the input. The output appears, or replaces an
-older file, only when all of it has been written. The precisions int8 and uint8
-need the range of the whole collection: use encode in Python for them."""
+Row i of the output is text i of the input: with --on-bad-lines null, a line
+that can't be read has a vector of NaN, or null in JSONL. The output appears, or
+replaces an older file, only when all of it has been written. The precisions
+int8 and uint8 need the range of the whole collection: use encode in Python for
+them."""
 SIMILARITY_EXAMPLES = """\
 examples:
   minisbert similarity "a cat on the mat" "a kitten on a rug" "tax returns"
@@ -41,17 +46,21 @@ SEARCH_EXAMPLES = """\
 examples:
   minisbert search "how do I reset my password" questions.txt
   minisbert search "waterproof boots" products.csv --field title -k 20 --json
+  minisbert search "boots" faq.txt -k 100 --json | minisbert rerank "boots" -
 
 Blank texts are left out. Long ones are shortened to fit the terminal; --json
-gives them whole."""
+gives them whole, with all fields of their rows, one JSON object a line: rerank
+reads that."""
 RERANK_EXAMPLES = """\
 examples:
   minisbert rerank "how do I reset my password" questions.txt
   minisbert rerank "waterproof boots" products.csv --field title -k 20 --json
+  minisbert search "boots" faq.txt -k 100 --json | minisbert rerank "boots" -
 
 A cross-encoder reads the query together with each text, which is better than
 what search does, and far slower: it is for some hundred texts, such as the best
-that search finds."""
+that search finds. Their lines are then those of the file that was searched, and
+with --json what search said of them becomes previous_rank and previous_score."""
 INFO_EXAMPLES = """\
 examples:
   minisbert info
@@ -157,7 +166,7 @@ def _add_ranking(parser: Any) -> None:
     parser.add_argument("query", metavar="QUERY", help="what to look for")
     parser.add_argument("input", metavar="FILE", help="where to look, or - for standard input")
     _add_number(parser, "-k", "how many texts to show (default: 5)", default=5)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     _add_reading(parser)
     _add_encoding(parser)
 
@@ -217,10 +226,16 @@ def _add_command(
 
 
 def _add_reading(parser: Any) -> None:
-    group = parser.add_argument_group("input")
-    formats = "by default the suffix tells, else text: one a line"
+    group = parser.add_argument_group("input", INPUT)
+    formats = "text is one text a line (default: what the suffix says, else the first line)"
     group.add_argument("--format", choices=["text", "jsonl", "csv"], help=formats)
     group.add_argument("--field", metavar="NAME", help="JSONL key or CSV column of the text (default: text)")
+    separator = "what separates the columns of CSV, such as ';' or tab (default: found in the header)"
+    group.add_argument("--separator", metavar="CHAR", type=_separator, help=separator)
+    encoding = "such as cp1252 or utf-16-le (default: what the byte order mark says, else utf-8)"
+    group.add_argument("--encoding", metavar="NAME", type=_encoding, help=encoding)
+    bad = "stop at a line that can't be read, or go on and have nothing for it"
+    _add_choice(group, "--on-bad-lines", ["error", "null"], bad)
     group.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
 
 
@@ -245,3 +260,19 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
     return int(text)
+
+
+def _separator(text: str) -> str:
+    character = {"tab": "\t", r"\t": "\t"}.get(text, text)
+    if len(character) != 1 or character in '"\r\n':
+        raise argparse.ArgumentTypeError(f"expected one character, or tab, found {text!r}")
+    return character
+
+
+def _encoding(name: str) -> str:
+    try:
+        b"\xff".decode(name, MARK)
+    except (LookupError, UnicodeError):
+        known = "expected a name that Python knows, such as utf-8, utf-16, cp1252 or shift_jis"
+        raise argparse.ArgumentTypeError(f"{known}, found {name!r}") from None
+    return name

@@ -1,107 +1,159 @@
-"""Texts in, vectors out, a chunk at a time: the readers, writers and tables of the ``minisbert`` command.
+"""The texts of a file, one record at a time: lines of text, JSON objects or rows of CSV.
 
-A reader yields ``(line number, text)`` and holds one record. A writer appends chunks to a temporary file that
-takes the place of the target at the very end, so the target never holds half a result.
+A line that can't be read need not end the reading: if people ask for that, it becomes a record without a text, so
+that record i is always what stands in place i of the file.
 """
 
 from __future__ import annotations
 
-import codecs
 import csv
-import importlib
-import importlib.util
 import json
-import os
-import secrets
-import shutil
-import sys
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import chain, tee
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
-from numpy.lib import format as numpy_format
-from numpy.typing import NDArray
+from minisbert.streams import STDIN, TextFileError, decode_lines, foreign_byte, open_binary, start_of
 
-from minisbert.errors import MinisbertError
+__all__ = ["Reading", "Record", "Source", "chunks", "open_source"]
 
-Vectors = NDArray[Any]
-Append = Callable[[Sequence[str], Vectors], None]
-
-FORMATS = {".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
-NOT_LINES = {".json", ".tsv", ".parquet", ".npy"}  # each of their lines is not one text
+FORMATS = {".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
+NOT_READ = {  # suffixes of files of another kind, and what to do about them
+    ".json": "choose --format jsonl if each of its lines is an object",
+    ".npy": "name the file of the texts",
+    ".parquet": "save it as CSV or JSONL",
+}
+SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}  # those that are looked for, and their names
 CHUNK_TEXTS = 1024
 CHUNK_CHARACTERS = 250_000
 MAX_CSV_FIELD = 1 << 28  # characters; an unclosed quote must not swallow a whole file into memory
+MAX_SHOWN = 20  # numbers of bad lines in one message
+OBJECT = re.compile(r'\s*\{\s*["}]')  # how a JSON object begins
+
+Fields = Mapping[str, Any]
+NO_FIELDS: Fields = MappingProxyType({})
+# The rows of a file, each with the line on which it begins, and a function that finds the text and the fields of one.
+Rows = tuple[Iterator[tuple[int, Any]], Callable[[Any], tuple[str, Fields]]]
 
 
-class TextFileError(MinisbertError, ValueError):
-    """A text file cannot be read, or a file of vectors cannot be written, as asked."""
+class BadLine(Exception):
+    """A line of a file can't be read; the message says why, and not where."""
 
 
 class Record(NamedTuple):
-    """One text, and the line of the file (from 1) on which its record begins."""
+    """One text, or None for a line that can't be read; where it begins (from 1); and the fields of its row, if any."""
 
     line: int
-    text: str
+    text: str | None
+    fields: Fields = NO_FIELDS
 
 
-class Source(NamedTuple):
-    """An open input and how to read it; ``end`` is its length in bytes, 0 if not known."""
+class Reading(NamedTuple):
+    """How people ask for a file to be read. What is None is found out."""
+
+    format: str | None = None
+    field: str | None = None
+    separator: str | None = None
+    encoding: str | None = None
+    on_bad_lines: str = "error"
+
+
+@dataclass
+class Source:
+    """An open input: what people call it, its bytes from `start` on, and how to read them."""
 
     name: str
     handle: BinaryIO
-    format: str
-    field: str
-    end: int
+    asked: Reading
+    start: int | None  # None: it can't be read twice
+    total: int | None = None  # how many records there are, once they have been counted
+    bad_lines: list[int] = field(default_factory=list)  # of the present reading
+    problem: str = ""  # what is wrong with the first of them
 
     def place(self, line: int) -> str:
         """Say in words where a line is."""
         return f"{self.name}, line {line}"
 
+    def records(self) -> Iterator[Record]:
+        """Read all records.
 
-# --- reading -------------------------------------------------------------------------------------------------
+        Raises
+        ------
+        TextFileError
+            If the input can't be read as asked; or for a bad line, unless such a line is to have no text.
+        """
+        self.bad_lines = []
+        rows, parse = self._open()
+        for line, row in rows:
+            try:
+                record = Record(line, *parse(row))
+            except BadLine as error:
+                record = self._bad(line, str(error))
+            yield record
+
+    def _open(self) -> Rows:
+        """Begin to read, in the format that is asked for, or else in the one that the first line looks like."""
+        if self.start is not None:
+            self.handle.seek(self.start)
+        codec, lines = decode_lines(self.handle, self.name, self.asked.encoding)
+        first = next(lines, "")
+        format = self.asked.format or ("jsonl" if OBJECT.match(first) else "text")
+        self._check_options(format)
+        return OPENERS[format](self, chain([first] * bool(first), lines), codec)
+
+    def _check_options(self, format: str) -> None:
+        options = (("--field", self.asked.field, "jsonl csv"), ("--separator", self.asked.separator, "csv"))
+        for option, value, formats in options:
+            if value is not None and format not in formats.split():
+                wanted = formats.replace(" ", " or ")
+                raise TextFileError(
+                    f"{self.name}: {option} {value} needs --format {wanted}, this is read as {format}"
+                )
+
+    def _bad(self, line: int, problem: str) -> Record:
+        if self.asked.on_bad_lines == "error":
+            raise self.error(line, f"{problem}; to go on without the line, choose --on-bad-lines null")
+        if not self.bad_lines:
+            self.problem = problem
+        self.bad_lines.append(line)
+        return Record(line, None)
+
+    def count(self, update: Callable[[int], object]) -> None:
+        """Read all records to set `total`, and tell `update` of each few."""
+        self.total = 0
+        for records in chunks(self.records()):
+            self.total += len(records)
+            update(len(records))
+
+    def say_bad_lines(self) -> str:
+        """Say in words which lines were bad."""
+        count = len(self.bad_lines)
+        numbers = [f"{self.bad_lines[0]} ({self.problem})", *map(str, self.bad_lines[1:MAX_SHOWN])]
+        more = f" and {count - MAX_SHOWN:,} more" if count > MAX_SHOWN else ""
+        lines = f"bad line{'s' * (count > 1)} without a vector: {', '.join(numbers)}{more}"
+        return f"{self.name}: {count:,} {lines}"
+
+    def error(self, line: int, problem: str) -> TextFileError:
+        """Make the error that says what is wrong with a line."""
+        return TextFileError(f"{self.place(line)}: {problem}")
 
 
 @contextmanager
-def open_source(path: str, format: str | None, field: str | None) -> Iterator[Source]:
-    """Open ``path`` (``-`` is standard input); the format follows the suffix unless one is given."""
-    suffix = Path(path).suffix.lower()
-    if format is None and suffix in NOT_LINES:
-        raise TextFileError(f"{path}: a {suffix} file is not one text a line; choose with --format")
-    chosen = format or FORMATS.get(suffix, "text")
-    if field is not None and chosen == "text":
-        raise TextFileError(f"{path}: --field {field} needs --format jsonl or csv, this is read as text")
-    with _open_binary(path) as handle:
-        name = "standard input" if path == "-" else path
-        yield Source(name, handle, chosen, field or "text", _end(handle))
-
-
-@contextmanager
-def _open_binary(path: str) -> Iterator[BinaryIO]:
-    if path == "-":
-        yield sys.stdin.buffer  # not ours to close
-    else:
-        with open(path, "rb") as handle:
-            yield handle
-
-
-def _end(handle: BinaryIO) -> int:
-    if not handle.seekable():
-        return 0
-    start = handle.tell()
-    end = handle.seek(0, os.SEEK_END)
-    handle.seek(start)
-    return end
-
-
-def read_records(source: Source) -> Iterator[Record]:
-    """Yield the records of ``source``; a bad one raises `TextFileError` with the file and the line."""
-    lines = _decode_lines(source)
-    if source.format == "text":
-        return _text_records(lines)
-    return (_csv_records if source.format == "csv" else _jsonl_records)(source, lines)
+def open_source(path: str, asked: Reading) -> Iterator[Source]:
+    """Open ``path`` (``-`` is standard input); where nothing else is asked for, the suffix tells how to read it."""
+    parts = [suffix.lower() for suffix in Path(path).suffixes]
+    suffix = next((part for part in reversed(parts) if part != ".gz"), "")
+    format = asked.format or FORMATS.get(suffix)
+    if format is None and suffix in NOT_READ:
+        raise TextFileError(f"{path}: a {suffix} file is not read; {NOT_READ[suffix]}")
+    if suffix == ".tsv" and format == "csv":
+        asked = asked._replace(separator=asked.separator or "\t")
+    with open_binary(path) as handle:
+        yield Source(STDIN if path == "-" else path, handle, asked._replace(format=format), start_of(handle))
 
 
 def chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
@@ -110,7 +162,7 @@ def chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
     characters = 0
     for record in records:
         chunk.append(record)
-        characters += len(record.text)
+        characters += len(record.text or "")
         if len(chunk) >= CHUNK_TEXTS or characters >= CHUNK_CHARACTERS:
             yield chunk
             chunk, characters = [], 0
@@ -118,233 +170,152 @@ def chunks(records: Iterable[Record]) -> Iterator[list[Record]]:
         yield chunk
 
 
-def _decode_lines(source: Source) -> Iterator[str]:
-    r"""Yield the lines with their ends. Bytes, because text mode would also split on a lone ``\r``."""
-    for number, raw in enumerate(source.handle, 1):
-        line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+# --- the formats ---------------------------------------------------------------------------------------------
+
+
+def _open_text(source: Source, lines: Iterator[str], codec: str) -> Rows:
+    def parse(line: str) -> tuple[str, Fields]:
+        _check_decoded(line, codec)
+        return line[:-2] if line.endswith("\r\n") else line.removesuffix("\n"), NO_FIELDS
+
+    return enumerate(lines, 1), parse
+
+
+def _open_jsonl(source: Source, lines: Iterator[str], codec: str) -> Rows:
+    name = source.asked.field or "text"
+    doubt = "" if source.asked.format else "; if this is plain text, choose --format text"
+
+    def parse(line: str) -> tuple[str, Fields]:
+        _check_decoded(line, codec)
         try:
-            decoded = line.decode()
-        except UnicodeDecodeError as error:
-            found = f"byte 0x{line[error.start]:02x} at position {error.start} of the line"
-            raise _bad(source, number, f"not UTF-8 ({found}); save the file as UTF-8") from error
-        if decoded:  # empty only if the file is a byte order mark and nothing else
-            yield decoded
+            row = _decode_json(line)
+        except json.JSONDecodeError as error:
+            raise BadLine(f"not JSON ({error.msg}, character {error.pos + 1}){doubt}") from error
+        except (ValueError, RecursionError) as error:
+            raise BadLine(f"not JSON ({error}){doubt}") from error
+        return _text_of(row, name), row
+
+    return ((number, line) for number, line in enumerate(lines, 1) if line.strip()), parse
 
 
-def _text_records(lines: Iterator[str]) -> Iterator[Record]:
-    for number, line in enumerate(lines, 1):
-        yield Record(number, line[:-2] if line.endswith("\r\n") else line.removesuffix("\n"))
+# NaN and infinity are no JSON, and all the same written by many: as pandas does, they are read as nothing.
+_decode_json = json.JSONDecoder(parse_constant=lambda name: None).decode
 
 
-def _jsonl_records(source: Source, lines: Iterator[str]) -> Iterator[Record]:
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            yield Record(number, _jsonl_text(source, number, line))
-
-
-def _jsonl_text(source: Source, number: int, line: str) -> str:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise _bad(source, number, f"not JSON ({error})") from error
+def _text_of(row: Any, name: str) -> str:
+    """Find the text in a row of JSONL."""
     if not isinstance(row, dict):
-        raise _bad(source, number, f"expected a JSON object, found {type(row).__name__}")
-    if source.field not in row:
-        raise _bad(source, number, f"no field {source.field!r}; found {_listed(row)}; choose with --field")
-    text = row[source.field]
+        raise BadLine(f"expected a JSON object, found {type(row).__name__}")
+    if name not in row:
+        raise BadLine(f"no field {name!r}; found {_listed(row)}; choose with --field")
+    text = row[name]
     if not isinstance(text, str):
-        raise _bad(source, number, f"field {source.field!r} must be a string, found {type(text).__name__}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        found = f"half of a surrogate pair ({text[error.start]!r})"
-        raise _bad(source, number, f"field {source.field!r} holds {found}, which is no character") from error
+        raise BadLine(f"field {name!r} must be a string, found {type(text).__name__}")
+    if foreign_byte(text):
+        raise BadLine(f"field {name!r} holds half of a surrogate pair, which is no character")
     return text
 
 
-def _csv_records(source: Source, lines: Iterator[str]) -> Iterator[Record]:
-    rows = _csv_rows(source, lines)
-    header_line, header = next(rows, (0, [source.field]))
-    if header.count(source.field) != 1:
-        count = "no column" if source.field not in header else "more than one column"
-        raise _bad(
-            source, header_line, f"{count} {source.field!r}; found {_listed(header)}; choose with --field"
-        )
-    column = header.index(source.field)
-    for number, row in rows:
-        if len(row) != len(header):
-            raise _bad(source, number, f"fields: {len(row)}, and in the header: {len(header)}; quote commas")
-        yield Record(number, row[column])
-
-
-def _csv_rows(source: Source, lines: Iterator[str]) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row that is not blank, with the line on which it begins (a quoted field can span lines)."""
-    csv.field_size_limit(MAX_CSV_FIELD)
-    reader = csv.reader(lines, strict=True)
-    start = 1
+def _open_csv(source: Source, lines: Iterator[str], codec: str) -> Rows:
+    separator, line, header, rows = _read_header(source, lines)
     try:
-        for row in reader:
-            if row:
-                yield start, row
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise _bad(source, start, f"not CSV ({error})") from error
+        _check_decoded(separator.join(header), codec)
+    except BadLine as error:
+        raise source.error(line, str(error)) from error
+    column = header.index(source.asked.field or "text")
+    what = SEPARATORS.get(separator, repr(separator))
+
+    def parse(row: list[str] | csv.Error) -> tuple[str, Fields]:
+        if isinstance(row, csv.Error):
+            raise BadLine(f"not CSV ({row})")
+        _check_decoded(separator.join(row), codec)
+        if len(row) != len(header):
+            count = f"fields: {len(row)}, and in the header: {len(header)}"
+            raise BadLine(f"{count}; quote those that hold {what}, or choose another --separator")
+        return row[column], dict(zip(header, row, strict=True))
+
+    return rows, parse
+
+
+def _read_header(
+    source: Source, lines: Iterator[str]
+) -> tuple[str, int, list[str], Iterator[tuple[int, Any]]]:
+    """Find out what separates the columns; return that, the header's line, the header, and the rows below it.
+
+    It is what cuts the header such that one column has the name that is asked for. The name ends at a separator or at
+    the end of the line, so that two fit only where the name is there twice, or where it is all that there is. In a
+    file of one column any separator gives the same texts, and commas are those that CSV is named for.
+    """
+    name = source.asked.field or "text"
+    candidates = [source.asked.separator] if source.asked.separator else list(SEPARATORS)
+    lines, *copies = tee(lines, 1 + len(candidates))
+    nothing: tuple[int, Any] = (1, [name])
+    headers = {s: next(_csv_rows(copy, s), nothing) for s, copy in zip(candidates, copies, strict=True)}
+    fitting = [
+        s for s, (_, header) in headers.items() if isinstance(header, list) and header.count(name) == 1
+    ]
+    if not fitting:
+        raise _no_column(source, name, headers.values())
+    separator = fitting[0]
+    line, header = headers[separator]
+    if len(fitting) > 1 and header != [name]:
+        found = " and with ".join(SEPARATORS[s] for s in fitting)
+        raise source.error(
+            line, f"there is a column {name!r} with {found} between columns; choose --separator"
+        )
+    rows = _csv_rows(lines, separator)
+    next(rows, None)
+    return separator, line, header, rows
+
+
+def _no_column(source: Source, name: str, headers: Iterable[tuple[int, Any]]) -> TextFileError:
+    """Make the error that shows the columns as the separator cuts them that gives the most."""
+    line, header = max(headers, key=lambda found: len(found[1]) if isinstance(found[1], list) else 0)
+    if isinstance(header, csv.Error):
+        return source.error(line, f"not CSV ({header})")
+    count = "more than one column" if name in header else "no column"
+    return source.error(
+        line, f"{count} {name!r}; found {_listed(header)}; choose with --field or --separator"
+    )
+
+
+def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[tuple[int, Any]]:
+    """Yield each row that is not blank, or what is wrong with it, with the line on which it begins.
+
+    A quoted field can span lines. After an error the reader goes on with the next line.
+    """
+    csv.field_size_limit(MAX_CSV_FIELD)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    start = 1
+    row: list[str] | csv.Error | None
+    while True:
+        try:
+            row = next(reader, None)
+        except csv.Error as error:
+            row = error
+        if row is None:
+            return
+        if row:
+            yield start, row
+        start = reader.line_num + 1
+
+
+OPENERS: dict[str, Callable[[Source, Iterator[str], str], Rows]] = {
+    "text": _open_text,
+    "jsonl": _open_jsonl,
+    "csv": _open_csv,
+}
+
+
+def _check_decoded(line: str, codec: str) -> None:
+    if found := foreign_byte(line):
+        byte, before = found
+        where = f"after {before!r}" if before else "at its start"
+        raise BadLine(
+            f"not {codec.upper()} (byte 0x{byte:02x} {where}); name another with --encoding, such as cp1252"
+        )
 
 
 def _listed(names: Iterable[str]) -> str:
     listed = ", ".join(map(repr, names)) or "none"
     return listed if len(listed) <= 200 else listed[:200] + "…"
-
-
-def _bad(source: Source, line: int, problem: str) -> TextFileError:
-    return TextFileError(f"{source.place(line)}: {problem}")
-
-
-# --- writing -------------------------------------------------------------------------------------------------
-
-
-def check_output(path: str, source: str) -> None:
-    """Refuse, before any work is done, a target that could not be written at the end of it."""
-    suffix = Path(path).suffix.lower()
-    if path == "-":
-        return
-    if suffix not in WRITERS:
-        raise TextFileError(
-            f"{path}: the output must end in {', '.join(WRITERS)}, or be - for JSONL on standard output"
-        )
-    if suffix == ".parquet" and importlib.util.find_spec("pyarrow") is None:
-        raise TextFileError(f"{path}: Parquet needs pyarrow; run: pip install 'minisbert[parquet]'")
-    if not Path(path).parent.is_dir():
-        raise TextFileError(f"{path}: there is no folder {Path(path).parent}; make it first")
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise TextFileError(f"{path}: exists and is not a regular file")
-    if source != "-" and os.path.exists(path) and os.path.samefile(path, source):
-        raise TextFileError(f"{path}: is the input; name another file for the output")
-
-
-@contextmanager
-def open_output(path: str, empty: Vectors) -> Iterator[Append]:
-    """Open ``path`` (``-`` is JSONL on standard output) for vectors of the dtype and width of ``empty``, (0, D)."""
-    if path == "-":
-        with _jsonl_writer(sys.stdout.buffer, empty) as append:
-            yield append
-        return
-    writer = WRITERS[Path(path).suffix.lower()]
-    target = Path(os.path.realpath(path))  # a symbolic link stays one
-    with _replacing(target) as handle, writer(handle, empty) as append:
-        yield append
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[BinaryIO]:
-    """Write to a temporary file beside ``target``, which takes its place only if all went well."""
-    temporary = target.with_name(f".minisbert-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as handle:
-            yield handle
-            handle.flush()
-            os.fsync(handle.fileno())
-        if target.exists():
-            shutil.copymode(target, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-npy: Any = numpy_format  # without a type: older stubs leave these functions out
-
-
-@contextmanager
-def _npy_writer(handle: BinaryIO, empty: Vectors) -> Iterator[Append]:
-    """Write a header, then the rows, then the header once more with the number of rows."""
-    rows = 0
-
-    def write_header() -> None:
-        header = npy.header_data_from_array_1_0(empty) | {"shape": (rows, *empty.shape[1:])}
-        handle.seek(0)
-        npy.write_array_header_1_0(handle, header)
-
-    def append(texts: Sequence[str], vectors: Vectors) -> None:
-        nonlocal rows
-        handle.write(vectors.tobytes())
-        rows += len(vectors)
-
-    write_header()
-    yield append
-    write_header()  # NumPy leaves room in it for the number of rows to grow
-
-
-@contextmanager
-def _jsonl_writer(handle: BinaryIO, empty: Vectors) -> Iterator[Append]:
-    """Write one object a line. Nine significant digits tell any two float32 values apart."""
-    number = "%.9g" if empty.dtype.kind == "f" else "%d"
-    embedding = "[" + ", ".join([number] * empty.shape[1]) + "]"
-
-    def append(texts: Sequence[str], vectors: Vectors) -> None:
-        for text, row in zip(texts, vectors.tolist(), strict=True):
-            quoted = json.dumps(text, ensure_ascii=False)
-            handle.write(f'{{"text": {quoted}, "embedding": {embedding % tuple(row)}}}\n'.encode())
-        handle.flush()  # whoever reads the pipe sees each chunk at once
-
-    yield append
-
-
-@contextmanager
-def _parquet_writer(handle: BinaryIO, empty: Vectors) -> Iterator[Append]:
-    """Write the columns text and embedding (a fixed-size list), one row group a chunk."""
-    pa: Any = importlib.import_module("pyarrow")
-    parquet: Any = importlib.import_module("pyarrow.parquet")
-    width = empty.shape[1]
-    embedding = pa.list_(pa.from_numpy_dtype(empty.dtype), width)
-    schema = pa.schema([("text", pa.string()), ("embedding", embedding)])
-
-    def append(texts: Sequence[str], vectors: Vectors) -> None:
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), width)
-        writer.write_table(pa.table([pa.array(texts, pa.string()), lists], schema=schema))
-
-    with parquet.ParquetWriter(handle, schema) as writer:
-        yield append
-
-
-WRITERS: dict[str, Callable[[BinaryIO, Vectors], AbstractContextManager[Append]]] = {
-    ".npy": _npy_writer,
-    ".jsonl": _jsonl_writer,
-    ".parquet": _parquet_writer,
-}
-
-
-# --- the terminal --------------------------------------------------------------------------------------------
-
-
-def similarity_table(texts: Sequence[str], scores: Sequence[Sequence[float]]) -> Iterator[str]:
-    """Yield the lines of a square table of scores, with the text of each row at its end."""
-    cells = [[f"{score:.4f}" for score in row] for row in scores]
-    width = max(len(cell) for row in cells for cell in row) + 2
-    first = len(str(len(texts)))
-    yield " " * first + "".join(f"{number:>{width}}" for number in range(1, len(texts) + 1))
-    for number, (row, text) in enumerate(zip(cells, texts, strict=True), 1):
-        line = f"{number:>{first}}" + "".join(f"{cell:>{width}}" for cell in row) + "  "
-        yield line + _shorten(text, len(line))
-
-
-def search_table(ranked: Sequence[tuple[float, Record]]) -> Iterator[str]:
-    """Yield the lines of a table of scores and texts, best first."""
-    rows = [("rank", "score", "line", "text")]
-    rows += [(str(i), f"{score:.4f}", str(r.line), r.text) for i, (score, r) in enumerate(ranked, 1)]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for *numbers, text in rows:
-        line = "".join(f"{cell:>{width}}  " for cell, width in zip(numbers, widths, strict=True))
-        yield line + _shorten(text, len(line))
-
-
-def _shorten(text: str, start: int) -> str:
-    """Fit a text between column ``start`` and the edge, without characters that would steer the terminal."""
-    room = max(20, shutil.get_terminal_size().columns - start)
-    shown, columns = "", 0
-    for character in " ".join(text.split()):
-        if unicodedata.category(character) not in ("Cc", "Cf"):
-            columns += 2 if unicodedata.east_asian_width(character) in "WF" else 1
-            if columns >= room:
-                return shown + "…"
-            shown += character
-    return shown

@@ -44,7 +44,6 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MINISBERT_MODEL", str(MODEL))
     monkeypatch.setenv("MINISBERT_CROSS_ENCODER", str(DATA / "cross-bert"))
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(cli, "_unwind_at_signals", lambda: None)  # the signals of this process are pytest's
     monkeypatch.chdir(tmp_path)
 
 
@@ -101,12 +100,16 @@ def output(request: pytest.FixtureRequest) -> Path:
 
 def process(*argv: str | Path, **options: Any) -> subprocess.Popen[bytes]:
     """Start the command as a process of its own."""
+    quick = ["--backend", "reference"]  # to start, that is
+    return python("-m", "minisbert", *map(str, argv), *quick, **options)
+
+
+def python(*argv: str, **options: Any) -> subprocess.Popen[bytes]:
+    """Start a process of Python that finds minisbert wherever it runs."""
     ours = {"PYTHONPATH": str(Path(minisbert.__file__).parents[1]), "PYTHONUNBUFFERED": ""}
     environment = os.environ | ours | options.pop("env", {})
-    quick = ["--backend", "reference"]  # to start, that is
-    command = [sys.executable, "-m", "minisbert", *map(str, argv), *quick]
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | options
-    return subprocess.Popen(command, env=environment, **pipes)
+    return subprocess.Popen([sys.executable, *argv], env=environment, **pipes)
 
 
 def write_input(kind: str, texts: Sequence[str]) -> Path:
@@ -122,8 +125,8 @@ def write_input(kind: str, texts: Sequence[str]) -> Path:
     return path
 
 
-def read_output(path: Path) -> tuple[list[str] | None, np.ndarray]:
-    """Read texts, if the format has them, and vectors."""
+def read_output(path: Path) -> tuple[list[str | None] | None, np.ndarray]:
+    """Read texts, if the format has them, and vectors; null, which is in JSONL alone, becomes NaN."""
     if path.suffix == ".npy":
         return None, np.load(path)
     if path.suffix == ".jsonl":
@@ -136,9 +139,11 @@ def read_output(path: Path) -> tuple[list[str] | None, np.ndarray]:
     return table.column("text").to_pylist(), flat.reshape(-1, width)
 
 
-def from_jsonl(content: bytes) -> tuple[list[str], np.ndarray]:
-    rows = [json.loads(line) for line in content.decode().split("\n")[:-1]]
-    return [row["text"] for row in rows], np.array([row["embedding"] for row in rows], np.float32)
+def from_jsonl(content: bytes) -> tuple[list[str | None], np.ndarray]:
+    """Cut into lines as many do: at whatever `str.splitlines` takes for the end of one."""
+    rows = [json.loads(line) for line in content.decode().splitlines()]
+    vectors = [[np.nan] * 75 if row["embedding"] is None else row["embedding"] for row in rows]
+    return [row["text"] for row in rows], np.array(vectors, np.float32)
 
 
 def check_error(ran: Ran, message: str) -> None:

@@ -35,7 +35,6 @@ def run(
 ) -> Callable[..., tuple[int, str]]:
     """Run the command in this process, in a terminal of 80 columns: its exit status and what it prints."""
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr(cli, "_unwind_at_signals", lambda: None)
 
     def run(*argv: str | Path) -> tuple[int, str]:
         status = cli.main(["check", "--backend", "reference", *map(str, argv)])

@@ -6,10 +6,7 @@ import errno
 import io
 import os
 import re
-import signal
-import subprocess
 import sys
-import time
 import warnings
 from pathlib import Path
 from typing import Any
@@ -28,13 +25,12 @@ from commandline import (
     check_error,
     from_jsonl,
     posix,
-    process,
     read_output,
     small_chunks,
     write_input,
 )
 from conftest import BATCH_TOLERANCE, largest
-from minisbert import cli, textio
+from minisbert import writers
 
 pytestmark = pytest.mark.usefixtures("place")
 
@@ -54,23 +50,18 @@ def test_encode_gives_what_the_encoder_gives(run: Run, bert: Encoder, precision:
 
 
 @small_chunks
-def test_encode_streams_in_chunks(run: Run, bert: Encoder, calls: Calls, output: Path) -> None:
+def test_encode_streams_in_chunks(
+    run: Run, bert: Encoder, calls: Calls, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run("encode", write_input("jsonl", TEXTS[:5]), "-o", output, "--quiet") == (0, "", "")
     assert calls == [[], TEXTS[:2], TEXTS[2:4], TEXTS[4:5]]
     texts, vectors = read_output(output)
     assert largest(vectors - bert.encode(TEXTS[:5])) <= BATCH_TOLERANCE
     assert texts in (TEXTS[:5], None)
     calls.clear()
-    Path("bad.txt").write_bytes(b"one\ntwo\nthree\n\xff\n")
-    assert run("encode", "bad.txt", "-o", output).status == 2
-    assert calls == [[], ["one", "two"]]  # a chunk is encoded before the next is read
-
-
-def test_chunks_are_bounded_in_characters_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(textio, "CHUNK_CHARACTERS", 10)
-    records = [textio.Record(i, "x" * length) for i, length in enumerate([4, 4, 4, 30, 1, 9, 3])]
-    lengths = [[len(record.text) for record in chunk] for chunk in textio.chunks(records)]
-    assert lengths == [[4, 4, 4], [30], [1, 9], [3]]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\ntwo\nthree\n\xff\n")))
+    assert run("encode", "-o", output).status == 2
+    assert calls == [[], ["one", "two"]]  # of a pipe, a chunk is encoded before the next is read
 
 
 @pytest.mark.parametrize("source", [[], ["-"]])
@@ -95,38 +86,6 @@ def test_no_texts_give_no_rows(run: Run, output: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "content", "texts"),
-    [
-        ("a.txt", b"one\r\ntwo\n\nfour", ["one", "two", "", "four"]),
-        ("a.txt", b"\xef\xbb\xbfone\n\xef\xbb\xbftwo\n", ["one", "\ufefftwo"]),
-        ("a.txt", b"a\rb\n\r\n", ["a\rb", ""]),
-        ("a.txt", b"\xef\xbb\xbf", []),
-        ("a.unknown", b'{"text": "x"}\n', ['{"text": "x"}']),
-        ("a.jsonl", b'\xef\xbb\xbf{"text": "one"}\r\n\n{"text": "t\\nwo"}', ["one", "t\nwo"]),
-        ("a.jsonl", b"\n \n", []),
-        ("a.NDJSON", b'{"text": "one"}\n', ["one"]),
-        ("a.csv", b'\xef\xbb\xbftext\r\n"o\r\nne"\r\n\r\n"t""wo"\r\n', ["o\r\nne", 't"wo']),
-        ("a.csv", b"id,text\n", []),
-        ("a.csv", b"", []),
-        ("a.data --format csv --field body", b"title,body\n1,one\n2,two\n", ["one", "two"]),
-        ("b.csv --format jsonl --field title", b'{"title": "one", "body": "two"}\n', ["one"]),
-    ],
-)
-def test_how_files_are_read(run: Run, calls: Calls, argv: str, content: bytes, texts: list[str]) -> None:
-    Path(argv.split()[0]).write_bytes(content)
-    assert run("encode", *argv.split(), "-o", "out.npy", "--quiet") == (0, "", "")
-    assert calls[1:] == [texts] * bool(texts)
-
-
-def test_a_csv_field_can_be_long_but_not_endless(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = write_input("csv", ["x" * 200_000])  # more than the csv module takes by default
-    assert run("encode", source, "-o", "out.npy", "--truncation", "silent").status == 0
-    monkeypatch.setattr(textio, "MAX_CSV_FIELD", 100)
-    said = "texts.csv, line 2: not CSV (field larger than field limit (100))"
-    assert run("encode", source, "-o", "out.npy") == (2, "", f"minisbert: error: {said}\n")
-
-
-@pytest.mark.parametrize(
     ("argv", "arguments"),
     [
         ("--truncate-dim 5 --normalize", {"truncate_dim": 5, "normalize_embeddings": True}),
@@ -146,7 +105,7 @@ def test_options_reach_the_encoder(run: Run, prompted: Path, argv: str, argument
 def test_the_npy_header_grows_in_place() -> None:
     file = io.BytesIO()
     vectors = np.arange(3003, dtype=np.int16).reshape(1001, 3)
-    with textio.WRITERS[".npy"](file, vectors[:0]) as append:
+    with writers.WRITERS[".npy"](file, vectors[:0]) as append:
         for row in vectors:
             append(["x"], row[None])
     np.testing.assert_array_equal(np.load(io.BytesIO(file.getvalue())), vectors, strict=True)
@@ -197,67 +156,29 @@ def test_an_old_output_is_replaced_and_stays_private_and_linked_to(run: Run, out
     assert output.is_symlink()
 
 
-@posix
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_signal_leaves_nothing_behind(name: str, status: int) -> None:
-    Path("out.npy").write_text("what was here before")
-    number = getattr(signal, name)
-    before = signal.signal(number, signal.SIG_DFL)  # a signal that is ignored here is ignored by children too
-    try:
-        running = process("encode", "-o", "out.npy", stdin=subprocess.PIPE)
-    finally:
-        signal.signal(number, before)
-    with running:
-        deadline = time.monotonic() + 60
-        while len(os.listdir()) < 2:  # until it has begun to write, and waits for its input
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        running.send_signal(number)
-        out, err = running.communicate()
-    assert (running.returncode, out, err) == (status, b"", b"")
-    assert os.listdir() == ["out.npy"]
-    assert Path("out.npy").read_text() == "what was here before"
-
-
-@posix
-@pytest.mark.parametrize("argv", ["encode texts.txt -o -", "info"])
-def test_a_closed_pipe_ends_the_run_quietly(argv: str) -> None:
-    write_input("txt", TEXTS)
-    with process(*argv.split()) as running:
-        running.stdout.close()
-        assert running.stderr.read() == b""
-    assert running.returncode == 141
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full to stand for a full disk")
-@pytest.mark.parametrize("argv", ["encode texts.txt -o -", "info --json"])
-def test_a_full_disk_is_an_error(argv: str) -> None:
-    write_input("txt", TEXTS)
-    with open("/dev/full", "wb") as full, process(*argv.split(), stdout=full) as running:
-        _, err = running.communicate()
-    assert (running.returncode, err) == (2, b"minisbert: error: No space left on device\n")
-
-
 # --- errors and warnings -------------------------------------------------------------------------------------
 
-BAD_LINES = [
-    ("a.txt", b"one\ntwo\ncaf\xe9\n", "line 3: not UTF-8 (byte 0xe9 at position 3 of the line)"),
-    ("a.csv", b"text\nfine\ncaf\xe9\n", "line 3: not UTF-8"),
-    ("a.jsonl", b'{"text": "x"}\n\n{"text": \n', "line 3: not JSON"),
-    ("a.jsonl", b"[" * 100_000 + b"\n", "line 1: not JSON"),
-    ("a.jsonl", b'["x"]\n', "line 1: expected a JSON object, found list"),
-    ("a.jsonl", b'{"text": ""}\n{"a": 1, "b": 2}\n', "line 2: no field 'text'; found 'a', 'b'; choose"),
-    ("a.jsonl", b'{"text": 3}\n', "line 1: field 'text' must be a string, found int"),
-    ("a.jsonl", b'{"text": "\\ud800"}\n', "line 1: field 'text' holds half of a surrogate pair"),
-    ("a.csv", b"id,body\n1,x\n", "line 1: no column 'text'; found 'id', 'body'; choose with --field"),
-    ("a.csv", b"text,text\nx,y\n", "line 1: more than one column 'text'"),
-    ("a.csv", b'id,text\n1,"two\nlines"\n2,one, two\n', "line 4: fields: 3, and in the header: 2"),
-    ("a.csv", b"id,text\n1\n", "line 2: fields: 1, and in the header: 2"),
-    ("a.csv", b'text\nfine\n"never closed\nand more\n', "line 3: not CSV (unexpected end of data)"),
-    ("a.csv", b'text\n"half" quoted\n', "line 2: not CSV"),
-]
 BAD_COMMANDS = [
-    ("encode data.json -o o.npy", "data.json: a .json file is not one text a line; choose with --format"),
+    (
+        "encode data.json -o o.npy",
+        "data.json: a .json file is not read; choose --format jsonl if each of its",
+    ),
+    ("search q vectors.npy", "vectors.npy: a .npy file is not read; name the file of the texts"),
+    ("rerank q table.parquet", "table.parquet: a .parquet file is not read; save it as CSV or JSONL"),
+    (
+        "encode good.txt -o o.npy --encoding hex",
+        "--encoding: expected a name that Python knows, such as utf-8",
+    ),
+    ("encode good.txt -o o.npy --encoding idna", "such as utf-8, utf-16, cp1252 or shift_jis, found 'idna'"),
+    ("encode good.txt -o o.npy --separator ;;", "--separator: expected one character, or tab, found ';;'"),
+    (
+        "encode good.txt -o o.npy --separator ;",
+        "good.txt: --separator ; needs --format csv, this is read as text",
+    ),
+    (
+        "search q good.jsonl --separator ;",
+        "good.jsonl: --separator ; needs --format csv, this is read as jsonl",
+    ),
     ("encode good.txt -o o.npy --field x", "good.txt: --field x needs --format jsonl or csv"),
     ("encode nothing.txt -o o.npy", "nothing.txt: No such file or directory"),
     ("encode folder -o o.npy", "folder: "),
@@ -279,13 +200,6 @@ BAD_COMMANDS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "content", "message"), BAD_LINES)
-def test_a_bad_line_is_named(run: Run, name: str, content: bytes, message: str) -> None:
-    Path(name).write_bytes(content)
-    for argv in (["encode", name, "-o", "out.npy"], ["search", "x", name]):
-        check_error(run(*argv), f"minisbert: error: {name}, {message}")
-
-
 @pytest.mark.parametrize(("argv", "message"), BAD_COMMANDS)
 def test_a_bad_command_is_an_error(run: Run, argv: str, message: str) -> None:
     for folder in ("folder", "folder.npy"):
@@ -303,13 +217,6 @@ def test_debug_shows_the_traceback_of_an_error(run: Run, argv: str) -> None:
     assert (status, out) == (2, "")
     assert err.startswith("Traceback (most recent call last):\n")
     assert err.splitlines()[-1].startswith("minisbert: error: ")
-
-
-def test_closed_standard_streams_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("stdout", "stderr"):
-        monkeypatch.setattr(sys, name, None)
-    assert cli.main(["encode", str(write_input("txt", [LONG])), "-o", "out.npy"]) == 0
-    assert cli.main(["info"]) == 0
 
 
 def test_parquet_without_pyarrow_says_what_to_install(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,6 @@ def test_check_against_torch(
     folder: Path, dtype: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`minisbert check --against-torch` finds every stage in order."""
-    monkeypatch.setattr(cli, "_unwind_at_signals", lambda: None)  # the signals of this process are pytest's
     assert cli.main(["check", str(folder), "--against-torch", "--json", "--dtype", dtype]) == 0
     found = json.loads(capsys.readouterr().out)["stages"]
     encoder = minisbert.load(folder)
@@ -117,7 +116,6 @@ def test_check_against_torch_names_the_first_wrong_stage(
         calls.append(1)
         return attention(x, *arguments) + (1e-5 if len(calls) == 2 else 0)
 
-    monkeypatch.setattr(cli, "_unwind_at_signals", lambda: None)
     monkeypatch.setattr(model, "self_attention", wrong)
     assert cli.main(["check", str(DATA / "tiny-bert"), "--against-torch"]) == 1
     wrong_stages = [line for line in capsys.readouterr().out.splitlines() if line.endswith("NOT OK")]
