@@ -30,7 +30,9 @@ __all__ = [
     "read_transformer",
 ]
 
-ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh")
+ACTIVATIONS = (
+    "gelu", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "swish", "tanh",
+)  # fmt: skip
 # Settings of any family that change the result, and the values that are computed here.
 REFUSE_UNLESS: dict[str, tuple[Any, ...]] = {
     "position_embedding_type": ("absolute",),
@@ -38,7 +40,6 @@ REFUSE_UNLESS: dict[str, tuple[Any, ...]] = {
     "add_cross_attention": (False,),
     "is_encoder_decoder": (False,),
     "is_causal": (False,),
-    "chunk_size_feed_forward": (0,),
     "quantization_config": (),
     "pruned_heads": ({},),
     "attribute_map": ({},),

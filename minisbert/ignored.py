@@ -30,8 +30,8 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "output_attentions", "output_hidden_states", "return_dict", "torchscript", "use_return_dict",
     ),
     "how the reference computes, not what": (
-        "_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "cache_dir", "unpad_inputs",
-        "use_bfloat16",
+        "_attn_implementation", "_attn_implementation_autoset", "attn_implementation", "cache_dir",
+        "chunk_size_feed_forward", "unpad_inputs", "use_bfloat16",
     ),
     "the weights' file says how its numbers are stored": ("dtype", "torch_dtype"),
     "the weights have the vectors of the positions": ("sinusoidal_pos_embds",),

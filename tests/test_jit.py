@@ -125,13 +125,14 @@ def test_gelu_over_the_whole_range() -> None:
     assert np.isnan(outside[2])
 
 
-@pytest.mark.parametrize("name", ["gelu_new", "relu", "silu", "tanh"])
+@pytest.mark.parametrize("name", ["gelu_new", "quick_gelu", "relu", "silu", "tanh"])
 def test_other_activations(name: str) -> None:
     x = np.concatenate([np.linspace(-30, 30, 9999), [0, -0.0, 1e-30, -1e-30, 88, -88, 1e30, -1e30]]).astype(
         np.float32
     )
     function = {
         "gelu_new": elementary._gelu_tanh,
+        "quick_gelu": elementary._quick_gelu,
         "relu": elementary._relu,
         "silu": elementary._silu,
         "tanh": elementary._tanh,
@@ -143,7 +144,7 @@ def test_other_activations(name: str) -> None:
     assert (np.abs(found - exact) <= 4 * EPS * np.abs(exact) + 2e-8).all()
 
 
-@pytest.mark.parametrize("activation", [None, "gelu", "gelu_new", "relu", "silu", "tanh"])
+@pytest.mark.parametrize("activation", [None, "gelu", "gelu_new", "quick_gelu", "relu", "silu", "tanh"])
 @pytest.mark.parametrize(("width", "depth"), SHAPES)
 def test_linear(width: int, depth: int, activation: str | None) -> None:
     weight, bias = random(width, depth) / np.float32(math.sqrt(depth)), random(width)

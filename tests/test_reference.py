@@ -69,6 +69,7 @@ def test_gelu_of_what_is_not_finite(dtype: str) -> None:
             "gelu_pytorch_tanh",
             lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
         ),
+        ("quick_gelu", lambda x: x / (1 + math.exp(-1.702 * x))),
         ("relu", lambda x: max(x, 0.0)),
         ("silu", lambda x: x / (1 + math.exp(-x))),
         ("swish", lambda x: x / (1 + math.exp(-x))),

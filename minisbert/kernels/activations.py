@@ -1,7 +1,7 @@
 """The activations that no transformer layer has, but a Dense module can: by the names of their classes in torch.nn.
 
 Each takes any float dtype and applies along rows. Constants are the defaults of the classes, as a checkpoint stores
-no others.
+no others. One of them, with a constant of its own, is a layer's all the same: ``quick_gelu``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,11 @@ def sigmoid(x: Floats) -> Floats:
     """``1 / (1 + exp(-x))``, with an exponential that cannot overflow."""
     e = np.exp(-np.abs(x))
     return np.where(x < 0, e, x.dtype.type(1)) / (1 + e)
+
+
+def quick_gelu(x: Floats) -> Floats:
+    """``x * sigmoid(1.702 * x)``: the quick approximation in the GELU paper."""
+    return x * sigmoid(1.702 * x)
 
 
 def log_sigmoid(x: Floats) -> Floats:
@@ -110,6 +115,7 @@ OTHERS: dict[str, Callable[[Floats], Floats]] = {
     "logsigmoid": log_sigmoid,
     "logsoftmax": log_softmax,
     "mish": mish,
+    "quick_gelu": quick_gelu,
     "relu6": relu6,
     "rrelu": _leaky((1 / 8 + 1 / 3) / 2),  # random in training only
     "selu": selu,

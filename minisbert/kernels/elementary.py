@@ -134,6 +134,10 @@ def _silu(b: Any, x: Value) -> Value:
     return b.fmul(x, _sigmoid(b, x))
 
 
+def _quick_gelu(b: Any, x: Value) -> Value:
+    return b.fmul(x, _sigmoid(b, b.fmul(x, constant(1.702))))
+
+
 def _gelu_tanh(b: Any, x: Value) -> Value:
     """``x / 2 * (1 + tanh(u))`` is ``x * sigmoid(2 u)``."""
     inner = fma(b, b.fmul(x, x), constant(0.044715 * 1.5957691216057308), constant(1.5957691216057308))
@@ -170,4 +174,5 @@ def _in_place(emit: Callable[[Any, Value], Value]) -> Any:
     return function
 
 
-gelu, gelu_tanh, silu, relu, tanh = map(_in_place, (_gelu, _gelu_tanh, _silu, _relu, _tanh))
+gelu, gelu_tanh, quick_gelu = map(_in_place, (_gelu, _gelu_tanh, _quick_gelu))
+silu, relu, tanh = map(_in_place, (_silu, _relu, _tanh))

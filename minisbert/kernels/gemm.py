@@ -39,7 +39,7 @@ from minisbert.kernels.compiler import (
     scratch,
     start_of_panel,
 )
-from minisbert.kernels.elementary import gelu, gelu_tanh, relu, silu, tanh
+from minisbert.kernels.elementary import gelu, gelu_tanh, quick_gelu, relu, silu, tanh
 from minisbert.kernels.shape import (
     CHUNK,
     COLUMNS,
@@ -110,6 +110,8 @@ def activate(c: int, c_step: int, height: int, vectors: int, code: int) -> None:
                 silu(place)
             elif code == 5:
                 tanh(place)
+            elif code == 6:
+                quick_gelu(place)
 
 
 @kernel(*["i8"] * 6)

@@ -17,12 +17,15 @@ __all__ = ["ACTIVATIONS", "Packed", "pack"]
 ACTIVATIONS = {
     None: 0,
     "gelu": 1,
+    "gelu_python": 1,
+    "gelu_fast": 2,
     "gelu_new": 2,
     "gelu_pytorch_tanh": 2,
     "relu": 3,
     "silu": 4,
     "swish": 4,
     "tanh": 5,
+    "quick_gelu": 6,
 }
 
 

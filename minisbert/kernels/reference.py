@@ -337,12 +337,10 @@ def _in_pieces(function: Callable[[Floats], Floats]) -> Callable[[Floats], Float
 # By the names that `hidden_act` takes in config.json, several of them aliases of one function; and, for Dense modules,
 # by the names of torch's classes in small letters.
 ACTIVATIONS: dict[str, Callable[[Floats], NDArray[np.floating]]] = {
-    "gelu": _in_pieces(gelu),
-    "gelu_new": _in_pieces(gelu_tanh),
-    "gelu_pytorch_tanh": _in_pieces(gelu_tanh),
+    **dict.fromkeys(("gelu", "gelu_python"), _in_pieces(gelu)),
+    **dict.fromkeys(("gelu_fast", "gelu_new", "gelu_pytorch_tanh"), _in_pieces(gelu_tanh)),
     "relu": _in_pieces(relu),
-    "silu": _in_pieces(silu),
-    "swish": _in_pieces(silu),
+    **dict.fromkeys(("silu", "swish"), _in_pieces(silu)),
     "tanh": _in_pieces(tanh),
     "softmax": _in_pieces(softmax),
     "softmin": _in_pieces(lambda x: softmax(-x)),
