@@ -16,7 +16,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
-from minisbert import hub
+from minisbert import hub, repository
 from minisbert.base import TextModel
 from minisbert.checkpoint import Rows, TensorUse, head_tensors, load_module_tensors, load_tensors, tensor_uses
 from minisbert.config import (
@@ -33,12 +33,13 @@ from minisbert.cross_config import read_cross_config
 from minisbert.cross_encoder import CrossEncoder
 from minisbert.encoder import SentenceEncoder
 from minisbert.errors import CheckpointError, CheckpointNotFoundError
-from minisbert.ignored import FILES, NOT_NEEDED, SETTINGS
-from minisbert.jsonfile import KeyLog, read_json, watch_keys
+from minisbert.ignored import FILES, NOT_NEEDED, SETTINGS, tokenizer_keys
+from minisbert.jsonfile import KeyLog, watch_keys
 from minisbert.modules import Module
 from minisbert.pairs import load_pair_tokenizer
 from minisbert.pipeline import Entry, read_entries, read_modules
-from minisbert.tokenization import load_tokenizer
+from minisbert.pretokenization import of_another_class
+from minisbert.tokenization import TextTokenizer, load_tokenizer, tokenizer_class
 
 __all__ = ["Finding", "Report", "check", "lines"]
 
@@ -124,8 +125,8 @@ def check(name_or_path: str | Path, **options: Any) -> Report:
         parts = _Parts(folder)
         kind = parts.read_all()
         encoder = None if parts.problems else parts.attempt(kind, folder, **options)
-        if parts.tokenizer is not None:  # the library reads all of it but what is overruled
-            log[parts.tokenizer] = {key: key not in SETTINGS for key in read_json(parts.tokenizer).values}
+        if parts.tokenizer is not None:
+            log |= tokenizer_keys(parts.tokenizer)
     return Report(str(folder), tuple(_findings(parts, log)), encoder)
 
 
@@ -139,6 +140,7 @@ class _Parts:
         self.modules: tuple[Module, ...] = ()
         self.tensors: list[TensorUse] = []
         self.tokenizer: Path | None = None
+        self.model = ""  # what is odd about the tokenizer's
 
     def attempt(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T | None:
         """Call a function, and note what it refuses."""
@@ -171,8 +173,7 @@ class _Parts:
             kind = f"Transformer with {config.num_labels} label{'s' * (config.num_labels > 1)}, {config.activation_fn}"
             self.entries = (Entry(kind, config.transformer_folder),)
             self._read_tensors(config.transformer_folder, config.transformer, head)
-            tokenizer = self.attempt(load_pair_tokenizer, config)
-            self.tokenizer = tokenizer.path if tokenizer else None
+            self._note_tokenizer(config, self.attempt(load_pair_tokenizer, config))
 
     def _read_modules(self, transformer: TransformerConfig) -> None:
         sizes = transformer.hidden_size, transformer.num_hidden_layers
@@ -187,7 +188,7 @@ class _Parts:
             self.attempt(load_tensors, folder, transformer, head)
         for module in self.modules:
             for name in self.attempt(load_module_tensors, module) or ():
-                path, role = module.folder / hub.WEIGHTS, f"{type(module).__name__}.{name}"
+                path, role = module.folder / repository.WEIGHTS, f"{type(module).__name__}.{name}"
                 self.tensors.append(TensorUse(path, name, "", role))
 
     def _read_tokenizer(self, folder: Path, transformer: TransformerConfig) -> None:
@@ -201,8 +202,12 @@ class _Parts:
                 max_seq_length=limits[0],
                 do_lower_case=limits[1],
             )
-            tokenizer = self.attempt(load_tokenizer, config)
-            self.tokenizer = tokenizer.path if tokenizer else None
+            self._note_tokenizer(config, self.attempt(load_tokenizer, config))
+
+    def _note_tokenizer(self, config: TextConfig, tokenizer: TextTokenizer | None) -> None:
+        if tokenizer is not None:
+            self.tokenizer = tokenizer.path
+            self.model = of_another_class(tokenizer.library, tokenizer_class(config))
 
 
 # --- findings ------------------------------------------------------------------------------------------------
@@ -224,7 +229,7 @@ def _refusal(folder: Path, problem: str, log: KeyLog) -> Finding:
         return Finding("file", "", "", "refused", problem)
     file, _, what = problem.removeprefix(start).partition(": ")
     keys = [key for key in log.get(folder / file, ()) if re.search(rf"\b{re.escape(key)}\b", what)]
-    kind = "setting" if keys else "tensors" if file.endswith((".safetensors", hub.INDEX)) else "file"
+    kind = "setting" if keys else "tensors" if file.endswith((".safetensors", repository.INDEX)) else "file"
     return Finding(kind, Path(file).as_posix(), ", ".join(keys), "refused", what)
 
 
@@ -283,7 +288,8 @@ def _settings(parts: _Parts, log: KeyLog, refused: Iterable[Finding]) -> Iterato
             elif not asked:
                 yield Finding("setting", file, key, "skipped", SKIPPED)
             elif key not in named:
-                yield Finding("setting", file, key, "understood")
+                odd = parts.model if (path, key) == (parts.tokenizer, "model") else ""
+                yield Finding("setting", file, key, "understood", odd)
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -18,7 +18,9 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from minisbert.access import open_file
 from minisbert.config import TransformerConfig
+from minisbert.conversion import pickle_refusal
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 from minisbert.families import BUCKETS, Family
 from minisbert.files import map_file
@@ -32,7 +34,6 @@ __all__ = [
     "head_tensors",
     "load_module_tensors",
     "load_tensors",
-    "pickle_refusal",
     "tensor_uses",
 ]
 
@@ -148,11 +149,7 @@ def load_module_tensors(module: Module) -> dict[str, Floats]:
         return {}
     path, pickled = (module.folder / name for name in ("model.safetensors", "pytorch_model.bin"))
     if not is_there(path) and pickled.exists():
-        raise UnsupportedCheckpointError(
-            f"{pickled}: the weights are in Python's pickle format, which can run code and is never opened; "
-            f'expected {path.name}. Convert it where torch is installed: python -c "import torch; from '
-            f"safetensors.torch import save_file; save_file(torch.load(r'{pickled}', weights_only=True), r'{path}')\""
-        )
+        raise pickle_refusal(pickled)
     if not is_there(path):
         raise CheckpointNotFoundError(f"{path}: there is no such file; expected the module's weights")
     entries = {entry.name: entry for entry in _read_header(path)}
@@ -172,21 +169,8 @@ def _weights_files(folder: Path) -> tuple[Path, list[Path]]:
         return index, _read_index(index)
     for pickle in (folder / "pytorch_model.bin", folder / "pytorch_model.bin.index.json"):
         if pickle.exists():
-            raise pickle_refusal(str(pickle), str(folder), str(folder))
+            raise pickle_refusal(pickle)
     raise CheckpointNotFoundError(f"{path}: there is no such file; expected the checkpoint's weights")
-
-
-def pickle_refusal(pickle: str, source: str, folder: str) -> UnsupportedCheckpointError:
-    """Say that weights are pickles only, and how to convert `source`, a name or a folder, into `folder`.
-
-    The class is that of the checkpoint's architecture: a plain AutoModel would lose a cross-encoder's head.
-    """
-    return UnsupportedCheckpointError(
-        f"{pickle}: the weights are in Python's pickle format, which can run code and is never opened; expected "
-        'model.safetensors. Convert it where torch is installed: python -c "import transformers as t; '
-        f"n = r'{source}'; getattr(t, t.AutoConfig.from_pretrained(n).architectures[0]).from_pretrained(n)"
-        f".save_pretrained(r'{folder}')\""
-    )
 
 
 def _read_index(path: Path) -> list[Path]:
@@ -225,6 +209,17 @@ class Entry:
 
 def _read_header(path: Path) -> Iterator[Entry]:
     """Yield what a safetensors file says of each tensor in it."""
+    with open_file(path) as file:
+        _check_sound(path)
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+    for name, entry in header.items():
+        if name != "__metadata__":
+            start, stop = (8 + size + offset for offset in entry["data_offsets"])
+            yield Entry(path, name, entry["dtype"], tuple(entry["shape"]), start, stop)
+
+
+def _check_sound(path: Path) -> None:
     try:
         with safe_open(path, framework="numpy"):  # the library proves header, offsets and length sound
             pass
@@ -232,13 +227,6 @@ def _read_header(path: Path) -> Iterator[Entry]:
         raise CheckpointError(
             f"{path}: is not a sound safetensors file ({error}); copy the checkpoint again"
         ) from error
-    with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-    for name, entry in header.items():
-        if name != "__metadata__":
-            start, stop = (8 + size + offset for offset in entry["data_offsets"])
-            yield Entry(path, name, entry["dtype"], tuple(entry["shape"]), start, stop)
 
 
 def _by_plain_name(

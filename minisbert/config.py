@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from minisbert.access import check_access
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 from minisbert.families import FAMILIES, Family
 from minisbert.jsonfile import JsonFile, is_there, read_json
@@ -157,6 +158,7 @@ def read_config(folder: Path) -> CheckpointConfig:
 
 def check_folder(folder: Path) -> None:
     """Refuse what is no folder."""
+    check_access(folder)
     if not os.path.isdir(folder):  # unlike the method, it takes any name, even one that no folder can have
         raise CheckpointNotFoundError(
             f"{folder}: there is no such folder; expected a checkpoint folder with a config.json in it"
@@ -280,6 +282,8 @@ def read_text_settings(settings: JsonFile, transformer: TransformerConfig, task:
     limit: float | None = file.optional(key, int)
     if limit is None:  # 1e30 stands for no limit in tokenizer_config.json, as an integer or a float
         file, key = tokenizer, "model_max_length"
+        if key not in tokenizer.values:  # its first name
+            key = "max_len"
         limit = file.get(key, float, math.inf)
     if not limit >= 1:  # nor NaN
         raise CheckpointError(f"{file.path}: {key} is {shown(limit)}; expected at least 1")

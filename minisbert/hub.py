@@ -1,10 +1,10 @@
 """From the name of a checkpoint to a folder: the local Hugging Face cache, then the network.
 
 A snapshot in the cache can lack files: a download was cut, or another program fetched only what it needed.
-A missing modules.json would then be taken for a repository without one, and give other vectors. So a cached
-snapshot counts only if all that it has to have is there, and modules.json there or known not to exist. What is
-fetched comes in an order that keeps this true after any interruption: settings, weights, and last the note of
-which commit a branch stands for.
+A missing modules.json would then be taken for a repository without one, and give other vectors; and a vocabulary
+might have a tokenizer.json to go with it. So a cached snapshot counts only if all that it has to have is there, and
+these two there or known not to exist. What is fetched comes in an order that keeps this true after any interruption:
+settings, weights, and last the note of which commit a branch stands for.
 """
 
 from __future__ import annotations
@@ -12,42 +12,27 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from minisbert.checkpoint import pickle_refusal
+from minisbert.config import is_cross_encoder
+from minisbert.conversion import refusal_by_name
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeTypeError, MinisbertError, shown
-from minisbert.jsonfile import parse_json
+from minisbert.repository import (
+    INDEX,
+    TOKENIZER,
+    WEIGHTS,
+    WHOLE,
+    missing_file,
+    module_folders,
+    settings_files,
+    shards,
+    unreadable_files,
+)
 
 __all__ = ["at_commit", "name_and_commit", "resolve"]
-
-# What vectors depend on besides the weights, by name: never pickles or other formats of the weights.
-SETTINGS = (
-    "adapter_config.json",
-    "added_tokens.json",
-    "config.json",
-    "modules.json",
-    "sentence_*_config.json",
-    "config_sentence_transformers.json",
-    "special_tokens_map.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-)
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-
-# The files that a module can't do without; what it is not checked for here is left to whoever reads it.
-NEEDED = {
-    "Transformer": ("config.json", "tokenizer.json", WEIGHTS),
-    "Pooling": ("config.json",),
-    "Dense": ("config.json", WEIGHTS),
-    "LayerNorm": ("config.json", WEIGHTS),
-    "WeightedLayerPooling": ("config.json", WEIGHTS),
-}
 
 # What an operating system says where the cache, and not the network, is to blame.
 CACHE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -138,10 +123,12 @@ def _snapshot(
     from huggingface_hub import constants  # slow to import, and needed for names only
 
     cache = Path(cache_folder or constants.HF_HUB_CACHE).expanduser()
-    folder, missing = _look_up(name, revision or constants.DEFAULT_REVISION, cache)
+    revision = revision or constants.DEFAULT_REVISION
+    offline = local_files_only or constants.HF_HUB_OFFLINE
+    folder, missing = _look_up(name, revision, cache, offline)
     if folder and not missing:
         return folder
-    if local_files_only or constants.HF_HUB_OFFLINE:
+    if offline:
         found = (
             f"incomplete in the local cache: {folder} lacks {missing}"
             if folder
@@ -152,80 +139,51 @@ def _snapshot(
             "HF_HUB_OFFLINE). Load it once where it may be, or give the path of a checkpoint folder"
         )
     try:
-        return _fetch(name, revision or constants.DEFAULT_REVISION, token, cache)
+        return _fetch(name, revision, token, cache)
     except MinisbertError:
         raise
     except (
         Exception
     ) as error:  # of huggingface_hub, of whichever network library it uses, OSError, ValueError
+        folder, missing = _look_up(name, revision, cache, offline=True)
+        if folder and not missing and getattr(error, "response", None) is None:  # the hub did not say no
+            return folder
         raise CheckpointNotFoundError(
             f"{name!r} is not a folder, not complete in the local cache, {cache}, and can't be fetched from "
-            f"{constants.ENDPOINT}: {_explain(error, shown(revision or constants.DEFAULT_REVISION))}"
+            f"{constants.ENDPOINT}: {_explain(error, shown(revision))}"
         ) from error
 
 
 # --- The local cache ----------------------------------------------------------------------------------
 
 
-def _look_up(name: str, revision: str, cache: Path) -> tuple[Path | None, str]:
+def _look_up(name: str, revision: str, cache: Path, offline: bool) -> tuple[Path | None, str]:
     """Return the cached snapshot, if there is one, and the name of a file that it lacks, if it does."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.utils import HFValidationError
 
+    def find(file: str) -> Any:
+        """Return a file's path, or None; or the library's mark for one that the repository does not have."""
+        return try_to_load_from_cache(name, file, cache_dir=cache, revision=revision)
+
     try:
-        modules, config = (
-            try_to_load_from_cache(name, file, cache_dir=cache, revision=revision)
-            for file in ("modules.json", "config.json")
-        )
+        paths = [
+            Path(found) for found in map(find, ("modules.json", "config.json")) if isinstance(found, str)
+        ]
     except HFValidationError as error:
         raise CheckpointNotFoundError(f"{name!r} is neither a folder nor a model's name ({error})") from error
     except (OSError, ValueError) as error:  # a cache_folder or a revision that can't be part of a path
         raise CheckpointNotFoundError(
             f"{name!r} can't be looked up in the cache, {cache} ({error})"
         ) from error
-    folder = next((Path(path).parent for path in (modules, config) if isinstance(path, str)), None)
-    if modules is None:  # neither a path nor the library's mark for a file that the repository does not have
-        return folder, "modules.json"
-    return folder, _missing(folder) if folder else "config.json"
-
-
-def _missing(folder: Path) -> str:
-    """Return the name of a file that a snapshot lacks, or nothing if it is complete."""
-    for kind, module in _modules(folder / "modules.json"):
-        for name in NEEDED.get(kind, ()):
-            paths = _weights(folder / module) if name == WEIGHTS else [folder / module / name]
-            if lost := next((path for path in paths if not path.is_file()), None):
-                return lost.relative_to(folder).as_posix()
-    return ""
-
-
-def _weights(folder: Path) -> list[Path]:
-    """Return the files of a module's weights: one, or all that an index names."""
-    index = folder / INDEX
-    if (folder / WEIGHTS).is_file() or not index.is_file():
-        return [folder / WEIGHTS]
-    return [folder / shard for shard in _shards(index)]
-
-
-def _shards(index: Path) -> list[str]:
-    """Return the names in an index that are plain file names; a wrong index is refused when it is loaded."""
-    values = parse_json(index)
-    names = values.get("weight_map") if isinstance(values, dict) else None
-    texts = {name for name in names.values() if isinstance(name, str)} if isinstance(names, dict) else set()
-    return sorted(name for name in texts if fnmatchcase(name, "*.safetensors") and "/" not in name)
-
-
-def _modules(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield kind and folder of each module, as far as they can be read: they are checked when they are loaded."""
-    if not path.is_file():
-        yield "Transformer", ""
-        return
-    entries = parse_json(path)
-    for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict):
-            kind, folder = str(entry.get("type")).split(".")[-1], str(entry.get("path") or "")
-            if ".." not in Path(folder).parts and not Path(folder).is_absolute() and "\0" not in folder:
-                yield kind, folder.strip("/")
+    if not paths:
+        return None, ""
+    folder = paths[0].parent
+    # Where nobody can be asked, modules.json is taken for absent only if it looks as if all had been fetched.
+    is_whole = any((folder / name).is_file() for name in WHOLE)
+    return folder, missing_file(
+        folder, lambda file: find(file) is not None or (offline and (is_whole or file != "modules.json"))
+    )
 
 
 # --- The network --------------------------------------------------------------------------------------
@@ -246,48 +204,42 @@ def _fetch(name: str, revision: str, token: str | bool | None, cache: Path) -> P
         _verify(path, files[file])
         return path
 
-    roots = [get(file) for file in _settings(files, "")]
+    roots = [get(file) for file in settings_files(files, "")]
     if not roots:
         raise CheckpointNotFoundError(
             f"{name!r}: the repository at {constants.ENDPOINT} has neither config.json nor modules.json; "
             "expected a checkpoint of sentence-transformers or transformers"
         )
     folder = roots[0].parent
-    folders = dict.fromkeys(module for _, module in _modules(folder / "modules.json"))
-    for module in filter(None, folders):
-        for file in _settings(files, module):
+    modules = list(module_folders(folder / "modules.json"))
+    prefixes = dict.fromkeys(prefix for _, prefix in modules)
+    for prefix in filter(None, prefixes):
+        for file in settings_files(files, prefix):
             get(file)
-    for module in folders:
-        _get_weights(name, files, f"{module}/" if module else "", get)
-    # Asking by the revision's own name makes the library note which commit it is, and if there is such a file.
-    with suppress(EntryNotFoundError):
-        hf_hub_download(name, "modules.json", revision=revision, token=token, cache_dir=cache)
+    for refused in unreadable_files(files, modules):
+        raise refusal_by_name(name, revision, is_cross_encoder(folder), refused)
+    for prefix in prefixes:
+        _get_weights(name, files, prefix, get)
+    # Asking for what is not there makes the library note that; by the revision's own name, also which commit it is.
+    absent = {prefix + TOKENIZER: info.sha for kind, prefix in modules if kind == "Transformer"}
+    for file, at in {**absent, "modules.json": revision}.items():
+        if file not in files or at == revision:
+            with suppress(EntryNotFoundError):
+                hf_hub_download(name, file, revision=at, token=token, cache_dir=cache)
     return folder
 
 
-def _settings(files: Iterable[str], folder: str) -> list[str]:
-    """Return the files of settings that a repository has in one of its folders; "" is its root."""
-    parts = ((file, *file.rpartition("/")[::2]) for file in files)
-    return [file for file, place, name in parts if place == folder and _is_setting(name)]
-
-
-def _is_setting(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in SETTINGS)
-
-
-def _get_weights(name: str, files: Mapping[str, Any], prefix: str, get: Callable[[str], Path]) -> None:
+def _get_weights(name: str, files: Collection[str], prefix: str, get: Callable[[str], Path]) -> None:
     """Fetch one module's weights, if it has any: a single file where there is one, otherwise the shards."""
     if prefix + WEIGHTS in files:
         get(prefix + WEIGHTS)
     elif prefix + INDEX in files:
-        for shard in _shards(get(prefix + INDEX)):
+        for shard in shards(get(prefix + INDEX)):
             if prefix + shard not in files:
                 raise CheckpointError(
                     f"{name!r}: {prefix}{INDEX} names {shard}, and the repository has no such file"
                 )
             get(prefix + shard)
-    elif pickle := next((prefix + file for file in PICKLES if prefix + file in files), None):
-        raise pickle_refusal(f"{name}/{pickle}", name, name.rpartition("/")[2])
 
 
 def _verify(path: Path, file: Any) -> None:

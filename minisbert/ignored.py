@@ -5,9 +5,12 @@ Of tensors, `minisbert.families` says the same.
 
 from __future__ import annotations
 
-from minisbert import hub
+from pathlib import Path
 
-__all__ = ["FILES", "NOT_NEEDED", "SETTINGS"]
+from minisbert import repository, vocabulary
+from minisbert.jsonfile import KeyLog, read_json
+
+__all__ = ["FILES", "NOT_NEEDED", "SETTINGS", "tokenizer_keys"]
 
 # Settings that nobody asks for, in whichever file.
 _SETTINGS: dict[str, tuple[str, ...]] = {
@@ -49,7 +52,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "backend", "do_basic_tokenize", "from_slow", "never_split", "processor_class", "sp_model_kwargs",
         "use_fast", "wordpieces_prefix",
     ),
-    "max_seq_length, in another file, comes before it": ("model_max_length",),
+    "max_seq_length, in another file, comes before it": ("max_len", "model_max_length"),
     "modules run in the order of the list": ("idx", "name"),
     "names of arguments that no module here takes": ("kwargs",),
 }  # fmt: skip
@@ -73,5 +76,17 @@ FILES: dict[str, tuple[str, ...]] = {
     ),
     "tokenizer.json has the vocabulary": ("*.model", "*.vocab", "merges.txt", "vocab.*"),
     "code of a checkpoint is never run": ("*.ipynb", "*.py", "*.sh"),
-    NOT_NEEDED: (*hub.SETTINGS, "*.safetensors", hub.INDEX),
+    NOT_NEEDED: (*repository.SETTINGS, "*.safetensors", repository.INDEX),
 }  # fmt: skip
+
+
+def tokenizer_keys(path: Path) -> KeyLog:
+    """Return the files of a tokenizer and their keys: the library reads all of tokenizer.json but what is overruled."""
+    if path.name == repository.TOKENIZER:
+        return {path: {key: key not in SETTINGS for key in read_json(path).values}}
+    return {
+        path.with_name(name): {}
+        for names in vocabulary.FILES.values()
+        if path.name in names
+        for name in names
+    }

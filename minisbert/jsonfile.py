@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from minisbert.access import check_access, open_file
 from minisbert.errors import CheckpointError, UnsupportedCheckpointError, shown
 from minisbert.links import refuse_link_out
 
@@ -121,6 +122,7 @@ def read_json(path: Path) -> JsonFile:
 def is_there(path: Path) -> bool:
     """Whether there is such a file; a folder, a pipe or a link to nothing does not count as an absent one."""
     refuse_link_out(path, path.parent)
+    check_access(path)
     if os.path.lexists(path) and not os.path.isfile(path):
         raise CheckpointError(f"{path}: is not a regular file, nor a link to one; copy the checkpoint again")
     return os.path.isfile(path)
@@ -128,12 +130,12 @@ def is_there(path: Path) -> bool:
 
 def parse_json(path: Path) -> Any:
     """Read whatever JSON a file holds."""
+    with open_file(path) as file:
+        content = file.read()
     try:
-        return json.loads(path.read_bytes())
+        return json.loads(content)
     except (ValueError, RecursionError) as error:  # malformed, not UTF-8, or nested without end
         raise CheckpointError(f"{path}: is not valid JSON ({error}); copy the checkpoint again") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read ({error.strerror})") from error
 
 
 def kind_of(kind: type) -> str:

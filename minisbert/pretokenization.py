@@ -16,27 +16,43 @@ from tokenizers.processors import TemplateProcessing
 from minisbert.errors import CheckpointError, shown
 from minisbert.jsonfile import JsonFile
 
-__all__ = ["rebuild", "steps_of"]
+__all__ = ["of_another_class", "put_round", "set_steps", "steps_of"]
 
 
-def rebuild(library: Tokenizer, kind: str, settings: JsonFile, named: Mapping[str, str]) -> None:
-    """Give a tokenizer the steps of its class; one of any other class keeps those of its file.
+def of_another_class(library: Tokenizer, kind: str) -> str:
+    """Say how the model of a tokenizer is not that of its class, if the steps of that class are known here."""
+    if kind not in _CLASSES or _is_of_class(library, kind):
+        return ""
+    found, expected = type(library.model).__name__, _CLASSES[kind][0].__name__
+    return (
+        f"a {found}, where a {kind} has a {expected}: the steps of the file are taken here, and those of the class in "
+        "transformers 5, which gives other ids"
+    )
 
-    `named` are the special tokens that the files beside ``tokenizer.json`` name, by their keys.
+
+def _is_of_class(library: Tokenizer, kind: str) -> bool:
+    return kind in _CLASSES and isinstance(library.model, _CLASSES[kind][0])
+
+
+def set_steps(library: Tokenizer, kind: str, settings: JsonFile) -> None:
+    """Give a tokenizer the steps of its class; of any other class, or with another model, it keeps those it has."""
+    if _is_of_class(library, kind):
+        _CLASSES[kind][1](library, settings)
+
+
+def put_round(library: Tokenizer, kind: str, settings: JsonFile, named: Mapping[str, str | None]) -> None:
+    """Put a token before and one after each text, and what the class has between the two texts of a pair.
+
+    `named` are the special tokens by their keys, as far as files name them. What `set_steps` leaves alone is left
+    alone here too.
 
     Raises
     ------
     CheckpointError
         If there is no token of the name that is to begin or end a text.
     """
-    model, steps = _CLASSES.get(kind, (None, None))
-    if model is not None and steps is not None and isinstance(library.model, model):
-        steps(library, settings)
-        _put_round(library, kind, settings, named)
-
-
-def _put_round(library: Tokenizer, kind: str, settings: JsonFile, named: Mapping[str, str]) -> None:
-    """Put a token before and one after each text, and what the class has between the two texts of a pair."""
+    if not _is_of_class(library, kind):
+        return
     keys = (
         ("bos_token", "eos_token")
         if isinstance(library.model, models.Unigram)
@@ -48,8 +64,8 @@ def _put_round(library: Tokenizer, kind: str, settings: JsonFile, named: Mapping
     for token, id in ids:
         if id is None:
             raise CheckpointError(
-                f"{settings.path}: a {kind} puts the token {shown(token)} before or after each text, and "
-                f"tokenizer.json has none of that name; expected the token under the key {' or '.join(keys)}"
+                f"{settings.path}: a {kind} puts the token {shown(token)} before or after each text, and the "
+                f"vocabulary has none of that name; expected the token under the key {' or '.join(keys)}"
             )
     pair = f"{begin}:0 $A:0 {end}:0 $B:1 {end}:1" if as_bert else f"{begin} $A {end} {end} $B {end}"
     library.post_processor = TemplateProcessing(single=f"{begin} $A {end}", pair=pair, special_tokens=ids)

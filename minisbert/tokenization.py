@@ -18,17 +18,12 @@ from tokenizers.models import BPE
 from tokenizers.normalizers import Lowercase
 from tokenizers.normalizers import Sequence as NormalizerSequence
 
+from minisbert.access import open_file
 from minisbert.config import TextConfig
-from minisbert.errors import (
-    CheckpointError,
-    CheckpointNotFoundError,
-    EncodeValueError,
-    UnsupportedCheckpointError,
-    shown,
-)
-from minisbert.jsonfile import read_json
-from minisbert.links import refuse_link_out
-from minisbert.pretokenization import rebuild, steps_of
+from minisbert.errors import CheckpointError, EncodeValueError, UnsupportedCheckpointError, shown
+from minisbert.jsonfile import JsonFile, is_there, read_json
+from minisbert.pretokenization import put_round, set_steps, steps_of
+from minisbert.vocabulary import build, find_vocabulary
 
 __all__ = [
     "SentenceTokenizer",
@@ -144,9 +139,10 @@ def load_tokenizer(config: TextConfig) -> SentenceTokenizer:
 
 
 def read_library(config: TextConfig) -> tuple[Path, Tokenizer]:
-    """Read ``tokenizer.json``; return its path too, for messages."""
+    """Read ``tokenizer.json``, or the vocabulary in its place; return the file's path too, for messages."""
     path = config.transformer_folder / "tokenizer.json"
-    _check_there(path)
+    if not is_there(path):
+        path = find_vocabulary(path.parent, tokenizer_class(config))
     with library_errors(path):
         return path, _read(path, config)
 
@@ -195,46 +191,60 @@ def _is_the_librarys(error: BaseException) -> bool:
     """
     *_, (frame, _) = walk_tb(error.__traceback__)
     ours = frame.f_globals.get("__name__", "").startswith("minisbert.")
-    return ours and (
-        type(error) in (Exception, TypeError, ValueError) or type(error).__name__ == "PanicException"
-    )
-
-
-def _check_there(path: Path) -> None:
-    refuse_link_out(path, path.parent)
-    if not path.is_file():
-        raise CheckpointNotFoundError(
-            f"{path}: there is no such file. Where transformers is installed, this makes it: python -c "
-            f"\"from transformers import AutoTokenizer as A; A.from_pretrained(r'{path.parent}')"
-            f".save_pretrained(r'{path.parent}')\""
-        )
+    kinds = (Exception, TypeError, UnicodeEncodeError, ValueError)
+    return ours and (type(error) in kinds or type(error).__name__ == "PanicException")
 
 
 def _read(path: Path, config: TextConfig) -> Tokenizer:
-    """Read the file, and overrule what it says of truncation, padding, dropout and what other files decide."""
-    content = path.read_bytes()
-    _check_charsmap(path, content)
-    library = Tokenizer.from_buffer(content)  # not from_file: it takes no name that is not UTF-8
-    library.no_truncation()
-    library.no_padding()
-    if isinstance(library.model, BPE):  # merges left out at random, for training: as RobertaTokenizer, none
-        library.model.dropout = None
+    """Make the tokenizer of a file, and overrule what it says of whatever other files decide."""
+    kind, settings = tokenizer_class(config), read_json(path.with_name("tokenizer_config.json"))
+    if path.name == "tokenizer.json":
+        library, named = _read_json(path, kind, settings)
+    else:
+        library, named = build(path.parent, kind, settings)
     _check_named_tokens(path, library)
-    named = {key: token for _, key, token in _named_tokens(path.parent)}
-    rebuild(library, tokenizer_class(config), read_json(path.with_name("tokenizer_config.json")), named)
+    _check_vocabulary(path, library, config.transformer.vocab_size)
+    put_round(library, kind, settings, named)
     steps = steps_of(library.normalizer)
     if config.do_lower_case and not any(isinstance(step, Lowercase) for step in steps):
         library.normalizer = NormalizerSequence([Lowercase(), *steps])
     return library
 
 
+def _read_json(path: Path, kind: str, settings: JsonFile) -> tuple[Tokenizer, dict[str, str | None]]:
+    """Read ``tokenizer.json``, but for truncation, padding and dropout, and the special tokens that files name."""
+    with open_file(path) as file:
+        content = file.read()
+    _check_charsmap(path, content)
+    library = Tokenizer.from_buffer(content)  # not from_file: it takes no name that is not UTF-8
+    library.no_truncation()
+    library.no_padding()
+    if isinstance(library.model, BPE):  # merges left out at random, for training: as RobertaTokenizer, none
+        library.model.dropout = None
+    set_steps(library, kind, settings)
+    return library, {key: token for _, key, token in _named_tokens(path.parent)}
+
+
+def _check_vocabulary(path: Path, library: Tokenizer, vocab_size: int) -> None:
+    """Refuse a vocabulary of added tokens alone, beside a model that has far more: all words would be unknown to it.
+
+    transformers makes such a one of the special tokens, without a word, where the file of the vocabulary is missing.
+    """
+    size = library.get_vocab_size()
+    if size == len(library.get_added_tokens_decoder()) and 2 * size < vocab_size:
+        raise CheckpointError(
+            f"{path}: all of its {size} tokens are added ones, and vocab_size in config.json is {vocab_size}, so the "
+            "vocabulary itself is missing; copy the checkpoint again, with all of its files"
+        )
+
+
 def _check_named_tokens(path: Path, library: Tokenizer) -> None:
-    """Refuse a token that another file names and ``tokenizer.json`` does not add: the reference would add it."""
+    """Refuse a token that another file names and that was not added: the reference would add it."""
     known = {token.content for token in library.get_added_tokens_decoder().values()}
     for file, key, token in _named_tokens(path.parent):
         if token not in known:
             raise CheckpointError(
-                f"{file}: {key} names the token {shown(token)}, which is none of the added_tokens of tokenizer.json; "
+                f"{file}: {key} names the token {shown(token)}, which is none of the added_tokens of {path.name}; "
                 "do both files belong to one checkpoint? Where transformers is installed, AutoTokenizer loads them and "
                 "saves files that agree"
             )
@@ -252,7 +262,11 @@ def _named_tokens(folder: Path) -> Iterator[tuple[Path, str, str]]:
     for file in files:
         for key in file.values:
             if key.endswith("_token") or key in _TOKEN_LISTS:
-                yield from ((file.path, key, token) for token in _contents(file.values[key]))
+                tokens = _contents(file.values[key])
+                if (
+                    key in _TOKEN_LISTS or file is files[-1] or key not in files[-1].values
+                ):  # which else overrules it
+                    yield from ((file.path, key, token) for token in tokens)
 
 
 _TOKEN_LISTS = ("additional_special_tokens", "extra_special_tokens", "added_tokens_decoder")

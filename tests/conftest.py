@@ -139,6 +139,20 @@ def edit_tokenizer(folder: Path, change: Callable[[dict[str, Any]], None]) -> No
     path.write_text(json.dumps(values), encoding="utf-8")
 
 
+def use_vocabulary(folder: Path) -> None:
+    """Put in the place of ``tokenizer.json`` the files that there were before it."""
+    path = folder / "tokenizer.json"
+    model = json.loads(path.read_text(encoding="utf-8"))["model"]
+    path.unlink()
+    if model["type"] == "BPE":
+        (folder / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+        merges = [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+        (folder / "merges.txt").write_bytes("\n".join(["#version: 0.2", *merges, ""]).encode())
+    else:
+        lines = sorted(model["vocab"], key=model["vocab"].__getitem__)
+        (folder / "vocab.txt").write_bytes("\n".join([*lines, ""]).encode())
+
+
 def in_threads(count: int, work: Callable[[], None], timeout: float) -> None:
     """Call a function in so many threads at once, all of which must be done within so many seconds each."""
     threads = [threading.Thread(target=work) for _ in range(count)]

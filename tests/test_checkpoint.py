@@ -53,7 +53,7 @@ def test_missing_file(folder: Path) -> None:
 def test_a_pickle_is_refused_with_the_command_that_converts_it(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(b"never opened")
-    refused(folder, minisbert.UnsupportedCheckpointError, "pytorch_model.bin", "pickle", "save_pretrained")
+    refused(folder, minisbert.UnsupportedCheckpointError, "pytorch_model.bin", "pickle", str(folder), "cpu")
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 8, 9, 100, 5000, -1])

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 import minisbert
-from fetching import NAME, check_vectors, refused
+import pipelines
+from conftest import DATA
+from fetching import NAME, check_vectors, files_of, refused
 from hubserver import COMMIT, Hub, Repository
 
 
@@ -49,20 +51,58 @@ def test_an_adapter_is_not_overlooked(server: Hub, cache: Path) -> None:
             minisbert.load(NAME, cache_folder=cache)
 
 
-def test_pickles_are_refused_and_not_fetched(server: Hub, cache: Path, copy_of: Any) -> None:
-    files = dict(server.repositories[NAME].commits[COMMIT])
+SAVED = "python -c \"from sentence_transformers import {} as M; M('org/tiny'{}).save_pretrained('tiny')\""
+
+
+@pytest.mark.parametrize("lost", ["model.safetensors", "2_Dense/model.safetensors"])
+def test_pickles_are_refused_and_not_fetched(server: Hub, cache: Path, tmp_path: Path, lost: str) -> None:
+    """Not a weight is fetched, and the command saves modules and limits too."""
+    stack = (pipelines.pooling("mean"), pipelines.dense(20))
+    files = files_of(pipelines.build(tmp_path / "model", DATA / "tiny-bert", stack))
+    del files[lost]
+    pickle = lost.replace("model.safetensors", "pytorch_model.bin")
+    server.repositories[NAME] = Repository({COMMIT: {**files, pickle: b"a pickle"}})
+    message = refused(cache, f"org/tiny/{pickle}: ", "pickle", kind=minisbert.UnsupportedCheckpointError)
+    assert message.endswith(SAVED.format("SentenceTransformer", ""))
+    assert not {path for _, path in server.requests if path.endswith((".bin", ".safetensors"))}
+    server.repositories[NAME].branches["v1"] = COMMIT
+    with pytest.raises(minisbert.UnsupportedCheckpointError) as info:
+        minisbert.load(NAME, cache_folder=cache, revision="v1")
+    assert str(info.value).endswith(SAVED.format("SentenceTransformer", ", revision='v1'"))
+
+
+@pytest.mark.parametrize("name", ["cross-bert", "cross-labels"])
+def test_pickles_of_a_cross_encoder(server: Hub, cache: Path, name: str) -> None:
+    files = files_of(DATA / name)
     del files["model.safetensors"]
     server.repositories[NAME] = Repository({COMMIT: files})
-    message = refused(
-        cache, "org/tiny/pytorch_model.bin", "'org/tiny'", kind=minisbert.UnsupportedCheckpointError
-    )
-    assert "pytorch_model.bin" not in {path for _, path in server.requests}
-    folder = copy_of("tiny-bert")
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(minisbert.UnsupportedCheckpointError) as info:
-        minisbert.load(folder)
-    local = str(info.value).replace(f"'{folder}'", "'org/tiny'", 1).replace(f"'{folder}'", "'tiny'")
-    assert local.replace(str(folder), "org/tiny") == message
+        minisbert.load_cross_encoder(NAME, cache_folder=cache)
+    assert str(info.value).endswith(SAVED.format("CrossEncoder", ""))
+
+
+def test_a_vocabulary_that_is_not_read_is_refused_before_the_weights(server: Hub, cache: Path) -> None:
+    files = dict(server.repositories[NAME].commits[COMMIT])
+    del files["tokenizer.json"]
+    server.repositories[NAME] = Repository({COMMIT: {**files, "sentencepiece.bpe.model": b"pieces"}})
+    message = refused(
+        cache,
+        "org/tiny/sentencepiece.bpe.model: ",
+        "tokenizer.json",
+        kind=minisbert.UnsupportedCheckpointError,
+    )
+    assert message.endswith(SAVED.format("SentenceTransformer", ""))
+    assert "model.safetensors" not in server.fetched()
+
+
+def test_a_repository_without_any_vocabulary(server: Hub, cache: Path) -> None:
+    """No command would make one: what sentence-transformers saves then is blind to its text."""
+    files = dict(server.repositories[NAME].commits[COMMIT])
+    del files["tokenizer.json"]
+    server.repositories[NAME] = Repository({COMMIT: files})
+    with pytest.raises(minisbert.CheckpointNotFoundError, match=r"no vocab\.txt either") as info:
+        minisbert.load(NAME, cache_folder=cache)
+    assert "python -c" not in str(info.value)
 
 
 FETCHED = ("config.json", "model.safetensors", "1_Pooling/config.json")

@@ -57,15 +57,6 @@ def test_a_tokenizer_without_special_tokens(copy_of: Copy) -> None:
     np.testing.assert_allclose(np.linalg.norm(word), 1, rtol=1e-6)
 
 
-def test_missing_file(copy_of: Copy) -> None:
-    folder = copy_of("tiny-bert")
-    (folder / "tokenizer.json").unlink()
-    with pytest.raises(
-        minisbert.CheckpointNotFoundError, match=r"tokenizer\.json.*AutoTokenizer.*save_pretrained"
-    ):
-        minisbert.load(folder)
-
-
 @pytest.mark.parametrize(
     "content",
     [b"", b"{}", b"[]", b"\xff", b'{"version": "1.0"}', b'{"version": "1.0", "model": {"type": "X"}}'],
