@@ -21,8 +21,8 @@ from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeValueError, shown
 from minisbert.files import watch_files
 from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, Ready, select
+from minisbert.texttokenizer import TextTokenizer, TokenIds
 from minisbert.threads import resolve_num_threads
-from minisbert.tokenization import TextTokenizer, TokenIds
 from minisbert.workers import Prepare, run
 
 __all__ = ["TextModel"]

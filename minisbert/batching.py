@@ -6,7 +6,8 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
+from traceback import walk_stack
 from typing import Any, TypeVar
 
 import numpy as np
@@ -213,20 +214,27 @@ class Collector:
 
 
 class OverlongTexts:
-    """Notes which inputs are longer than `max_tokens`, to say so once at the end or to stop at the first."""
+    """Notes which inputs are longer than `max_tokens`, to say so once at the end or to stop at the first.
 
-    def __init__(self, max_tokens: int, mode: str, item: str) -> None:
+    `count_all` says how many tokens inputs have that are not cut, of which the first has a certain index.
+    """
+
+    def __init__(
+        self, max_tokens: int, mode: str, item: str, count_all: Callable[[Sequence[Any], int], list[int]]
+    ) -> None:
         self._max_tokens = max_tokens
         self._mode = mode
         self._item = item
+        self._count_all = count_all
         self._rows: list[int] = []
         self._longest = 0
 
-    def add(self, lengths: Sequence[int], first: int) -> None:
-        """Look at the full lengths, in tokens, of the inputs that start at index `first`."""
-        rows = [row for row, length in enumerate(lengths, first) if length > self._max_tokens]
+    def add(self, lengths: Sequence[int], inputs: Sequence[Any], first: int) -> None:
+        """Look at how many tokens the inputs that start at index `first` are known to have."""
+        rows = [row for row, length in enumerate(lengths) if length > self._max_tokens]
         if rows and self._mode == "error":
-            row, length = rows[0], lengths[rows[0] - first]
+            row = first + rows[0]
+            [length] = self._count_all([inputs[rows[0]]], row)
             raise TruncationError(
                 f"{self._item} {row} has {length:,} tokens, and max_seq_length is {self._max_tokens}; split it, "
                 "or pass truncation='warn' to have it cut",
@@ -234,19 +242,29 @@ class OverlongTexts:
                 length,
             )
         if self._mode == "warn":
-            self._rows += rows
+            self._rows += [first + row for row in rows]
         self._longest = max(self._longest, *lengths)
 
-    def report(self, count: int) -> None:
-        """Warn once about all inputs that were cut."""
+    def report(self) -> None:
+        """Warn once about all inputs that were cut, in words that don't depend on them: Python keeps each text."""
         if not self._rows:
             return
-        shown = ", ".join(map(str, self._rows[:5])) + (", ..." if len(self._rows) > 5 else "")
         message = (
-            f"{len(self._rows)} of {count} {self._item}s were cut to max_seq_length, {self._max_tokens} tokens: "
-            f"{shown} (the longest has {self._longest:,}). Split them, or pass truncation='silent'"
+            f"some {self._item}s were cut to max_seq_length, {self._max_tokens} tokens: the warning's rows are their "
+            "indices. Split them, or pass truncation='silent'"
         )
-        warnings.warn(TruncationWarning(message, tuple(self._rows), self._longest), stacklevel=3)
+        warnings.warn(
+            TruncationWarning(message, tuple(self._rows), self._longest), stacklevel=_level_of_caller()
+        )
+
+
+def _level_of_caller() -> int:
+    """Return the ``stacklevel``, where this is called, of the first frame outside of minisbert."""
+    frames = (frame for frame, _ in walk_stack(sys._getframe(1)))
+    ours = takewhile(
+        lambda frame: str(frame.f_globals.get("__name__")).partition(".")[0] == "minisbert", frames
+    )
+    return 1 + sum(1 for _ in ours)
 
 
 class Progress:

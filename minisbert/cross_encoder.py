@@ -22,7 +22,7 @@ from minisbert.kernels import Floats, Ints
 from minisbert.pairs import PairTokenizer, as_pairs, check_pairs, is_pair, load_pair_tokenizer
 from minisbert.prompts import resolve_prompt
 from minisbert.scores import Activation, resolve_activation, softmax
-from minisbert.tokenization import TokenIds
+from minisbert.texttokenizer import TokenIds
 
 __all__ = ["CrossEncoder", "load_cross_encoder"]
 
@@ -169,7 +169,7 @@ class CrossEncoder(TextModel):
             Have the scores of each pair sum to 1, if there are several labels.
         truncation : {"warn", "silent", "error"}
             What to do about pairs longer than `max_seq_length`, which are cut: tokens are taken from the end of
-            the longer text until both are as long, then from both.
+            the longer text until both are as long, then from both. Only "error" reads a long text to its end.
 
         Returns
         -------
@@ -181,17 +181,17 @@ class CrossEncoder(TextModel):
         EncodeTypeError
             If something is not a pair of strings: the message says which.
         EncodeValueError
-            If an argument is impossible, or a text can't be written as UTF-8.
+            If an argument is impossible, or a text can't be written as UTF-8, as far as it is read.
         TruncationError
             If a pair is too long and `truncation` is "error".
         """
         self._check_batch(batch_size, truncation)
-        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM)
+        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM, self._tokenizer.count_all)
         prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
         scores = self._predict(
             inputs, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax, overlong
         )
-        overlong.report(len(scores))
+        overlong.report()
         return scores[0] if is_pair(inputs) else scores
 
     def rank(
@@ -244,11 +244,11 @@ class CrossEncoder(TextModel):
             raise EncodeValueError(f"top_k is {shown(top_k)}; expected at least 0")
         self._check_batch(batch_size, truncation)
         texts = list(documents)
-        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM)
+        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM, self._tokenizer.count_all)
         prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
         pairs = [(query, text) for text in texts]
         scores = self._predict(pairs, prompt, batch_size, show_progress_bar, activation_fn, False, overlong)
-        overlong.report(len(scores))
+        overlong.report()
         results = [{"corpus_id": i, "score": score} for i, score in enumerate(scores.tolist())]
         if return_documents:
             results = [result | {"text": text} for result, text in zip(results, texts, strict=True)]
@@ -287,7 +287,7 @@ class CrossEncoder(TextModel):
         dict
             ``"input_ids"`` and ``"token_type_ids"``: a list of int32 arrays each, one a pair, not padded.
         """
-        overlong = OverlongTexts(self.max_seq_length, "silent", self.ITEM)
+        overlong = OverlongTexts(self.max_seq_length, "silent", self.ITEM, self._tokenizer.count_all)
         chunks = self._token_chunks(as_pairs(inputs)[0], "", overlong)
         rows = [np.ascontiguousarray(row.T) for chunk in chunks for row in chunk]  # (2, T) each
         return {"input_ids": [row[0] for row in rows], "token_type_ids": [row[1] for row in rows]}
@@ -295,17 +295,18 @@ class CrossEncoder(TextModel):
     def token_counts(self, inputs: Sequence[str] | Iterable[Sequence[str]]) -> NDArray[np.int64]:
         """Return how many tokens each pair has before it is cut, special ones included: (S,)."""
         chunks = read_chunks(as_pairs(inputs)[0], check_pairs)
-        pairs = (pair for first, chunk in chunks for pair in self._tokenizer(chunk, first))
-        return np.fromiter(map(self._tokenizer.count, pairs), np.int64)
+        counts = (count for first, chunk in chunks for count in self._tokenizer.count_all(chunk, first))
+        return np.fromiter(counts, np.int64)
 
     def _token_chunks(
         self, inputs: Iterator[Any], prompt: str, overlong: OverlongTexts
     ) -> Iterator[list[TokenIds]]:
         """Read, check, prefix, tokenise and cut the pairs, a chunk at a time: ids and types (T, 2) each."""
         for first, chunk in read_chunks(inputs, check_pairs):
-            full = self._tokenizer([(prompt + one, other) for one, other in chunk], first)
-            overlong.add([self._tokenizer.count(pair) for pair in full], first)
-            yield [self._tokenizer.join(pair, self.max_seq_length) for pair in full]
+            prompted = [(prompt + one, other) for one, other in chunk]
+            rows = self._tokenizer(prompted, first, self.max_seq_length)
+            overlong.add(list(map(self._tokenizer.count, rows)), prompted, first)
+            yield [self._tokenizer.join(pair, self.max_seq_length) for pair in rows]
 
     def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:
         ids, types = np.ascontiguousarray(np.concatenate(rows).T)  # (N,) each

@@ -22,7 +22,8 @@ from minisbert.errors import EncodeValueError, shown
 from minisbert.kernels import Floats, Ints, Ready
 from minisbert.modules import SENTENCE, TOKENS
 from minisbert.prompts import resolve_prompt, with_role
-from minisbert.tokenization import SentenceTokenizer, TokenIds, load_tokenizer
+from minisbert.texttokenizer import TokenIds
+from minisbert.tokenization import SentenceTokenizer, load_tokenizer
 
 __all__ = ["SentenceEncoder", "load"]
 
@@ -196,7 +197,7 @@ class SentenceEncoder(TextModel):
         truncate_dim : int, optional
             Keep the first components only; by default `self.truncate_dim`.
         truncation : {"warn", "silent", "error"}
-            What to do about texts longer than `max_seq_length`, which are cut.
+            What to do about texts longer than `max_seq_length`, which are cut. Only "error" reads one to its end.
         out : ndarray or memmap, shape (S, D), optional
             Filled in place and returned.
 
@@ -211,7 +212,7 @@ class SentenceEncoder(TextModel):
         EncodeTypeError
             If something that should be a string is not: the message says which.
         EncodeValueError
-            If an argument is impossible, or a text can't be written as UTF-8.
+            If an argument is impossible, or a text can't be written as UTF-8, as far as it is read.
         TruncationError
             If a text is too long and `truncation` is "error".
         """
@@ -219,7 +220,7 @@ class SentenceEncoder(TextModel):
         check_choice("precision", precision, tuple(vectors.PRECISIONS))
         self._check_batch(batch_size, truncation)
         texts, count = as_texts(sentences)
-        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM)
+        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM, self._tokenizer.count_all)
         prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
         prompt_length = self._count_prompt(prompt)
         program = self._program(output_value, prompt_length)
@@ -251,7 +252,7 @@ class SentenceEncoder(TextModel):
 
             self._run(chunks, program, prepare, batch_size, progress, finish)
             result = collector.result()
-        overlong.report(len(result))
+        overlong.report()
         return result[0] if isinstance(sentences, str) else result
 
     def encode_query(self, sentences: str | Iterable[str], **arguments: Any) -> Any:
@@ -284,18 +285,16 @@ class SentenceEncoder(TextModel):
         dict
             ``"input_ids"`` and ``"token_type_ids"``: a list of int32 arrays each, one a text, not padded.
         """
-        rows = [self._tokenizer.truncate(ids, self.max_seq_length) for ids in self._full_ids(texts)]
+        overlong = OverlongTexts(self.max_seq_length, "silent", self.ITEM, self._tokenizer.count_all)
+        rows = [ids for chunk in self._token_chunks(as_texts(texts)[0], "", overlong) for ids in chunk]
         types: list[TokenIds] = [np.full(len(ids), self._tokenizer.token_type, np.int32) for ids in rows]
         return {"input_ids": rows, "token_type_ids": types}
 
     def token_counts(self, texts: str | Iterable[str]) -> NDArray[np.int64]:
         """Return how many tokens each text has before it is cut, special ones included: (S,)."""
-        return np.fromiter((len(ids) for ids in self._full_ids(texts)), np.int64)
-
-    def _full_ids(self, texts: str | Iterable[str]) -> Iterator[TokenIds]:
-        iterator, _ = as_texts(texts)
-        for first, chunk in read_chunks(iterator, check_texts):
-            yield from self._tokenizer(chunk, first)
+        chunks = read_chunks(as_texts(texts)[0], check_texts)
+        counts = (count for first, chunk in chunks for count in self._tokenizer.count_all(chunk, first))
+        return np.fromiter(counts, np.int64)
 
     def _resolve_dimension(self, truncate_dim: int | None) -> int:
         most = self.config.embedding_dimension
@@ -313,9 +312,10 @@ class SentenceEncoder(TextModel):
     ) -> Iterator[list[TokenIds]]:
         """Read, check, prefix, tokenise and cut the texts, a chunk at a time."""
         for first, chunk in read_chunks(texts, check_texts):
-            full = self._tokenizer([prompt + text for text in chunk] if prompt else chunk, first)
-            overlong.add([len(ids) for ids in full], first)
-            yield [self._tokenizer.truncate(ids, self.max_seq_length) for ids in full]
+            prompted = [prompt + text for text in chunk] if prompt else chunk
+            rows = self._tokenizer(prompted, first, self.max_seq_length)
+            overlong.add(list(map(self._tokenizer.count, rows)), prompted, first)
+            yield [self._tokenizer.join(ids, self.max_seq_length) for ids in rows]
 
     def _count_prompt(self, prompt: str) -> int:
         """Return how many tokens of each sentence are the prompt's, where a pooling leaves them out."""

@@ -90,10 +90,12 @@ class TruncationError(_TextsTooLong, EncodeValueError):
 class TruncationWarning(_TextsTooLong, UserWarning):
     """Texts were longer than ``max_seq_length`` and were cut.
 
+    Its message is the same whichever texts they were, so a filter that shows each warning once shows it once.
+
     Attributes
     ----------
     rows : tuple of int
         The indices of the texts that were cut.
     longest : int
-        How many tokens the longest of them has.
+        How many tokens the longest of them has at least: texts are not read to the end.
     """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,15 +15,8 @@ from tokenizers import Encoding, Tokenizer
 from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, EncodeTypeError, UnsupportedCheckpointError, shown
 from minisbert.jsonfile import read_json
-from minisbert.tokenization import (
-    TextTokenizer,
-    TokenIds,
-    check_id,
-    check_limits,
-    library_errors,
-    read_library,
-    tokenizer_class,
-)
+from minisbert.texttokenizer import TextTokenizer, TokenIds, check_id, library_errors
+from minisbert.tokenization import check_limits, read_library, tokenizer_class
 
 __all__ = ["PairTokenizer", "as_pairs", "check_pairs", "is_pair", "load_pair_tokenizer", "longest_first"]
 
@@ -87,21 +80,45 @@ class PairTokenizer(TextTokenizer):
     after: TokenIds
     types: tuple[int, int]
 
-    def __call__(self, pairs: Sequence[tuple[str, str]], first: int = 0) -> list[tuple[TokenIds, TokenIds]]:
-        """Return the ids of both texts of each pair, without special tokens, at full length.
+    def __call__(
+        self, pairs: Sequence[tuple[str, str]], first: int, max_tokens: int
+    ) -> list[tuple[TokenIds, TokenIds]]:
+        """Return the ids of both texts of each pair, without special tokens: of each all that `join` has to know.
 
         Raises
         ------
         EncodeValueError, CheckpointError
             As `minisbert.tokenization.SentenceTokenizer`; the message counts the pairs from `first`.
         """
-        texts = [text for pair in pairs for text in pair]
-        ids = self.encode(texts, False, lambda i: f"text {i % 2} of pair {first + i // 2}")
-        return list(zip(ids[::2], ids[1::2], strict=True))
+        room = max_tokens - self.num_special
+        ids = self.encode([text for pair in pairs for text in pair], room, _names(first))
+        found = list(zip(ids[::2], ids[1::2], strict=True))
+        if room % 2:  # of two texts that would each fill it, the longer one gets one token more
+            for row, (one, other) in enumerate(found):
+                if min(len(one), len(other)) > room:
+                    found[row] = self._compared(pairs[row], room, _names(first + row))
+        return found
+
+    def _compared(
+        self, pair: tuple[str, str], room: int, name: Callable[[int], str]
+    ) -> tuple[TokenIds, TokenIds]:
+        """Return more than `room` ids of both texts, and the more of the longer one; of equals, of the second."""
+        one, other = self.encode(pair, most := 4 * room, name)
+        while min(len(one), len(other)) > most:
+            one, other = self.encode(pair, most := 4 * most, name)
+        is_longer = len(one) > len(other)
+        return one[: room + 1 + is_longer].copy(), other[: room + 2 - is_longer].copy()
 
     def count(self, pair: tuple[TokenIds, TokenIds]) -> int:
-        """Return how many tokens a pair has at full length."""
+        """Return how many tokens a pair has whose texts have these ids."""
         return len(pair[0]) + len(pair[1]) + self.num_special
+
+    def count_all(self, pairs: Sequence[tuple[str, str]], first: int) -> list[int]:
+        """Return how many tokens each pair has that is not cut; it raises what a call does."""
+        lengths = self.lengths([text for pair in pairs for text in pair], _names(first))
+        return [
+            one + other + self.num_special for one, other in zip(lengths[::2], lengths[1::2], strict=True)
+        ]
 
     def join(self, pair: tuple[TokenIds, TokenIds], max_tokens: int) -> TokenIds:
         """Put a pair together, cut to at most `max_tokens`: ids and types (T, 2)."""
@@ -111,6 +128,11 @@ class PairTokenizer(TextTokenizer):
             for ids, count, kind in zip(pair, kept, self.types, strict=True)
         )
         return np.concatenate([self.before, first, self.between, second, self.after])
+
+
+def _names(first: int) -> Callable[[int], str]:
+    """Return what says how the texts of pairs, one after the other, are called in messages."""
+    return lambda index: f"text {index % 2} of pair {first + index // 2}"
 
 
 def longest_first(first: int, second: int, room: int) -> tuple[int, int]:

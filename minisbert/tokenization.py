@@ -1,18 +1,15 @@
-"""From text to token ids: the `tokenizers` library, with truncation and padding taken out of its hands."""
+"""From a sentence to token ids: ``tokenizer.json``, with truncation and padding taken out of the library's hands."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from traceback import walk_tb
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from tokenizers.normalizers import Lowercase
@@ -20,95 +17,54 @@ from tokenizers.normalizers import Sequence as NormalizerSequence
 
 from minisbert.access import open_file
 from minisbert.config import TextConfig
-from minisbert.errors import CheckpointError, EncodeValueError, UnsupportedCheckpointError, shown
+from minisbert.errors import CheckpointError, UnsupportedCheckpointError, shown
 from minisbert.jsonfile import JsonFile, is_there, read_json
 from minisbert.pretokenization import put_round, set_steps, steps_of
+from minisbert.texttokenizer import TextTokenizer, TokenIds, check_id, library_errors
 from minisbert.vocabulary import build, find_vocabulary
 
-__all__ = [
-    "SentenceTokenizer",
-    "TextTokenizer",
-    "TokenIds",
-    "check_id",
-    "check_limits",
-    "library_errors",
-    "load_tokenizer",
-    "read_library",
-    "tokenizer_class",
-]
-
-TokenIds = NDArray[np.int32]
-# Of so many texts the library's results are in memory at a time, a hundred bytes for each token: of fewer, it takes
-# longer for short texts.
-AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class TextTokenizer:
-    """A ``tokenizer.json`` and the number of rows that the word embeddings have for its ids.
-
-    Truncation is done here and not by the library, because a file often has a limit of its own baked in, and
-    because the full length is wanted too: a text that was cut is worth a warning.
-    """
-
-    path: Path
-    library: Tokenizer
-    num_special: int
-    vocab_size: int
-
-    def encode(self, texts: Sequence[str], special: bool, name: Callable[[int], str]) -> list[TokenIds]:
-        """Return the ids of each text at full length; `name` says what text i is called in messages."""
-        rows: list[TokenIds] = []
-        for start in range(0, len(texts), AT_ONCE):
-            found = self._encode(texts[start : start + AT_ONCE], special, start, name)
-            check_id(self.path, self.library, max(map(max, filter(None, found)), default=0), self.vocab_size)
-            rows += [np.array(ids, np.int32) for ids in found]
-        return rows
-
-    def _encode(
-        self, texts: Sequence[str], special: bool, first: int, name: Callable[[int], str]
-    ) -> list[list[int]]:
-        try:
-            with library_errors(self.path):
-                encodings = self.library.encode_batch_fast(texts, add_special_tokens=special)
-        except CheckpointError:  # or is it a text that is to blame?
-            for index, text in enumerate(texts, first):
-                _check_unicode(text, name(index))
-            raise
-        return [encoding.ids for encoding in encodings]
+__all__ = ["SentenceTokenizer", "check_limits", "load_tokenizer", "read_library", "tokenizer_class"]
 
 
 @dataclass(frozen=True)
 class SentenceTokenizer(TextTokenizer):
-    """Turns texts into ids; ``suffix`` of a sentence's last ids are special ones that truncation keeps."""
+    """Turns texts into ids; a sentence is ``before``, a text's ids and ``after``, which truncation keeps."""
 
-    suffix: int
+    before: TokenIds
+    after: TokenIds
     token_type: int
 
-    def __call__(self, texts: Sequence[str], first: int = 0) -> list[TokenIds]:
-        """Return the ids of each text, special tokens included, at full length.
+    def __call__(self, texts: Sequence[str], first: int, max_tokens: int) -> list[TokenIds]:
+        """Return the ids of each text without special tokens: all, or more than are left of `max_tokens`.
 
         Raises
         ------
         EncodeValueError
-            If a text is not valid Unicode; the message counts the texts from `first`.
+            If a text is not valid Unicode, as far as it is read; the message counts the texts from `first`.
         CheckpointError
             If the tokenizer fails, or gives an id that the word embeddings have no row for.
         """
-        return self.encode(texts, True, lambda index: f"sentence {first + index}")
+        return self.encode(texts, max_tokens - self.num_special, lambda index: f"sentence {first + index}")
+
+    def count(self, ids: TokenIds) -> int:
+        """Return how many tokens a sentence has whose text has these ids."""
+        return len(ids) + self.num_special
+
+    def count_all(self, texts: Sequence[str], first: int) -> list[int]:
+        """Return how many tokens each sentence has that is not cut; it raises what a call does."""
+        lengths = self.lengths(texts, lambda index: f"sentence {first + index}")
+        return [length + self.num_special for length in lengths]
+
+    def join(self, ids: TokenIds, max_tokens: int) -> TokenIds:
+        """Put the special tokens round a text's ids, cut from the right so that there are at most `max_tokens`."""
+        return np.concatenate([self.before, ids[: max_tokens - self.num_special], self.after])
 
     def prompt_length(self, prompt: str, max_tokens: int) -> int:
         """Count the tokens that a prompt puts before a text: its own, alone and cut, without a special last one."""
-        [ids] = self([prompt])
-        ids = self.truncate(ids, max_tokens)
+        [ids] = self([prompt], 0, max_tokens)
+        ids = self.join(ids, max_tokens)
         special = {id for id, token in self.library.get_added_tokens_decoder().items() if token.special}
         return len(ids) - (len(ids) > 0 and int(ids[-1]) in special)
-
-    def truncate(self, ids: TokenIds, max_tokens: int) -> TokenIds:
-        """Cut ids to at most `max_tokens` from the right, keeping the special ones at the end."""
-        if len(ids) <= max_tokens:
-            return ids
-        return np.concatenate([ids[: max_tokens - self.suffix], ids[len(ids) - self.suffix :]])
 
 
 def load_tokenizer(config: TextConfig) -> SentenceTokenizer:
@@ -125,16 +81,18 @@ def load_tokenizer(config: TextConfig) -> SentenceTokenizer:
     """
     path, library = read_library(config)
     with library_errors(path):
-        suffix, token_type = _probe(path, library)
-        num_special = library.num_special_tokens_to_add(False)
+        before, after, token_type = _probe(path, library)
+    check_id(path, library, max([*before, *after], default=0), config.transformer.vocab_size)
+    num_special = len(before) + len(after)
     check_limits(path, config, token_type, num_special)
     return SentenceTokenizer(
         path=path,
         library=library,
         num_special=num_special,
-        suffix=suffix,
-        token_type=token_type,
         vocab_size=config.transformer.vocab_size,
+        before=np.array(before, np.int32),
+        after=np.array(after, np.int32),
+        token_type=token_type,
     )
 
 
@@ -170,29 +128,6 @@ def check_limits(path: Path, config: TextConfig, token_type: int, num_special: i
         )
 
 
-@contextmanager
-def library_errors(path: Path) -> Iterator[None]:
-    """Turn what the library raises into our exception; what comes from elsewhere meanwhile passes as it is."""
-    try:
-        yield
-    except BaseException as error:
-        if not _is_the_librarys(error):
-            raise
-        raise CheckpointError(
-            f"{path}: the tokenizers library failed with it ({error}); copy the checkpoint again"
-        ) from error
-
-
-def _is_the_librarys(error: BaseException) -> bool:
-    """Whether the library itself raised this, and not a signal's handler or another thread, such as a time limit.
-
-    It raises a few built-in exceptions as they are, and a panic, which is none of them; and as it is no Python, the
-    last Python frame is then one of ours, while that of a handler is its own.
-    """
-    *_, (frame, _) = walk_tb(error.__traceback__)
-    ours = frame.f_globals.get("__name__", "").startswith("minisbert.")
-    kinds = (Exception, TypeError, UnicodeEncodeError, ValueError)
-    return ours and (type(error) in kinds or type(error).__name__ == "PanicException")
 
 
 def _read(path: Path, config: TextConfig) -> Tokenizer:
@@ -293,8 +228,8 @@ def _check_charsmap(path: Path, content: bytes) -> None:
             )
 
 
-def _probe(path: Path, library: Tokenizer) -> tuple[int, int]:
-    """Return how many special tokens end a sentence, and the token type that a sentence gets."""
+def _probe(path: Path, library: Tokenizer) -> tuple[list[int], list[int], int]:
+    """Return the ids that stand before and after those of a text, and the token type that a sentence gets."""
     for sample in ("a", "1", "."):
         encoding = library.encode(sample)
         special = encoding.special_tokens_mask
@@ -304,24 +239,11 @@ def _probe(path: Path, library: Tokenizer) -> tuple[int, int]:
                     f"{path}: gives the tokens of one sentence the types {sorted(set(encoding.type_ids))}; "
                     "supported: one token type a sentence"
                 )
-            return special[::-1].index(0), encoding.type_ids[0]
+            # The library forgets the first of two places that a text is put in: tokens there are nobody's, nor special.
+            if [int(text is None) for text in encoding.sequence_ids] != special:
+                raise UnsupportedCheckpointError(
+                    f"{path}: puts a text in twice; supported: special tokens, the text, special tokens"
+                )
+            first, last = special.index(0), len(special) - special[::-1].index(0)
+            return encoding.ids[:first], encoding.ids[last:], encoding.type_ids[0]
     raise CheckpointError(f"{path}: turns the text 'a' into no token at all; expected at least one")
-
-
-def check_id(path: Path, library: Tokenizer, highest: int, vocab_size: int) -> None:
-    """Refuse the highest id of some tokens, if the word embeddings have no row for it."""
-    if highest >= vocab_size:
-        raise CheckpointError(
-            f"{path}: gives the token {library.id_to_token(highest)!r} the id {highest}, and "
-            f"the word embeddings have {vocab_size} rows; do both files belong to one checkpoint?"
-        )
-
-
-def _check_unicode(text: str, name: str) -> None:
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise EncodeValueError(
-            f"{name} holds a lone surrogate, {text[error.start]!r}, at character {error.start}, so it "
-            "can't be written as UTF-8; decode the bytes it came from with errors='replace'"
-        ) from None

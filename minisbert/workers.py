@@ -12,7 +12,7 @@ import numpy as np
 
 from minisbert.batching import FIRST_CHUNK, Progress, micro_batches
 from minisbert.kernels import Floats
-from minisbert.tokenization import TokenIds
+from minisbert.texttokenizer import TokenIds
 
 __all__ = ["Prepare", "run"]
 

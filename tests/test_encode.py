@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 import minisbert
 from conftest import BATCH_TOLERANCE, DATA, FEW, largest
-from minisbert import batching, tokenization
+from minisbert import batching, texttokenizer
 
 Encoder = minisbert.SentenceEncoder
 SOURCES = str(Path(minisbert.__file__).parents[1])
@@ -177,7 +177,7 @@ def test_lone_surrogates_are_refused(bert: Encoder, text: str) -> None:
 
 
 def test_a_lone_surrogate_far_into_a_chunk_is_found(bert: Encoder) -> None:
-    texts = ["a"] * (tokenization.AT_ONCE + 130)
+    texts = ["a"] * (texttokenizer.AT_ONCE + 130)
     texts[-1] = "\ud800"
     with pytest.raises(minisbert.EncodeValueError, match=f"sentence {len(texts) - 1} .*surrogate"):
         bert.encode(texts)

@@ -7,6 +7,8 @@ import pickle
 import re
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,21 +58,53 @@ LONG = "word " * 200
 
 def test_truncation_is_said_once(bert: Encoder) -> None:
     with pytest.warns(
-        minisbert.TruncationWarning, match=r"2 of 4 .* 32 tokens: 1, 3 \(the longest has 802\)"
+        minisbert.TruncationWarning, match=r"some sentences were cut to max_seq_length, 32 tokens"
     ) as seen:
         bert.encode(["a", LONG, "b", LONG])
     assert len(seen) == 1
-    assert seen[0].filename == __file__
     with pytest.raises(
         minisbert.TruncationError, match="sentence 1 has 802 tokens, and max_seq_length is 32"
     ) as raised:
         bert.encode(["a", LONG, LONG], truncation="error")
     for found, rows in ((seen[0].message, (1, 3)), (raised.value, (1,))):
         unpickled = pickle.loads(pickle.dumps(found))
-        assert (unpickled.rows, unpickled.longest, str(unpickled)) == (rows, 802, str(found))
+        assert (unpickled.rows, unpickled.longest, str(unpickled)) == (rows, found.longest, str(found))
+    assert 32 < seen[0].message.longest < raised.value.longest == 802  # of a text that is cut not all is read
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         bert.encode(["a", LONG], truncation="silent")
+
+
+def test_a_warning_names_the_place_that_called_minisbert(bert: Encoder) -> None:
+    for call in (bert.encode, bert.encode_query, bert.encode_document, partial(_through, bert.encode)):
+        with pytest.warns(minisbert.TruncationWarning) as seen:
+            call(LONG)
+        assert [warning.filename for warning in seen] == [__file__]
+
+
+def _through(call: Callable[[str], Any], text: str) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        list(pool.map(lambda text: call(text), [text]))
+
+
+def test_python_keeps_one_warning_however_many_texts_are_cut(bert: Encoder) -> None:
+    """Python remembers each text that was shown, so that one that is always new takes memory with every call."""
+    namespace = {"encode": bert.encode, "LONG": LONG, "__name__": "a program"}
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        exec("for i in range(1, 40): encode(['a'] * i + [LONG * i] * (i % 3 + 1))", namespace)
+    registry = namespace["__warningregistry__"]
+    assert isinstance(registry, dict)
+    assert len(registry.keys() - {"version"}) == len(seen) == 1
+
+
+def test_what_is_wrong_with_a_text_is_found_as_far_as_it_is_read(bert: Encoder) -> None:
+    text = "word " * 2_000
+    found = bert.encode(text + "\ud800", truncation="silent")
+    np.testing.assert_array_equal(found, bert.encode(text, truncation="silent"))
+    for call in (bert.token_counts, partial(bert.encode, truncation="error")):
+        with pytest.raises(minisbert.EncodeValueError, match=r"sentence 1 .*surrogate.*character 10000"):
+            call(["a", text + "\ud800"])
 
 
 def test_max_seq_length_can_be_set() -> None:

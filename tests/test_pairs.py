@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tokenizers import Tokenizer, processors
 
 import cross_checkpoints
 import minisbert
 from conftest import DATA, edit_json, keep_tokenizer_steps, load_golden
-from minisbert.pairs import longest_first
+from minisbert.cross_config import read_cross_config
+from minisbert.pairs import PairTokenizer, load_pair_tokenizer, longest_first
+from tokenizer_kinds import EVERY_RUN, texts
 
 Copy = Callable[[str], Path]
 CROSS = (*cross_checkpoints.TINY, *cross_checkpoints.FAMILIES)
@@ -53,6 +58,50 @@ def test_truncation_is_the_library_s_own(name: str) -> None:
     library.no_truncation()
     counts = [len(encoding.ids) for encoding in library.encode_batch(pairs)]
     assert mine.token_counts(pairs).tolist() == counts
+
+
+@pytest.mark.parametrize("name", CROSS)
+@EVERY_RUN
+@given(pair=st.tuples(texts, texts), limit=st.integers(4, 24))
+def test_no_more_of_long_texts_need_be_known(
+    name: str, cross_folder: Callable[[str], Path], pair: tuple[str, str], limit: int
+) -> None:
+    """What is cut is what the library cuts, which reads all of both texts."""
+    mine, library = _tokenizers(cross_folder(name))
+    library.enable_truncation(limit)
+    [found] = mine([pair], 0, limit)
+    assert mine.join(found, limit)[:, 0].tolist() == library.encode(*pair).ids
+    library.no_truncation()
+    [count] = mine.count_all([pair], 0)
+    assert count == len(library.encode(*pair).ids)
+    assert min(count, limit + 1) == min(mine.count(found), limit + 1)
+
+
+@cache
+def _tokenizers(folder: Path) -> tuple[PairTokenizer, Tokenizer]:
+    tokenizer = load_pair_tokenizer(read_cross_config(folder))
+    return tokenizer, Tokenizer.from_str(tokenizer.library.to_str())
+
+
+@pytest.mark.parametrize("room", range(12))
+def test_of_lengths_only_what_fills_the_room_matters(room: int) -> None:
+    """And where the room is odd, which text is longer: so a pair is read until that is known."""
+    for one, other in product(range(3 * room + 4), repeat=2):
+        first, second = min(one, room + 1), min(other, room + 1)
+        if room % 2 and min(one, other) > room:
+            first, second = room + 1 + (one > other), room + 2 - (one > other)
+        assert longest_first(first, second, room) == longest_first(one, other, room)
+
+
+@pytest.mark.parametrize("words", [(300, 301), (301, 300), (300, 300), (3_000, 300), (300, 3_000)])
+def test_the_longer_of_two_long_texts_gets_the_odd_token(words: tuple[int, int]) -> None:
+    mine, library = _tokenizers(DATA / "cross-bert")
+    pair = ("word " * words[0], "word " * words[1])
+    whole = [np.array(library.encode(text, add_special_tokens=False).ids, np.int32) for text in pair]
+    for limit in (10, 11):
+        [found] = mine([pair], 0, limit)
+        np.testing.assert_array_equal(mine.join(found, limit), mine.join((whole[0], whole[1]), limit))
+        assert max(map(len, found)) < 100
 
 
 @pytest.mark.parametrize(

@@ -23,15 +23,20 @@ Copy = Callable[[str], Path]
 
 
 def test_truncation_is_the_library_s_own(tiny: Path) -> None:
-    """For every limit: the special token at the end stays, as when the library truncates."""
-    texts = ["", "one", "a longer text, with many words in it, that goes on and on. " * 3]
+    """For every limit: the special token at the end stays, as when the library truncates, which reads all of a text."""
+    texts = [
+        "",
+        "one",
+        "a longer text, with many words in it, that goes on and on. " * 9,
+        "\u4e2d\u6587" * 200,
+    ]
     mine = load_tokenizer(read_config(tiny))
     library = Tokenizer.from_file(str(mine.path))
     library.no_padding()
     for limit in range(2, 30):
         library.enable_truncation(limit)
         expected = [encoding.ids for encoding in library.encode_batch(texts)]
-        assert [mine.truncate(ids, limit).tolist() for ids in mine(texts)] == expected
+        assert [mine.join(ids, limit).tolist() for ids in mine(texts, 0, limit)] == expected
 
 
 def test_truncation_and_padding_in_the_file_are_overridden(tiny: Path) -> None:
@@ -204,6 +209,18 @@ def test_the_token_type_is_the_tokenizer_s(copy_of: Copy) -> None:
     second = minisbert.load(folder)
     assert set(second.tokenize("word")["token_type_ids"][0]) == {1}
     assert np.abs(first.encode("word") - second.encode("word")).max() > 0.01
+
+
+@pytest.mark.parametrize("single", ["[CLS] $A [SEP] $A", "$A $A", "$A [SEP] $A $A [SEP]"])
+def test_a_text_that_is_put_in_twice_is_refused(copy_of: Copy, single: str) -> None:
+    folder = copy_of("tiny-bert")
+    keep_tokenizer_steps(folder)
+    processor = processors.TemplateProcessing(
+        single=single, pair="$A $B", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    edit_json(folder / "tokenizer.json", post_processor=json.loads(processor.__getstate__()))
+    with pytest.raises(minisbert.UnsupportedCheckpointError, match=r"tokenizer\.json.*puts a text in twice"):
+        minisbert.load(folder)
 
 
 def test_token_types_that_can_t_be_honoured(copy_of: Copy) -> None:
