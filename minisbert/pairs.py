@@ -96,18 +96,9 @@ class PairTokenizer(TextTokenizer):
         if room % 2:  # of two texts that would each fill it, the longer one gets one token more
             for row, (one, other) in enumerate(found):
                 if min(len(one), len(other)) > room:
-                    found[row] = self._compared(pairs[row], room, _names(first + row))
+                    is_longer = self.is_longer(*pairs[row], _names(first + row))
+                    found[row] = one[: room + is_longer], other[: room + 1 - is_longer]
         return found
-
-    def _compared(
-        self, pair: tuple[str, str], room: int, name: Callable[[int], str]
-    ) -> tuple[TokenIds, TokenIds]:
-        """Return more than `room` ids of both texts, and the more of the longer one; of equals, of the second."""
-        one, other = self.encode(pair, most := 4 * room, name)
-        while min(len(one), len(other)) > most:
-            one, other = self.encode(pair, most := 4 * most, name)
-        is_longer = len(one) > len(other)
-        return one[: room + 1 + is_longer].copy(), other[: room + 2 - is_longer].copy()
 
     def count(self, pair: tuple[TokenIds, TokenIds]) -> int:
         """Return how many tokens a pair has whose texts have these ids."""

@@ -71,6 +71,16 @@ class TextTokenizer:
                     lengths[row] += len(ids)
         return lengths
 
+    def is_longer(self, one: str, other: str, name: Callable[[int], str]) -> bool:
+        """Whether one text has more ids than another: of each no more is read than it takes to know."""
+        parts, rest = (pieces(text, self._cut, PIECE) for text in (one, other))
+        lead = 0
+        with _blame((one, other), name):
+            while part := next(parts if lead <= 0 else rest, ""):  # of the one that is behind
+                [ids] = self._encode([part])
+                lead += len(ids) if lead <= 0 else -len(ids)
+        return lead > 0
+
     @cached_property
     def _cut(self) -> re.Pattern[str]:
         return safe_cut(self.library)  # which takes some milliseconds, that short texts need not spend

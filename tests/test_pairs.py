@@ -89,7 +89,7 @@ def test_of_lengths_only_what_fills_the_room_matters(room: int) -> None:
     for one, other in product(range(3 * room + 4), repeat=2):
         first, second = min(one, room + 1), min(other, room + 1)
         if room % 2 and min(one, other) > room:
-            first, second = room + 1 + (one > other), room + 2 - (one > other)
+            first, second = room + (one > other), room + 1 - (one > other)
         assert longest_first(first, second, room) == longest_first(one, other, room)
 
 
