@@ -39,7 +39,8 @@ from minisbert.modules import Module
 from minisbert.pairs import load_pair_tokenizer
 from minisbert.pipeline import Entry, read_entries, read_modules
 from minisbert.pretokenization import of_another_class
-from minisbert.tokenization import TextTokenizer, load_tokenizer, tokenizer_class
+from minisbert.texttokenizer import TextTokenizer
+from minisbert.tokenization import load_tokenizer, tokenizer_class
 
 __all__ = ["Finding", "Report", "check", "lines"]
 

@@ -128,8 +128,6 @@ def check_limits(path: Path, config: TextConfig, token_type: int, num_special: i
         )
 
 
-
-
 def _read(path: Path, config: TextConfig) -> Tokenizer:
     """Make the tokenizer of a file, and overrule what it says of whatever other files decide."""
     kind, settings = tokenizer_class(config), read_json(path.with_name("tokenizer_config.json"))
