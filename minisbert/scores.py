@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
+import numpy as np
+
 from minisbert.cross_config import ACTIVATIONS
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
 from minisbert.kernels import Floats
 from minisbert.kernels.activations import sigmoid
-from minisbert.kernels.reference import relu, silu, tanh
+from minisbert.kernels.reference import relu, silu
 from minisbert.kernels.reference import softmax as softmax_in_place
 
 __all__ = ["Activation", "resolve_activation", "softmax"]
@@ -27,7 +29,9 @@ def identity(x: Floats) -> Floats:
     return x
 
 
-_FUNCTIONS: dict[str, Activation] = dict(zip(ACTIVATIONS, (identity, sigmoid, tanh, relu, silu), strict=True))
+_FUNCTIONS: dict[str, Activation] = dict(
+    zip(ACTIVATIONS, (identity, sigmoid, np.tanh, relu, silu), strict=True)
+)
 
 
 def resolve_activation(activation: object) -> Activation:

@@ -14,7 +14,7 @@ import pytest
 import checkpoints
 import minisbert
 import texts
-from conftest import FP32_MARGIN, load_golden
+from conftest import load_golden
 from minisbert import kernels
 
 NAMES = ("minilm", "roberta")
@@ -53,7 +53,7 @@ def test_token_ids_equal_the_reference_s_in_every_row(real: Any) -> None:
     np.testing.assert_array_equal(encoder.token_counts(sentences), golden["token_counts"])
 
 
-def test_vectors_are_as_close_to_float64_as_torch_s(
+def test_vectors_are_closer_to_float64_than_torch_s(
     real: Any, record_property: Callable[[str, object], None]
 ) -> None:
     golden, sentences, encoder = real
@@ -63,8 +63,8 @@ def test_vectors_are_as_close_to_float64_as_torch_s(
         f"\n{encoder.path.name}, {encoder.backend}, {len(sentences)} texts: error against float64 at most "
         f"{error.max():.2e} (torch fp32 {torch_max:.2e}), mean {error.mean():.2e} (torch fp32 {torch_mean:.2e})"
     )
-    assert error.max() <= FP32_MARGIN * torch_max
-    assert error.mean() <= FP32_MARGIN * torch_mean
+    assert error.max() <= torch_max
+    assert error.mean() <= 0.75 * torch_mean  # on both backends, as both cut long sums into parts
 
 
 def test_the_same_vectors_always(real: Any) -> None:

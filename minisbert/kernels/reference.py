@@ -45,6 +45,9 @@ NORMAL_TAIL = {
     ),
 }  # fmt: skip
 
+# BLAS adds up hundreds of products in the order that it likes: in float32 that was more than half of all error. With
+# the sums of so many products each added to one another, it is what torch's is, or less, and the time 10 % more.
+PART = 96
 # An activation makes many passes over its input: in pieces of this many elements they stay in cache.
 _ELEMENTS_IN_CACHE = 1 << 16
 
@@ -98,7 +101,10 @@ def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Dense:
 
 def linear(x: Floats, dense: Dense, activation: str | None = None, residual: Floats | None = None) -> Floats:
     """``activation(x @ weight.T + bias) + residual``: (N, I) -> (N, O)."""
-    y: Floats = x @ dense.weight.T  # (N, O)
+    w = dense.weight.T  # (I, O)
+    y: Floats = x[:, :PART] @ w[:PART]  # (N, O)
+    for i in range(PART, len(w), PART):
+        y += x[:, i : i + PART] @ w[i : i + PART]
     y += dense.bias
     if activation is not None:
         y = ACTIVATIONS[activation](y)
@@ -317,11 +323,6 @@ def relu(x: Floats) -> Floats:
     return np.maximum(x, 0)
 
 
-def tanh(x: Floats) -> Floats:
-    """``tanh(x)``."""
-    return np.tanh(x)
-
-
 def _in_pieces(function: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
     """Apply an elementwise function to (N, F) in place, a few rows at a time, so that they stay in cache."""
 
@@ -341,7 +342,7 @@ ACTIVATIONS: dict[str, Callable[[Floats], NDArray[np.floating]]] = {
     **dict.fromkeys(("gelu_fast", "gelu_new", "gelu_pytorch_tanh"), _in_pieces(gelu_tanh)),
     "relu": _in_pieces(relu),
     **dict.fromkeys(("silu", "swish"), _in_pieces(silu)),
-    "tanh": _in_pieces(tanh),
+    "tanh": _in_pieces(np.tanh),
     "softmax": _in_pieces(softmax),
     "softmin": _in_pieces(lambda x: softmax(-x)),
     **{name: _in_pieces(function) for name, function in activations.OTHERS.items()},
