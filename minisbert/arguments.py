@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
 
-__all__ = ["check_choice", "check_dtype", "check_integer"]
+__all__ = ["check_choice", "check_collection", "check_dtype", "check_integer", "plain"]
 
 
 def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
@@ -36,3 +37,16 @@ def check_integer(name: str, value: object) -> int:
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return int(value)
     raise EncodeTypeError(f"{name} is {shown(value)}; expected an integer")
+
+
+def check_collection(name: str, value: object, expected: str) -> None:
+    """Refuse what is no collection, and sets: their order, and so that of the rows, changes from run to run."""
+    refused = isinstance(value, str | bytes | bytearray | memoryview | Mapping | set | frozenset)
+    if refused or not isinstance(value, Iterable):
+        hint = "; a set has no order: sort it" if isinstance(value, set | frozenset) else ""
+        raise EncodeTypeError(f"{name} is {type(value).__name__} {shown(value)}; expected {expected}{hint}")
+
+
+def plain(value: Any) -> Any:
+    """Return what a scalar of Arrow stands for, and anything else as it is."""
+    return value.as_py() if hasattr(type(value), "as_py") else value

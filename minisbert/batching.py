@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
-from itertools import chain, islice, takewhile
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from itertools import islice, takewhile
 from traceback import walk_stack
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from minisbert.arguments import check_collection, plain
 from minisbert.errors import EncodeTypeError, EncodeValueError, TruncationError, TruncationWarning, shown
 from minisbert.kernels import Floats
 from minisbert.vectors import PRECISIONS, output_width, quantize
@@ -61,28 +62,19 @@ def as_texts(sentences: str | Iterable[str]) -> tuple[Iterator[Any], int | None]
     """
     if isinstance(sentences, str):
         return iter([sentences]), 1
+    expected = "a string, or a list, array, Series or generator of strings"
+    check_collection("sentences", sentences, expected)
     shape = getattr(sentences, "shape", (1,))
-    is_text = not isinstance(sentences, bytes | bytearray | memoryview | Mapping | set | frozenset)
-    if not is_text or not isinstance(sentences, Iterable) or len(shape) != 1:
-        found = f"of shape {shape}" if len(shape) != 1 else shown(sentences)
+    if len(shape) != 1:
         raise EncodeTypeError(
-            f"sentences is {type(sentences).__name__} {found}; expected a string, or a list, array, Series or "
-            f"generator of strings{'; a set has no order: sort it' if isinstance(sentences, set | frozenset) else ''}"
+            f"sentences is {type(sentences).__name__} of shape {shape}; expected {expected}"
         )
-    return _items(sentences), len(sentences) if isinstance(sentences, Sized) else None
-
-
-def _items(texts: Iterable[Any]) -> Iterator[Any]:
-    """Iterate over texts; over an Arrow array's, which are no strings one by one, in slices."""
-    if not hasattr(texts, "to_pylist"):
-        return iter(texts)
-    array: Any = texts
-    slices = (array[start : start + CHUNK].to_pylist() for start in range(0, len(array), CHUNK))
-    return chain.from_iterable(slices)
+    return iter(sentences), len(sentences) if isinstance(sentences, Sized) else None
 
 
 def check_texts(texts: list[Any], first: int) -> list[str]:
     """Return the texts, each checked to be a string; `first` is the index of the first one."""
+    texts = list(map(plain, texts))
     for index, text in enumerate(texts, first):
         if not isinstance(text, str):
             hint = "; decode it first, as in text.decode('utf-8')" if isinstance(text, bytes) else ""

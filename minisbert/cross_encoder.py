@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minisbert import hub, model
-from minisbert.arguments import check_integer
+from minisbert.arguments import check_collection, check_integer, plain
 from minisbert.base import TextModel
 from minisbert.batching import OverlongTexts, Progress, read_chunks
 from minisbert.checkpoint import head_tensors, load_tensors
 from minisbert.cross_config import CrossEncoderConfig, read_cross_config
-from minisbert.errors import EncodeTypeError, EncodeValueError, shown
+from minisbert.errors import EncodeValueError, shown
 from minisbert.kernels import Floats, Ints
 from minisbert.pairs import PairTokenizer, as_pairs, check_pairs, is_pair, load_pair_tokenizer
 from minisbert.prompts import resolve_prompt
@@ -238,12 +238,11 @@ class CrossEncoder(TextModel):
             raise EncodeValueError(
                 f"rank needs a cross-encoder with one label, and this one has {self.num_labels}; use predict"
             )
-        if isinstance(documents, str):
-            raise EncodeTypeError(f"documents is the string {shown(documents)}; expected a list of strings")
+        check_collection("documents", documents, "a list of strings")
         if top_k is not None and check_integer("top_k", top_k) < 0:
             raise EncodeValueError(f"top_k is {shown(top_k)}; expected at least 0")
         self._check_batch(batch_size, truncation)
-        texts = list(documents)
+        texts = list(map(plain, documents))
         overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM, self._tokenizer.count_all)
         prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
         pairs = [(query, text) for text in texts]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from minisbert.arguments import check_collection, plain
 from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, EncodeTypeError, UnsupportedCheckpointError, shown
 from minisbert.jsonfile import read_json
@@ -24,13 +25,13 @@ __all__ = ["PairTokenizer", "as_pairs", "check_pairs", "is_pair", "load_pair_tok
 TYPED_TOKENIZERS = ("BertTokenizer", "ElectraTokenizer")
 
 
-# What can be iterated over and holds no pairs, or, as a set, none in an order that stays.
-_NO_PAIRS = (str, bytes, bytearray, Mapping, set, frozenset)
-
-
 def is_pair(inputs: Any) -> bool:
     """Whether this is one pair, and not a collection of pairs: a sequence that begins with a text."""
-    return isinstance(inputs, list | tuple | np.ndarray) and len(inputs) > 0 and isinstance(inputs[0], str)
+    return (
+        isinstance(inputs, list | tuple | np.ndarray)
+        and len(inputs) > 0
+        and isinstance(plain(inputs[0]), str)
+    )
 
 
 def as_pairs(inputs: Any) -> tuple[Iterator[Any], int | None]:
@@ -43,28 +44,31 @@ def as_pairs(inputs: Any) -> tuple[Iterator[Any], int | None]:
     """
     if is_pair(inputs):
         return iter([inputs]), 1
-    table = len(getattr(inputs, "shape", ())) > 1 and not isinstance(inputs, np.ndarray)  # gives its columns
-    if table or isinstance(inputs, _NO_PAIRS) or not isinstance(inputs, Iterable):
-        raise EncodeTypeError(
-            f"inputs is {type(inputs).__name__} {shown(inputs)}; expected a pair of strings, or a list, array or "
-            "generator of pairs"
-        )
+    expected = "a pair of strings, or a list, array or generator of pairs"
+    check_collection("inputs", inputs, expected)
+    if len(getattr(inputs, "shape", ())) > 1 and not isinstance(
+        inputs, np.ndarray
+    ):  # a table gives its columns
+        raise EncodeTypeError(f"inputs is {type(inputs).__name__} {shown(inputs)}; expected {expected}")
     return iter(inputs), len(inputs) if isinstance(inputs, Sized) else None
 
 
 def check_pairs(pairs: list[Any], first: int) -> list[tuple[str, str]]:
     """Return the pairs, each checked to be two strings; `first` is the index of the first one."""
-    for index, pair in enumerate(pairs, first):
+    checked = []
+    for index, pair in enumerate(map(plain, pairs), first):
         if not isinstance(pair, list | tuple | np.ndarray) or len(pair) != 2:
             raise EncodeTypeError(
                 f"pair {index} is {type(pair).__name__} {shown(pair)}; expected two strings, as in (query, document)"
             )
-        for which, text in enumerate(pair):
+        texts = plain(pair[0]), plain(pair[1])
+        for which, text in enumerate(texts):
             if not isinstance(text, str):
                 raise EncodeTypeError(
                     f"text {which} of pair {index} is {type(text).__name__} {shown(text)}; expected a string"
                 )
-    return [(pair[0], pair[1]) for pair in pairs]
+        checked.append(texts)
+    return checked
 
 
 @dataclass(frozen=True)

@@ -228,7 +228,9 @@ def test_rank_sorts_by_score(model: minisbert.CrossEncoder) -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "message"),
     [
-        ({"documents": "text"}, minisbert.EncodeTypeError, "documents is the string 'text'"),
+        ({"documents": "text"}, minisbert.EncodeTypeError, "documents is str 'text'; expected a list"),
+        ({"documents": {"a": "b"}}, minisbert.EncodeTypeError, "documents is dict"),
+        ({"documents": {"a"}}, minisbert.EncodeTypeError, "documents is set {'a'}.*sort it"),
         ({"query": None}, minisbert.EncodeTypeError, "text 0 of pair 0 is NoneType"),
         ({"documents": ["a", 3]}, minisbert.EncodeTypeError, "text 1 of pair 1 is int 3"),
         ({"top_k": -1}, minisbert.EncodeValueError, "top_k is -1"),

@@ -28,21 +28,6 @@ SOURCES = str(Path(minisbert.__file__).parents[1])
 # --- What goes in ----------------------------------------------------------------------------------------
 
 
-def test_arrow_arrays_are_columns_of_texts(bert: Encoder) -> None:
-    pa: Any = pytest.importorskip("pyarrow", reason="pyarrow is optional")
-    texts = [*FEW, *map(str, range(2000))]
-    expected = bert.encode(texts)
-    for column in (
-        pa.array(texts),
-        pa.chunked_array([texts[:3], texts[3:]]),
-        pa.array(texts, pa.large_string()),
-    ):
-        np.testing.assert_array_equal(bert.encode(column), expected)
-    texts[1500:1501] = [None]  # type: ignore[list-item]
-    with pytest.raises(minisbert.EncodeTypeError, match="sentence 1500 is NoneType None"):
-        bert.encode(pa.array(texts))
-
-
 @pytest.mark.parametrize("kind", [set, frozenset])
 def test_a_set_has_no_order(bert: Encoder, kind: Any) -> None:
     with pytest.raises(minisbert.EncodeTypeError, match="a set has no order: sort it"):

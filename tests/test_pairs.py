@@ -191,6 +191,7 @@ class Table:
         ("a text", r"inputs is str 'a text'; expected a pair"),
         (b"bytes", "inputs is bytes"),
         ({"a": "b"}, "inputs is dict"),
+        ({("a", "b")}, "inputs is set .*sort it"),
         (None, "inputs is NoneType None"),
         (Table(), "inputs is Table"),
         (["one", "two", "three"], r"pair 0 is list \['one', 'two', 'three'\]; expected two strings"),
