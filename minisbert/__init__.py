@@ -7,6 +7,7 @@
 from minisbert.cross_encoder import CrossEncoder, load_cross_encoder
 from minisbert.encoder import SentenceEncoder, load
 from minisbert.errors import (
+    CalibrationWarning,
     CheckpointError,
     CheckpointNotFoundError,
     EncodeTypeError,
@@ -18,6 +19,7 @@ from minisbert.errors import (
 )
 
 __all__ = [
+    "CalibrationWarning",
     "CheckpointError",
     "CheckpointNotFoundError",
     "CrossEncoder",

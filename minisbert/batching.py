@@ -11,12 +11,19 @@ from traceback import walk_stack
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from minisbert.arguments import check_collection, plain
-from minisbert.errors import EncodeTypeError, EncodeValueError, TruncationError, TruncationWarning, shown
+from minisbert.errors import (
+    CalibrationWarning,
+    EncodeTypeError,
+    EncodeValueError,
+    TruncationError,
+    TruncationWarning,
+    shown,
+)
 from minisbert.kernels import Floats
-from minisbert.vectors import PRECISIONS, output_width, quantize
+from minisbert.vectors import PRECISIONS, SCALED, check_ranges, output_width, quantize
 
 __all__ = [
     "Collector",
@@ -48,6 +55,10 @@ FEWEST_TOKENS = 56
 # Bytes in which vectors are gathered where nobody knows how many will come. What isn't filled is never touched, and
 # given back in the end. Linux's allocator keeps so large an array outside of its heap, where it grows without a copy.
 ROOM = 48 << 20
+CALIBRATED = (
+    "int8 and uint8 were scaled by the ranges of the vectors of this call, and can't be compared with those of "
+    "another. Pass ranges=np.stack([typical.min(axis=0), typical.max(axis=0)]) of float32 vectors of many typical texts"
+)
 # A progress bar appears by itself on a terminal once the work has taken this many seconds.
 PROGRESS_DELAY = 2.0
 
@@ -126,7 +137,7 @@ def micro_batches(
 class Collector:
     """Gathers blocks of finished vectors (S, D) into one array, or into the caller's; `rows` counts them.
 
-    Quantising to ``int8`` or ``uint8`` takes the range over all vectors, so it waits for the last block;
+    Quantising to ``int8`` or ``uint8`` without ranges takes them over all vectors, so it waits for the last block;
     everything else is written as it comes.
     """
 
@@ -137,11 +148,13 @@ class Collector:
         dimension: int,
         precision: str,
         dtype: np.dtype[Any],
+        ranges: ArrayLike | None = None,
     ) -> None:
         self._precision = precision
+        self._ranges = None if ranges is None else check_ranges(ranges, precision, dimension)
         self._width = output_width(precision, dimension)
         self._dtype = dtype if precision == "float32" else np.dtype(PRECISIONS[precision])
-        self._waits = precision in ("int8", "uint8")
+        self._waits = precision in SCALED and ranges is None
         self._gathered: NDArray[Any] | None = None
         self._count = count
         self.rows = 0
@@ -162,7 +175,7 @@ class Collector:
 
     def add(self, block: Floats) -> None:
         """Take the next block of vectors (S, D)."""
-        ready = block if self._waits else quantize(block, self._precision)
+        ready = block if self._waits else quantize(block, self._precision, self._ranges)
         if (
             self._out is None and self._count is not None and not self._waits
         ):  # now that there are texts in it
@@ -185,7 +198,10 @@ class Collector:
         if self._gathered is None:
             return np.empty((0, self._width), self._dtype) if self._out is None else self._out
         self._resize(self._gathered, self.rows)
-        ready = quantize(self._gathered, self._precision) if self._waits else self._gathered
+        ready = self._gathered
+        if self._waits:
+            ready = quantize(ready, self._precision)
+            warnings.warn(CalibrationWarning(CALIBRATED), stacklevel=_level_of_caller())
         if self._out is None:
             return ready
         self._out[:] = ready
@@ -248,6 +264,15 @@ class OverlongTexts:
         warnings.warn(
             TruncationWarning(message, tuple(self._rows), self._longest), stacklevel=_level_of_caller()
         )
+
+
+def _level_of_caller() -> int:
+    """Return the ``stacklevel``, where this is called, of the first frame outside of minisbert."""
+    frames = (frame for frame, _ in walk_stack(sys._getframe(1)))
+    ours = takewhile(
+        lambda frame: str(frame.f_globals.get("__name__")).partition(".")[0] == "minisbert", frames
+    )
+    return 1 + sum(1 for _ in ours)
 
 
 def _level_of_caller() -> int:

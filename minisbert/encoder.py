@@ -171,6 +171,7 @@ class SentenceEncoder(TextModel):
         *,
         truncation: str = "warn",
         out: NDArray[Any] | None = None,
+        ranges: ArrayLike | None = None,
     ) -> Any:
         """Turn sentences into vectors.
 
@@ -200,6 +201,10 @@ class SentenceEncoder(TextModel):
             What to do about texts longer than `max_seq_length`, which are cut. Only "error" reads one to its end.
         out : ndarray or memmap, shape (S, D), optional
             Filled in place and returned.
+        ranges : array_like, shape (2, D), optional
+            The lowest and the highest value of each component, for the precisions "int8" and "uint8": what was
+            quantised with the same ranges can be compared. By default they are those of the vectors of this call;
+            take those of many typical texts, ``np.stack([typical.min(axis=0), typical.max(axis=0)])``.
 
         Returns
         -------
@@ -215,6 +220,11 @@ class SentenceEncoder(TextModel):
             If an argument is impossible, or a text can't be written as UTF-8, as far as it is read.
         TruncationError
             If a text is too long and `truncation` is "error".
+
+        Warns
+        -----
+        CalibrationWarning
+            If vectors are quantised by ranges of their own.
         """
         check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
         check_choice("precision", precision, tuple(vectors.PRECISIONS))
@@ -228,8 +238,8 @@ class SentenceEncoder(TextModel):
         chunks = self._token_chunks(texts, prompt, overlong)
         progress = Progress(count, show_progress_bar, self.ITEM)
         if output_value == "token_embeddings":
-            if precision != "float32" or out is not None:
-                raise EncodeValueError("token_embeddings go with neither precision nor out: they are ragged")
+            if precision != "float32" or out is not None or ranges is not None:
+                raise EncodeValueError("token_embeddings go without precision, ranges and out: they are ragged")
             result: Any = []
 
             def extend(states: list[Floats]) -> None:
@@ -239,7 +249,7 @@ class SentenceEncoder(TextModel):
             self._run(chunks, program, prepare, batch_size, progress, extend)
         else:
             dimension = self._resolve_dimension(truncate_dim)
-            collector = Collector(out, count, dimension, precision, self.dtype)
+            collector = Collector(out, count, dimension, precision, self.dtype, ranges)
 
             def finish(rows: list[Floats]) -> None:
                 block = np.array(rows)[:, :dimension]  # (S, D)

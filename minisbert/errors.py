@@ -8,6 +8,7 @@ from __future__ import annotations
 import reprlib
 
 __all__ = [
+    "CalibrationWarning",
     "CheckpointError",
     "CheckpointNotFoundError",
     "EncodeTypeError",
@@ -99,3 +100,7 @@ class TruncationWarning(_TextsTooLong, UserWarning):
     longest : int
         How many tokens the longest of them has at least: texts are not read to the end.
     """
+
+
+class CalibrationWarning(UserWarning):
+    """Vectors were quantised by the ranges of one call's, so those of another call can't be compared with them."""

@@ -11,7 +11,15 @@ from minisbert.config import SIMILARITIES
 from minisbert.errors import EncodeValueError, shown
 from minisbert.kernels import Floats
 
-__all__ = ["PRECISIONS", "output_width", "quantize", "similarity", "similarity_pairwise"]
+__all__ = [
+    "PRECISIONS",
+    "SCALED",
+    "check_ranges",
+    "output_width",
+    "quantize",
+    "similarity",
+    "similarity_pairwise",
+]
 
 PRECISIONS = {
     "float32": np.float32,
@@ -20,6 +28,7 @@ PRECISIONS = {
     "binary": np.int8,
     "ubinary": np.uint8,
 }
+SCALED = ("int8", "uint8")  # which need the range of each component
 
 
 def output_width(precision: str, dimension: int) -> int:
@@ -27,16 +36,21 @@ def output_width(precision: str, dimension: int) -> int:
     return -(-dimension // 8) if precision in ("binary", "ubinary") else dimension
 
 
-def quantize(vectors: Floats, precision: str) -> NDArray[Any]:
-    """Store vectors (S, D) in fewer bits, as sentence-transformers does.
+def quantize(vectors: Floats, precision: str, ranges: ArrayLike | None = None) -> NDArray[Any]:
+    """Store vectors in fewer bits, as sentence-transformers does.
 
     Parameters
     ----------
     vectors : ndarray of float, shape (S, D)
-        Sentence vectors.
+        Sentence vectors; with `ranges`, or in binary precisions, also a single one (D,).
     precision : {"float32", "int8", "uint8", "binary", "ubinary"}
-        ``int8`` and ``uint8`` cut the range of each component over these vectors into 256 equal steps;
-        ``binary`` and ``ubinary`` keep the sign of each component, eight to a byte.
+        ``int8`` and ``uint8`` cut the range of each component into 256 steps; ``binary`` and ``ubinary`` keep the
+        sign of each component, eight to a byte.
+    ranges : array_like, shape (2, D), optional
+        The lowest and the highest value of each component, for ``int8`` and ``uint8``: what is beyond them gets the
+        first step or the last one. By default they are taken from these vectors. Only vectors that were quantised
+        with the same ranges can be compared; take those of many typical vectors
+        (``np.stack([typical.min(axis=0), typical.max(axis=0)])``), and keep them.
 
     Returns
     -------
@@ -46,25 +60,64 @@ def quantize(vectors: Floats, precision: str) -> NDArray[Any]:
     Raises
     ------
     EncodeValueError
-        If ``int8`` or ``uint8`` is asked of a single vector, whose range says nothing.
+        If the ranges are impossible, or go with another precision; or if there are none, and a single vector, whose
+        range says nothing.
     """
+    if ranges is not None:
+        ranges = check_ranges(ranges, precision, vectors.shape[-1])
     if precision == "float32":
         return vectors
     if precision in ("binary", "ubinary"):
         bits = np.packbits(vectors > 0, axis=-1)
         return bits if precision == "ubinary" else (bits ^ 0x80).view(np.int8)
-    if len(vectors) == 1:
-        raise EncodeValueError(
-            f"precision={precision!r} needs the range of each component over many vectors, and there is one "
-            "sentence; encode all sentences in one call"
-        )
-    if len(vectors) == 0:
-        return np.zeros(vectors.shape, PRECISIONS[precision])
-    lowest = vectors.min(axis=0)
-    step = (vectors.max(axis=0) - lowest) / 255
+    if ranges is None:
+        ranges = _ranges_of(vectors, precision)
+    lowest, highest = np.asarray(
+        ranges, np.float32
+    )  # in this dtype in the reference, whatever the vectors have
+    step = (highest - lowest) / 255
     steps = np.clip(np.floor((vectors - lowest) / np.where(step == 0, 1, step)), 0, 255)
     steps -= 128 if precision == "int8" else 0
     return np.asarray(steps.astype(PRECISIONS[precision]))
+
+
+def check_ranges(ranges: ArrayLike, precision: str, dimension: int) -> Floats:
+    """Return the ranges of so many components as an array (2, D)."""
+    if precision not in SCALED:
+        raise EncodeValueError(f"ranges go with precision 'int8' or 'uint8', and it is {shown(precision)}")
+    try:
+        found = np.asarray(ranges)
+        known = found.dtype.kind in "iuf" and found.shape == (2, dimension)
+        with np.errstate(over="ignore"):
+            found = np.asarray(found, np.float32) if known else found
+    except ValueError as error:
+        raise EncodeValueError(f"ranges is no array ({error}); expected shape (2, {dimension})") from error
+    if not known:
+        raise EncodeValueError(
+            f"ranges is {found.dtype} {found.shape}; expected numbers of shape (2, {dimension}): the lowest and the "
+            "highest value of each component"
+        )
+    wrong = ~(np.isfinite(found).all(axis=0) & (found[0] <= found[1]))
+    if wrong.any():
+        column = int(wrong.argmax())
+        raise EncodeValueError(
+            f"ranges of component {column} is {found[0, column]} to {found[1, column]}; expected the lowest finite "
+            "value, and then the highest"
+        )
+    return found
+
+
+def _ranges_of(vectors: Floats, precision: str) -> Floats:
+    if len(vectors) == 1 or vectors.ndim == 1:
+        raise EncodeValueError(
+            f"precision={precision!r} needs the range of each component over many vectors, and there is one "
+            "sentence; encode all sentences in one call, or pass ranges"
+        )
+    return (
+        np.stack([vectors.min(axis=0), vectors.max(axis=0)])
+        if len(vectors)
+        else np.zeros((2, vectors.shape[1]))
+    )
 
 
 def similarity(a: ArrayLike, b: ArrayLike, name: str, dimension: int | None = None) -> Floats:
@@ -131,7 +184,7 @@ def _are_packed(arrays: tuple[NDArray[Any], ...], dimension: int | None) -> bool
     EncodeValueError
         If one side is and the other is not, or if bytes can be neither packed nor quantised vectors of that width.
     """
-    sides = [array for array in arrays if array.dtype in (np.int8, np.uint8) and array.ndim]
+    sides = [array for array in arrays if array.dtype in (np.int8, np.uint8)]
     if dimension is None or not sides:
         return False
     widths = {array.shape[-1] for array in sides}
@@ -170,14 +223,16 @@ def _known(name: str) -> str:
 
 
 def _arrays(a: ArrayLike, b: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return both sides as arrays of numbers, whatever numbers and shapes."""
+    """Return both sides as arrays of numbers, whatever numbers and widths."""
     try:
         x, y = np.asarray(a), np.asarray(b)
         if not {x.dtype.kind, y.dtype.kind} <= set("buifO"):
             raise TypeError(f"{x.dtype} and {y.dtype}")
-        return x, y
     except (TypeError, ValueError, OverflowError) as error:
         raise _no_numbers(error) from error
+    if not {x.ndim, y.ndim} <= {1, 2}:
+        raise EncodeValueError(f"found shapes {x.shape} and {y.shape}; expected (A, D) and (B, D)")
+    return x, y
 
 
 def _floats(sides: tuple[NDArray[Any], NDArray[Any]], name: str) -> tuple[Floats, Floats]:
@@ -189,7 +244,7 @@ def _floats(sides: tuple[NDArray[Any], NDArray[Any]], name: str) -> tuple[Floats
         x, y = (side.astype(dtype, copy=False) for side in sides)
     except (TypeError, ValueError, OverflowError) as error:
         raise _no_numbers(error) from error
-    if not {x.ndim, y.ndim} <= {1, 2} or x.shape[-1] != y.shape[-1]:
+    if x.shape[-1] != y.shape[-1]:
         raise EncodeValueError(f"found shapes {x.shape} and {y.shape}; expected (A, D) and (B, D)")
     return x, y
 

@@ -250,6 +250,7 @@ def test_truncate_dim_then_normalise(bert: Encoder) -> None:
     assert largest(bert.encode("third", truncate_dim=10) - cut[3]) <= BATCH_TOLERANCE
 
 
+@pytest.mark.filterwarnings("ignore::minisbert.CalibrationWarning")
 @pytest.mark.parametrize(
     ("precision", "dtype", "width"),
     [("int8", np.int8, 75), ("uint8", np.uint8, 75), ("binary", np.int8, 10), ("ubinary", np.uint8, 10)],
@@ -271,6 +272,61 @@ def test_a_range_needs_more_than_one_sentence(bert: Encoder) -> None:
         bert.encode("one", precision="int8")
 
 
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_with_ranges_calls_can_be_compared(bert: Encoder, precision: str) -> None:
+    found = bert.encode([*FEW, "more", "texts"])
+    ranges = np.stack([found.min(axis=0), found.max(axis=0)])
+    whole = minisbert.vectors.quantize(bert.encode(FEW), precision, ranges)
+    for collection in (FEW, iter(FEW)):
+        np.testing.assert_array_equal(bert.encode(collection, precision=precision, ranges=ranges), whole)
+    alone = [bert.encode(text, precision=precision, ranges=ranges) for text in FEW]
+    assert {(vector.dtype, vector.shape) for vector in alone} == {(np.dtype(precision), (75,))}
+    assert np.abs(np.array(alone, int) - whole).max() <= 1  # BLAS, where it computes, moves last bits
+    cut = bert.encode(FEW, precision=precision, ranges=ranges[:, :10], truncate_dim=10)
+    np.testing.assert_array_equal(cut, whole[:, :10])
+
+
+def test_with_ranges_nothing_waits_for_the_last_text(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching, "CHUNK", 4)
+    out = np.zeros((20, 75), np.uint8)
+    ahead = []
+
+    def texts() -> Iterator[str]:
+        for i in range(20):
+            ahead.append(i - int(out.any(axis=1).sum()))
+            yield f"text {i}"
+
+    bert.encode(texts(), precision="uint8", ranges=[[-1.0] * 75, [1.0] * 75], out=out)
+    assert max(ahead) <= 3 * 4
+
+
+@pytest.mark.parametrize("method", ["encode", "encode_query", "encode_document"])
+def test_without_ranges_it_is_said_that_calls_can_t_be_compared(bert: Encoder, method: str) -> None:
+    for texts in (FEW, FEW[:3]):
+        with pytest.warns(minisbert.CalibrationWarning, match=r"can't be compared.*ranges=np.stack") as seen:
+            getattr(bert, method)(texts, precision="int8")
+        assert [warning.filename for warning in seen] == [__file__]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"precision": "int8", "ranges": np.zeros((2, 74))}, r"\(2, 74\); expected .*\(2, 75\)"),
+        ({"precision": "int8", "ranges": np.zeros((2, 75)), "truncate_dim": 10}, r"\(2, 10\)"),
+        ({"ranges": np.zeros((2, 75))}, "ranges go with precision 'int8'"),
+        ({"ranges": np.zeros((2, 75)), "output_value": "token_embeddings"}, "ragged"),
+    ],
+)
+def test_impossible_ranges(bert: Encoder, arguments: dict[str, Any], message: str) -> None:
+    def texts() -> Iterator[str]:
+        raise AssertionError("it should be seen before anything is read")
+        yield ""
+
+    with pytest.raises(minisbert.EncodeValueError, match=message):
+        bert.encode(texts(), **arguments)
+
+
+@pytest.mark.filterwarnings("ignore::minisbert.CalibrationWarning")
 @pytest.mark.parametrize("precision", ["float32", "int8", "ubinary"])
 def test_out_is_filled_in_place(bert: Encoder, precision: str, tmp_path: Path) -> None:
     expected = bert.encode(FEW, precision=precision)

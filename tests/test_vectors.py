@@ -38,6 +38,63 @@ def test_a_component_that_never_changes_is_quantised_too() -> None:
     assert vectors.quantize(x, "uint8").tolist() == [[0, 0], [0, 255]]
 
 
+def quantised(value: float, lowest: float, highest: float) -> int:
+    """Which of 256 steps a value is in, written out for one value in float32, as the reference has it."""
+    step = np.float32(np.float32(highest) - np.float32(lowest)) / np.float32(255)
+    return int(min(max(np.floor((np.float32(value) - np.float32(lowest)) / (step or np.float32(1))), 0), 255))
+
+
+@pytest.mark.parametrize(("precision", "offset"), [("uint8", 0), ("int8", -128)])
+def test_with_ranges_each_vector_is_quantised_by_itself(precision: str, offset: int) -> None:
+    rng = np.random.default_rng(4)
+    ranges = np.sort(rng.uniform(-1, 1, (2, 9)), axis=0)
+    ranges[1, 3] = ranges[0, 3]  # a component that never changed
+    x = rng.uniform(-1.5, 1.5, (20, 9)).astype(np.float32)  # also beyond the ranges
+    expected = [[quantised(*values) + offset for values in zip(row, *ranges, strict=True)] for row in x]
+    found = vectors.quantize(x, precision, ranges)
+    assert found.dtype == precision
+    assert {offset, 255 + offset} <= set(found.ravel().tolist())
+    np.testing.assert_array_equal(found, expected)
+    for row, vector in zip(found, x, strict=True):
+        np.testing.assert_array_equal(vectors.quantize(vector, precision, ranges.tolist()), row)
+        np.testing.assert_array_equal(vectors.quantize(vector[None], precision, ranges), row[None])
+
+
+@pytest.mark.parametrize("precision", ["int8", "uint8"])
+def test_the_ranges_of_vectors_are_taken_where_there_are_none(precision: str) -> None:
+    x = load_golden("outputs")["vectors"]
+    ranges = np.stack([x.min(axis=0), x.max(axis=0)])
+    for vectors_ in (x, x.astype(np.float64)):
+        found = vectors.quantize(vectors_, precision, ranges)
+        np.testing.assert_array_equal(found, vectors.quantize(vectors_, precision))
+    np.testing.assert_array_equal(vectors.quantize(x, precision, ranges), load_golden("outputs")[precision])
+
+
+@pytest.mark.parametrize(
+    ("ranges", "message"),
+    [
+        (np.zeros((3, 2)), r"float64 \(3, 2\); expected numbers of shape \(2, 3\)"),
+        (np.zeros(3), r"\(3,\)"),
+        (3, r"int64 \(\)"),
+        ([[0, 0, 0], [1, 1]], "ranges is no array"),
+        ([["a", "b", "c"]] * 2, "<U1"),
+        (np.zeros((2, 3), complex), "complex"),
+        ([[0, 0, 2], [1, 1, 1]], "component 2 is 2.0 to 1.0"),
+        ([[0, np.nan, 0], [1, 1, 1]], "component 1 is nan to 1.0"),
+        ([[0, 0, 0], [1e300, 1, 1]], "component 0 is 0.0 to inf"),
+    ],
+)
+def test_impossible_ranges(ranges: Any, message: str) -> None:
+    with pytest.raises(minisbert.EncodeValueError, match=f"ranges .*{message}|{message}"):
+        vectors.quantize(np.ones((2, 3), np.float32), "int8", ranges)
+
+
+@pytest.mark.parametrize("precision", ["float32", "binary", "ubinary"])
+def test_ranges_go_with_8_bits(precision: str) -> None:
+    with pytest.raises(minisbert.EncodeValueError, match=f"ranges go with .*int8.*it is '{precision}'"):
+        vectors.quantize(np.ones((2, 3), np.float32), precision, [[0] * 3, [1] * 3])
+
+
 @pytest.mark.parametrize("name", SIMILARITIES)
 def test_similarities_are_the_reference_s(name: str) -> None:
     golden = load_golden("outputs")
@@ -130,6 +187,9 @@ def test_bytes_of_another_width_are_refused() -> None:
             vectors.similarity(a, b, "cosine", 384)
     with pytest.raises(minisbert.EncodeValueError, match="the similarity 'l2' is not known"):
         vectors.similarity(bits, bits, "l2", 384)
+    for compare in (vectors.similarity, vectors.similarity_pairwise):
+        with pytest.raises(minisbert.EncodeValueError, match=r"found shapes \(2, 1, 48\)"):
+            compare(bits[:, np.newaxis], bits[:, np.newaxis], "cosine", 384)
 
 
 def test_quantised_vectors_are_numbers() -> None:
