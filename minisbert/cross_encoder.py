@@ -6,13 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from minisbert import hub, model
-from minisbert.arguments import check_collection, check_integer, plain
+from minisbert.arguments import check_collection, check_flag, check_integer, check_unused, plain
 from minisbert.base import TextModel
 from minisbert.batching import OverlongTexts, Progress, read_chunks
 from minisbert.checkpoint import head_tensors, load_tensors
@@ -22,7 +22,11 @@ from minisbert.kernels import Floats, Ints
 from minisbert.pairs import PairTokenizer, as_pairs, check_pairs, is_pair, load_pair_tokenizer
 from minisbert.prompts import resolve_prompt
 from minisbert.scores import Activation, resolve_activation, softmax
+from minisbert.signatures import LoadOptions, PredictOptions, RankOptions
 from minisbert.texttokenizer import TokenIds
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["CrossEncoder", "load_cross_encoder"]
 
@@ -37,6 +41,7 @@ def load_cross_encoder(
     token: str | bool | None = None,
     cache_folder: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    **unused: Unpack[LoadOptions],
 ) -> CrossEncoder:
     """Load a cross-encoder, which scores pairs of texts.
 
@@ -49,6 +54,8 @@ def load_cross_encoder(
         ``cross-encoder``.
     backend, dtype, num_threads, revision, token, cache_folder, local_files_only
         As in `minisbert.load`.
+    **unused
+        What ``CrossEncoder`` of sentence-transformers takes besides, with values that change nothing here.
 
     Returns
     -------
@@ -69,6 +76,7 @@ def load_cross_encoder(
     >>> model.predict([("How many people live in Berlin?", "Berlin has 3.5 million inhabitants.")]).shape
     (1,)
     """
+    check_unused("load_cross_encoder", unused, LoadOptions)
     folder = hub.resolve(
         name_or_path,
         organisation="cross-encoder",
@@ -133,6 +141,10 @@ class CrossEncoder(TextModel):
         """How many logits a pair has."""
         return self.config.num_labels
 
+    @overload
+    def predict(self, inputs: tuple[str, str] | list[str], **options: Unpack[PredictOptions]) -> Any: ...
+    @overload
+    def predict(self, inputs: Iterable[Sequence[str]], **options: Unpack[PredictOptions]) -> NDArray[Any]: ...
     def predict(
         self,
         inputs: Sequence[str] | Iterable[Sequence[str]],
@@ -144,6 +156,7 @@ class CrossEncoder(TextModel):
         apply_softmax: bool | None = False,
         *,
         truncation: str = "warn",
+        **unused: Any,
     ) -> Any:
         """Score pairs of texts.
 
@@ -170,6 +183,9 @@ class CrossEncoder(TextModel):
         truncation : {"warn", "silent", "error"}
             What to do about pairs longer than `max_seq_length`, which are cut: tokens are taken from the end of
             the longer text until both are as long, then from both. Only "error" reads a long text to its end.
+        **unused
+            What sentence-transformers takes besides, with values that change nothing here, as in
+            `SentenceEncoder.encode`.
 
         Returns
         -------
@@ -185,11 +201,13 @@ class CrossEncoder(TextModel):
         TruncationError
             If a pair is too long and `truncation` is "error".
         """
+        check_unused("predict", unused, PredictOptions)
+        softmaxed = check_flag("apply_softmax", apply_softmax)
         self._check_batch(batch_size, truncation)
         overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM, self._tokenizer.count_all)
         prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
         scores = self._predict(
-            inputs, prompt, batch_size, show_progress_bar, activation_fn, apply_softmax, overlong
+            inputs, prompt, batch_size, show_progress_bar, activation_fn, softmaxed, overlong
         )
         overlong.report()
         return scores[0] if is_pair(inputs) else scores
@@ -207,6 +225,7 @@ class CrossEncoder(TextModel):
         activation_fn: str | Activation | None = None,
         *,
         truncation: str = "warn",
+        **unused: Unpack[RankOptions],
     ) -> list[dict[str, Any]]:
         """Sort documents by their scores with a query, best first.
 
@@ -220,7 +239,7 @@ class CrossEncoder(TextModel):
             How many results to return; by default all.
         return_documents : bool
             Have the documents in the results.
-        prompt_name, prompt, batch_size, show_progress_bar, activation_fn, truncation
+        prompt_name, prompt, batch_size, show_progress_bar, activation_fn, truncation, **unused
             As in `predict`.
 
         Returns
@@ -234,6 +253,8 @@ class CrossEncoder(TextModel):
         EncodeTypeError, EncodeValueError, TruncationError
             As `predict`; and if the model has several labels.
         """
+        check_unused("rank", unused, RankOptions)
+        return_documents = check_flag("return_documents", return_documents)
         if self.num_labels != 1:
             raise EncodeValueError(
                 f"rank needs a cross-encoder with one label, and this one has {self.num_labels}; use predict"
@@ -260,7 +281,7 @@ class CrossEncoder(TextModel):
         batch_size: int,
         show_progress_bar: bool | Callable[[int], object] | None,
         activation_fn: str | Activation | None,
-        apply_softmax: bool | None,
+        apply_softmax: bool,
         overlong: OverlongTexts,
     ) -> Floats:
         """Score pairs: (S,) or (S, C)."""
@@ -272,7 +293,7 @@ class CrossEncoder(TextModel):
 
         def finish(rows: list[Floats]) -> None:
             self._check_finite([np.isfinite(row).all() for row in rows], len(scores))
-            scores.extend(self._score(row[None], activate, bool(apply_softmax)) for row in rows)
+            scores.extend(self._score(row[None], activate, apply_softmax) for row in rows)
 
         self._run(chunks, self._states, self._prepare, batch_size, progress, finish)
         result = np.concatenate([np.empty((0, self.num_labels), self.dtype), *scores])  # (S, C)

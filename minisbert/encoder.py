@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minisbert import hub, model, vectors
-from minisbert.arguments import check_choice, check_integer
+from minisbert.arguments import check_choice, check_flag, check_integer, check_unused
 from minisbert.base import TextModel
 from minisbert.batching import Collector, OverlongTexts, Progress, as_texts, check_texts, read_chunks
 from minisbert.checkpoint import load_module_tensors, load_tensors
@@ -22,8 +22,12 @@ from minisbert.errors import EncodeValueError, shown
 from minisbert.kernels import Floats, Ints, Ready
 from minisbert.modules import SENTENCE, TOKENS
 from minisbert.prompts import resolve_prompt, with_role
+from minisbert.signatures import EncodeOptions, LoadOptions, encoding
 from minisbert.texttokenizer import TokenIds
 from minisbert.tokenization import SentenceTokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["SentenceEncoder", "load"]
 
@@ -38,6 +42,7 @@ def load(
     token: str | bool | None = None,
     cache_folder: str | os.PathLike[str] | None = None,
     local_files_only: bool = False,
+    **unused: Unpack[LoadOptions],
 ) -> SentenceEncoder:
     """Load a Sentence-BERT checkpoint.
 
@@ -57,6 +62,9 @@ def load(
         Worker threads; by default ``MINISBERT_NUM_THREADS``, else the processors this process may use.
     revision, token, cache_folder, local_files_only
         As in `huggingface_hub.snapshot_download`; for names only.
+    **unused
+        What ``SentenceTransformer`` takes besides, with values that change nothing here, such as ``device="cpu"``;
+        others are refused.
 
     Returns
     -------
@@ -77,6 +85,7 @@ def load(
     >>> encoder.encode("The weather is lovely today.").shape
     (384,)
     """
+    check_unused("load", unused, LoadOptions)
     folder = hub.resolve(
         name_or_path,
         revision=revision,
@@ -157,6 +166,7 @@ class SentenceEncoder(TextModel):
 
     get_sentence_embedding_dimension = get_embedding_dimension  # the name before sentence-transformers 5
 
+    @encoding
     def encode(
         self,
         sentences: str | Iterable[str],
@@ -165,13 +175,14 @@ class SentenceEncoder(TextModel):
         batch_size: int = 32,
         show_progress_bar: bool | Callable[[int], object] | None = None,
         output_value: str = "sentence_embedding",
-        precision: str = "float32",
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
+        precision: str | None = "float32",
         *,
+        normalize_embeddings: bool | None = False,
+        truncate_dim: int | None = None,
         truncation: str = "warn",
         out: NDArray[Any] | None = None,
         ranges: ArrayLike | None = None,
+        **unused: Any,
     ) -> Any:
         """Turn sentences into vectors.
 
@@ -192,7 +203,7 @@ class SentenceEncoder(TextModel):
         output_value : {"sentence_embedding", "token_embeddings"}
             A vector for each sentence, or one for each of its tokens.
         precision : {"float32", "int8", "uint8", "binary", "ubinary"}
-            How vectors are stored: see `minisbert.vectors.quantize`. "float32" leaves them in `dtype`.
+            How vectors are stored: see `minisbert.vectors.quantize`. "float32", and None, leave them in `dtype`.
         normalize_embeddings : bool
             Divide each vector by its length, after `truncate_dim`.
         truncate_dim : int, optional
@@ -205,6 +216,9 @@ class SentenceEncoder(TextModel):
             The lowest and the highest value of each component, for the precisions "int8" and "uint8": what was
             quantised with the same ranges can be compared. By default they are those of the vectors of this call;
             take those of many typical texts, ``np.stack([typical.min(axis=0), typical.max(axis=0)])``.
+        **unused
+            What sentence-transformers takes besides, with values that change nothing here, such as
+            ``convert_to_numpy=True`` or ``device="cpu"``; others are refused.
 
         Returns
         -------
@@ -226,6 +240,9 @@ class SentenceEncoder(TextModel):
         CalibrationWarning
             If vectors are quantised by ranges of their own.
         """
+        check_unused("encode", unused, EncodeOptions)
+        precision = "float32" if precision is None else precision
+        normalize = check_flag("normalize_embeddings", normalize_embeddings)
         check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
         check_choice("precision", precision, tuple(vectors.PRECISIONS))
         self._check_batch(batch_size, truncation)
@@ -239,7 +256,9 @@ class SentenceEncoder(TextModel):
         progress = Progress(count, show_progress_bar, self.ITEM)
         if output_value == "token_embeddings":
             if precision != "float32" or out is not None or ranges is not None:
-                raise EncodeValueError("token_embeddings go without precision, ranges and out: they are ragged")
+                raise EncodeValueError(
+                    "token_embeddings go without precision, ranges and out: they are ragged"
+                )
             result: Any = []
 
             def extend(states: list[Floats]) -> None:
@@ -258,17 +277,19 @@ class SentenceEncoder(TextModel):
                     collector.rows,
                     ", or a pooling of the maximum has no token left",
                 )
-                collector.add(self._kernels.normalize(block) if normalize_embeddings else block)
+                collector.add(self._kernels.normalize(block) if normalize else block)
 
             self._run(chunks, program, prepare, batch_size, progress, finish)
             result = collector.result()
         overlong.report()
         return result[0] if isinstance(sentences, str) else result
 
+    @encoding
     def encode_query(self, sentences: str | Iterable[str], **arguments: Any) -> Any:
         """Encode queries: `encode` with the prompt named "query", unless the arguments name another."""
         return self.encode(sentences, **with_role(self.prompts or {}, ("query",), arguments))
 
+    @encoding
     def encode_document(self, sentences: str | Iterable[str], **arguments: Any) -> Any:
         """Encode documents: `encode` with the prompt "document", "passage" or "corpus", whichever is first."""
         names = ("document", "passage", "corpus")
