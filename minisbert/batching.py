@@ -275,15 +275,6 @@ def _level_of_caller() -> int:
     return 1 + sum(1 for _ in ours)
 
 
-def _level_of_caller() -> int:
-    """Return the ``stacklevel``, where this is called, of the first frame outside of minisbert."""
-    frames = (frame for frame, _ in walk_stack(sys._getframe(1)))
-    ours = takewhile(
-        lambda frame: str(frame.f_globals.get("__name__")).partition(".")[0] == "minisbert", frames
-    )
-    return 1 + sum(1 for _ in ours)
-
-
 class Progress:
     """A tqdm bar, made only when it is to be seen: importing tqdm takes longer than a small encode.
 
