@@ -146,7 +146,7 @@ def calls(
     reveal_type(encoder.encode(either))
     reveal_type(encoder.encode("a", output_value="token_embeddings"))
     reveal_type(encoder.encode(["a"], output_value="token_embeddings"))
-    reveal_type(encoder.encode_query("a"))
+    reveal_type(encoder.encode_query("a", show_progress_bar=print))
     reveal_type(encoder.encode_document(["a"], batch_size=8))
     reveal_type(model.predict([("a", "b")], convert_to_tensor=False))
     reveal_type(model.predict(("a", "b")))
