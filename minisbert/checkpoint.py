@@ -224,6 +224,10 @@ def _check_sound(path: Path) -> None:
         with safe_open(path, framework="numpy"):  # the library proves header, offsets and length sound
             pass
     except (SafetensorError, OSError) as error:
+        if isinstance(
+            error, OSError
+        ):  # "no such file", whatever the reason: a map of ours meets it too, and says it
+            map_file(path).close()
         raise CheckpointError(
             f"{path}: is not a sound safetensors file ({error}); copy the checkpoint again"
         ) from error
