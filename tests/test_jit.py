@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -57,14 +56,6 @@ def loop(emit: Any) -> Any:
         return y[: len(x)]
 
     return padded
-
-
-@cache
-def rounds_once() -> bool:
-    """Return whether a multiply-add is fused here, so that the product in it is not rounded by itself."""
-    x = np.full(1, 1 + 2.0**-12, np.float32)  # its square has a bit more than a float32
-    square = loop(lambda b, v: elementary.fma(b, v, v, elementary.constant(-(1 + 2.0**-11))))
-    return bool(square(x)[0] == 2.0**-24)
 
 
 def every_kind_of_float() -> Any:
@@ -144,13 +135,25 @@ def test_other_activations(name: str) -> None:
     assert (np.abs(found - exact) <= 4 * EPS * np.abs(exact) + 2e-8).all()
 
 
+def rounding(depth: int) -> float:
+    """Return how far a sum of so many products may be off, in units of EPS times the largest sum.
+
+    A part of it is rounded once a term, and then parts and bias are added up. Each time, that is up to half a unit in
+    the last place of a sum that is at most as large as the largest: where both are so for all of n roundings, the
+    error is spread by sqrt(n / 12). Sums grow to what they are, so theirs is at most half of that, of which the largest
+    of some thousand errors are four: up to 1.4 times sqrt(n / 12) were seen on vectors of all lengths.
+    """
+    n = min(depth, shape.PART) + -(-depth // shape.PART) + 1
+    return 2 * math.sqrt(n / 12)
+
+
 @pytest.mark.parametrize("activation", [None, "gelu", "gelu_new", "quick_gelu", "relu", "silu", "tanh"])
 @pytest.mark.parametrize(("width", "depth"), SHAPES)
 def test_linear(width: int, depth: int, activation: str | None) -> None:
     weight, bias = random(width, depth) / np.float32(math.sqrt(depth)), random(width)
     exact = reference.pack(weight, bias, np.float64)
     packed = jit.pack(weight, bias, np.float32)
-    allowed = 4 if rounds_once() else 5
+    allowed = rounding(depth) + (activation is not None)
     for rows in ROW_COUNTS:
         x, residual = random(rows, depth, seed=1), random(rows, width, seed=2)
         expected = reference.linear(x.astype(np.float64), exact, activation)
