@@ -1,0 +1,46 @@
+"""Threads of the operating system and locks between them, also where a library has put others in their place.
+
+gevent and eventlet patch `_thread` and `threading`: what is started as a thread is then a greenlet. It shares a thread
+of the system with all others, and runs when they let it. Who waits in a kernel does not let it, and so waits for ever;
+and the locks that they put in belong to greenlets too. So ours come from a second `_thread`, which the interpreter
+makes of what is built into it, and which nobody has patched.
+
+A greenlet must not be switched away from while it has one of these locks: the next one that wants it would stop their
+thread, and so the first one too. Nothing that is done under them here waits for anybody.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from _queue import SimpleQueue
+from collections.abc import Callable
+from importlib.machinery import BuiltinImporter
+from importlib.util import module_from_spec
+from typing import Any
+
+__all__ = ["SimpleQueue", "ident", "lock", "start"]
+
+# `_queue` is what gevent leaves of `queue`: a queue in C, on locks of the system.
+_spec = BuiltinImporter.find_spec("_thread")
+assert _spec is not None
+_thread: Any = module_from_spec(_spec)
+BuiltinImporter.exec_module(_thread)
+
+ident: Callable[[], int] = _thread.get_ident
+
+
+def lock() -> threading.Lock:
+    """Return a new lock, which is free."""
+    return _thread.allocate_lock()
+
+
+def start(function: Callable[..., None], *arguments: Any) -> bool:
+    """Run a function in a new thread, which the end of the process does not wait for; return whether there is one."""
+    if sys.is_finalizing():  # it might be started, but would never run
+        return False
+    try:
+        _thread.start_new_thread(function, arguments)
+    except RuntimeError:  # there are too many, or the interpreter is about to end
+        return False
+    return True
