@@ -179,6 +179,13 @@ def test_a_row_of_linear_does_not_depend_on_the_others(width: int, depth: int) -
                 np.testing.assert_array_equal(one, all_[rows])
 
 
+@pytest.mark.parametrize("activation", ["gelu", "relu", "sigmoid"])  # the last is NumPy's
+def test_a_residual_is_added_after_the_activation(activation: str) -> None:
+    packed, x, residual = jit.pack(random(40, 75), random(40), np.float32), random(9, 75), random(9, 40)
+    found = jit.linear(x, packed, activation, residual)
+    np.testing.assert_array_equal(found, jit.linear(x, packed, activation) + residual)
+
+
 @pytest.mark.parametrize("scale", [1e-20, 1.0, 1e15])
 def test_linear_of_extreme_magnitudes(scale: float) -> None:
     weight, bias, x = (

@@ -221,3 +221,9 @@ def test_what_is_prepared_takes_no_room_before_its_turn(encoder: Any, steps: Any
     tracemalloc.stop()
     assert taken < 20 * 400 * encoder.config.transformer.hidden_size * 4 / 2
     np.testing.assert_array_equal(prepared[0](), prepared[0]())  # and it can be done twice
+
+
+def test_a_multiply_with_an_activation_and_a_residual_is_refused() -> None:
+    dense = jit.pack(np.eye(4), np.zeros(4), np.float32)
+    with pytest.raises(ValueError, match="an activation or a residual, not both"):
+        Writer(jit.linear).linear(Value(4), dense, "gelu", Value(4))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import subprocess
@@ -18,19 +19,22 @@ from conftest import DATA, in_threads
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no helper threads to test")
 
-from minisbert.kernels import jit, machine, memory, team
+from minisbert.kernels import jit, machine, memory, native, team
+from teams import left_to_helpers, weights
 
 TEXTS = [f"sentence {i} " + "word " * (i % 6) for i in range(40)]
 
 
-def weights() -> tuple[Any, Any]:
-    rng = np.random.default_rng(0)
-    packed = jit.pack(rng.standard_normal((500, 70)), rng.standard_normal(500), np.float32)
-    return packed, rng.standard_normal((9, 70)).astype(np.float32)
+@pytest.fixture
+def processors(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Have a team of its own that finds more processors than there are; its helpers sleep on afterwards."""
+    monkeypatch.setattr(team, "processors", lambda: 8)
+    monkeypatch.setattr(team, "_helpers", team._Helpers())
+    return 8
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_helpers_change_no_bit(count: int) -> None:
+def test_helpers_change_no_bit(count: int, processors: int) -> None:
     packed, x = weights()
     alone = jit.linear(x, packed, "gelu")
     qkv = np.tile(x, (1, 6))[:, :408].copy()
@@ -39,6 +43,43 @@ def test_helpers_change_no_bit(count: int) -> None:
         with team.helpers(count):
             np.testing.assert_array_equal(jit.linear(x, packed, "gelu"), alone)
             np.testing.assert_array_equal(jit.attention(qkv, np.array([0, 4, 9]), 4), heads)
+
+
+def test_a_helper_does_a_whole_job_where_the_owner_does_nothing(processors: int) -> None:
+    packed, x = weights()
+    alone = jit.linear(x, packed)
+    with team.helpers(1):
+        np.testing.assert_array_equal(left_to_helpers(x, packed), alone)
+
+
+def test_no_more_helpers_than_processors(processors: int) -> None:
+    with team.helpers(31):
+        assert team.threads() == processors
+        assert team._helpers.board[team.HELPERS] == processors - 1
+    assert team.threads() == 1
+
+
+def test_on_one_processor_nobody_helps(processors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(team, "processors", lambda: 1)
+    monkeypatch.setattr(native, "start", lambda *_: pytest.fail("a helper that nobody has a processor for"))
+    with team.helpers(7):
+        assert team.threads() == 1
+
+
+def test_where_no_helper_can_be_started_the_owner_works_alone(
+    processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, x = weights()
+    alone, start, started = jit.linear(x, packed), native.start, []
+
+    def start_two(*given: Any) -> bool:
+        started.append(given)
+        return len(started) <= 2 and start(*given)
+
+    monkeypatch.setattr(native, "start", start_two)
+    with team.helpers(5):
+        assert team.threads() == 3
+        np.testing.assert_array_equal(jit.linear(x, packed), alone)
 
 
 def test_the_helpers_help_one_thread_at_a_time() -> None:
@@ -62,15 +103,26 @@ def test_an_error_gives_the_helpers_back() -> None:
     with pytest.raises(ZeroDivisionError), team.helpers(1):
         raise ZeroDivisionError
     assert not team._helpers.lock.locked()
-    assert team._helpers.board.numbers[team.HELPERS] == 0
+    assert team._helpers.owner is None
+    assert team._helpers.board[team.HELPERS] == 0
 
 
 def test_job_numbers_start_again_before_they_overflow() -> None:
     packed, x = weights()
     expected = jit.linear(x, packed)
-    team._board().numbers[team.TICKET] = 0x3FFFFE << 2 * team.BITS
-    for _ in range(5):
-        np.testing.assert_array_equal(jit.linear(x, packed), expected)
+    with team.helpers(1):
+        team._board()[team.TICKET] = ctypes.c_int64(0x3FFFFE << 2 * team.BITS).value
+        for _ in range(5):
+            np.testing.assert_array_equal(jit.linear(x, packed), expected)
+
+
+@pytest.mark.parametrize("count", [0, 3])
+def test_more_units_than_a_ticket_can_count(count: int, processors: int) -> None:
+    """Attention has four units for a sentence; a sentence of one token attends to that alone."""
+    S = team.MOST // team.GROUPS + 2
+    qkv = np.random.default_rng(0).standard_normal((S, 12)).astype(np.float32)
+    with team.helpers(count):
+        np.testing.assert_array_equal(jit.attention(qkv, np.arange(S + 1), 4), qkv[:, 8:])
 
 
 def test_many_threads_encode_single_sentences() -> None:
@@ -152,29 +204,41 @@ print(codes)
     assert done.stdout.strip() == str([0] * 10), done.stderr
 
 
-def test_a_helper_that_comes_late_takes_nothing_of_the_next_job() -> None:
+def open_job(units: int) -> Any:
+    """Return a board with a job whose arguments are 0: whoever takes a unit would read from address 0."""
+    board = team.Board()
+    board[team.UNITS], board[team.TICKET] = units, 7 << 2 * team.BITS | units
+    return board
+
+
+@pytest.mark.parametrize("left", [0, 1])  # units of the old job
+def test_a_helper_that_comes_late_takes_nothing_of_the_next_job(left: int) -> None:
     """Its owner is writing the arguments of a large job when a helper turns up for the small one before."""
-    board, kernels = team.Board(), machine.kernels()
-    for left in (0, 1):  # units of the old job
-        job = 7
-        board.numbers[team.TICKET] = job << 2 * team.BITS | left
-        kernels.close(board.address)  # now come the arguments, which are 0: a unit would read from address 0
-        closed = int(board.numbers[team.TICKET])
-        kernels.work(board.address, job, 1)
-        kernels.work(board.address, closed >> 2 * team.BITS, 1)  # or for the closed one
-        assert board.numbers[team.FINISHED] == 0
-        assert int(board.numbers[team.TICKET]) == closed
+    board, kernels = open_job(left), machine.kernels()
+    address = ctypes.addressof(board)
+    kernels.close(address)
+    board[team.UNITS] = 100
+    closed = board[team.TICKET]
+    kernels.work(address, 7, 1)
+    kernels.work(address, closed >> 2 * team.BITS, 1)  # or for the closed one
+    assert board[team.FINISHED] == 0
+    assert board[team.TICKET] == closed
 
 
 def test_a_helper_that_is_not_wanted_takes_nothing_and_leaves() -> None:
     """The third thread stays for a while when the next sentence is for two."""
-    board, kernels = team.Board(), machine.kernels()
-    board.numbers[team.HELPERS] = 1
-    board.numbers[team.TICKET] = (
-        7 << 2 * team.BITS | 1
-    )  # an open job, of which a unit would read from address 0
-    kernels.watch(board.address, 2)
-    assert board.numbers[team.FINISHED] == 0
+    board = open_job(3)
+    board[team.HELPERS] = 1
+    machine.kernels().watch(ctypes.addressof(board), 2)
+    assert board[team.FINISHED] == 0
+
+
+def test_a_job_of_two_units_is_for_two_threads() -> None:
+    board = open_job(2)
+    board[team.HELPERS] = 7
+    for slot in (2, 7):
+        machine.kernels().work(ctypes.addressof(board), 7, slot)
+    assert board[team.FINISHED] == 0
 
 
 @pytest.mark.skipif(

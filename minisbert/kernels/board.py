@@ -51,6 +51,7 @@ from minisbert.kernels.team import (
     COMBINE,
     EMBED,
     FINISHED,
+    FIRST,
     GROUPS,
     HELPERS,
     JOB,
@@ -63,6 +64,7 @@ from minisbert.kernels.team import (
     POOL,
     POSITIONS,
     TICKET,
+    UNITS,
 )
 
 # So many looks, of some 20 nanoseconds each, before a waiting thread lets others have its processor. The next job comes
@@ -183,12 +185,15 @@ def do_attend(unit: int, a: Any, slot: int) -> None:
 
 @kernel("i8", "i8", "i8")
 def work(address: int, job: int, slot: int) -> None:
-    """Take units of a job until there are none left, or until the ticket is that of another job."""
+    """Take units of a job until there are none left, or until the ticket is that of another job.
+
+    A job is for as many threads as it has units: more would only be in each other's way at the ticket.
+    """
     board, arguments = longs_at(address), longs_at(address + 8 * ARGUMENTS)
     while True:
         ticket = read(address + 8 * TICKET)
         first, last = ticket >> BITS & MOST, ticket & MOST
-        if ticket >> 2 * BITS != job or first == last:
+        if ticket >> 2 * BITS != job or first == last or slot >= board[UNITS]:
             return
         shares = 1 + board[HELPERS] if board[KIND] == MULTIPLY else 4 * (1 + board[HELPERS])
         count = max(1, (last - first) // shares)
@@ -196,7 +201,7 @@ def work(address: int, job: int, slot: int) -> None:
         if slot == 0:  # the owner
             start, left = first, ticket + (count << BITS)
         if swap(address + 8 * TICKET, ticket, left):
-            for unit in range(start, start + count):
+            for unit in range(board[FIRST] + start, board[FIRST] + start + count):
                 if board[KIND] == MULTIPLY:  # and the arguments: all stays as it is while units are taken
                     do_multiply(unit, arguments)
                 else:
@@ -226,12 +231,12 @@ def close(address: int) -> None:
     write(address + 8 * TICKET, next_job(address) << 2 * BITS)
 
 
-@kernel("i8", "i8", "i8", "i8")
-def post(address: int, kind: int, units: int, arguments: int) -> None:
+@part
+def share_out(address: int, kind: int, first: int, units: int, arguments: int) -> None:
     """Publish a job of so many units, work on it, and wait until all of it is done."""
     close((address,))
     board, given = longs_at(address), longs_at(arguments)
-    board[KIND] = kind
+    board[KIND], board[UNITS], board[FIRST] = kind, units, first
     for i in range(NUMBER_OF_ARGUMENTS):
         board[ARGUMENTS + i] = given[i]
     write(address + 8 * FINISHED, 0)
@@ -241,6 +246,13 @@ def post(address: int, kind: int, units: int, arguments: int) -> None:
     looks = 0
     while read(address + 8 * FINISHED) < units:
         looks = rest(looks, UNIT_PATIENCE)
+
+
+@kernel("i8", "i8", "i8", "i8")
+def post(address: int, kind: int, units: int, arguments: int) -> None:
+    """Do so many units of work, in jobs of as many as a ticket can count."""
+    for first in range(0, units, MOST):
+        share_out(address, kind, first, min(MOST, units - first), arguments)
 
 
 @part

@@ -50,16 +50,20 @@ def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Packed:
 
 
 def linear(x: Floats, dense: Packed, activation: str | None = None, residual: Floats | None = None) -> Floats:
-    """Twin of `reference.linear`; no layer has both an activation and a residual."""
+    """Twin of `reference.linear`."""
+    N, K = len(x), dense.K
+    if x.shape != (N, K) or (residual is not None and residual.shape != (N, dense.width)):
+        raise ValueError(f"x of shape {x.shape}, or a residual, does not fit weights ({dense.width}, {K})")
+    if activation is not None and residual is not None:  # a tile would add the residual before the activation
+        y = linear(x, dense, activation)
+        y += residual
+        return y
     if activation not in packing.ACTIVATIONS:
         y = linear(x, dense)
         function = reference.ACTIVATIONS[activation or ""]
         for i in range(len(y)):  # by row: NumPy may treat the last elements of a block another way
             function(y[i : i + 1])
         return y
-    N, K = len(x), dense.K
-    if x.shape != (N, K) or (residual is not None and residual.shape != (N, dense.width)):
-        raise ValueError(f"x of shape {x.shape}, or a residual, does not fit weights ({dense.width}, {K})")
     x, y = _rows(x), memory.rows(N, dense.width)
     added = 0 if residual is None else address(residual := _rows(residual))
     places = address(x), dense.address, dense.bias_address, added

@@ -16,7 +16,6 @@ import json
 import os
 import sys
 import tempfile
-import threading
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
@@ -28,6 +27,8 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
+
+from minisbert.kernels import native
 
 __all__ = ["Compiled", "file", "kernels"]
 
@@ -41,7 +42,7 @@ class Compiled(NamedTuple):
     code: bytes
 
 
-_lock = threading.Lock()
+_lock = native.lock()
 
 
 @cache
@@ -60,7 +61,7 @@ def _linked() -> SimpleNamespace:
 def _after_fork() -> None:
     """Don't wait for a thread of the parent process, which has not come along."""
     global _lock
-    _lock = threading.Lock()
+    _lock = native.lock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -84,9 +85,6 @@ def _compile() -> list[Compiled]:
 
 # An integer is passed as an address is: ctypes takes half as long over that as over a c_int64.
 _KINDS = {"i8": ctypes.c_void_p, "f8": ctypes.c_double}
-# Room for the result of Numba's functions, which is nothing, and for an error, which there is never.
-_places = (ctypes.c_int64 * 2)()
-_RESULT, _ERROR = ctypes.addressof(_places), ctypes.addressof(_places) + 8
 
 
 def _link(compiled: Iterable[Compiled]) -> SimpleNamespace:
@@ -97,14 +95,18 @@ def _link(compiled: Iterable[Compiled]) -> SimpleNamespace:
     for kernel in compiled:
         engine.add_object_file(llvm.ObjectFileRef.from_data(kernel.code))
     engine.finalize_object()
-    functions = {k.name: _function(engine.get_function_address(k.symbol), k.arguments) for k in compiled}
-    return SimpleNamespace(engine=engine, **functions)  # the code goes when the engine does
+    return SimpleNamespace(**{k.name: _function(engine, k.symbol, k.arguments) for k in compiled})
 
 
-def _function(address: int, arguments: list[str]) -> Any:
+def _function(engine: Any, symbol: str, arguments: list[str]) -> Any:
     kinds: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *(_KINDS[kind] for kind in arguments)]
-    function = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(address)
-    return lambda *given: function(_RESULT, _ERROR, *given)
+    function: Any = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(engine.get_function_address(symbol))
+    # Room for the result of Numba's functions, which is nothing, and for an error, which there is never.
+    places = (ctypes.c_int64 * 2)()
+    result, error = ctypes.addressof(places), ctypes.addressof(places) + 8
+    # The code goes when the engine does. A daemon thread may still run it after this module has been torn down.
+    function.needs = engine, places
+    return lambda *given: function(result, error, *given)
 
 
 # --- Keeping it on disk -----------------------------------------------------------------------------------

@@ -124,6 +124,8 @@ class Writer:
         assert x.of == PER_TOKEN  # as "blocks" counts those of tokens
         if x in self._norms and self.products is None and activation is None and residual is None:
             return self._combine(dense, *self._norms[x])
+        if activation is not None and residual is not None:
+            raise ValueError("a program's multiply has an activation or a residual, not both")
         y = Value(dense.width)
         places = x, dense.address, dense.bias_address, residual or 0, ACTIVATIONS[activation], y
         self._write(MULTIPLY, (dense.P, "blocks"), PER_TOKEN, dense.K, dense.width, *places)

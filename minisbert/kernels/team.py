@@ -11,13 +11,14 @@ from contextlib import contextmanager
 import numpy as np
 from numpy.typing import NDArray
 
-from minisbert.kernels import machine, memory
+from minisbert.kernels import machine, memory, native
+from minisbert.threads import processors
 
 __all__ = ["helpers", "post", "run", "threads"]
 
 # Places on a board. Ticket, count of finished units and of helpers that are wanted are looked at while others write:
 # each has a cache line, eight numbers, of its own.
-TICKET, FINISHED, HELPERS, KIND, ARGUMENTS, BOARD = 0, 8, 16, 24, 25, 40
+TICKET, FINISHED, HELPERS, KIND, UNITS, FIRST, ARGUMENTS, BOARD = 0, 8, 16, 24, 25, 26, 27, 40
 NUMBER_OF_ARGUMENTS, NUMBER_OF_VARIABLES = 9, 15
 JOB = 2 + NUMBER_OF_ARGUMENTS  # numbers that say what a job is: kind, units, arguments
 # A ticket is a job's number and the first and the last unit that nobody has taken, so many bits each.
@@ -29,98 +30,94 @@ MULTIPLY, ATTEND, POSITIONS, EMBED, NORM, COMBINE, POOL, NORMALIZE = range(8)
 GROUPS = 4
 
 
-# Made for each call, and not kept on the board: a signal's handler may encode something else before the call begins.
+# Made for each call: a signal's handler may encode something else before the call begins. And held by the frame that
+# calls, which is never cleared in a daemon thread that is stopped by the end of the process, while the kernel goes on.
 _Arguments, _Variables = ctypes.c_int64 * NUMBER_OF_ARGUMENTS, ctypes.c_int64 * NUMBER_OF_VARIABLES
-
-
-class Board:
-    """A board, and how many threads may work on it."""
-
-    def __init__(self) -> None:
-        self.numbers = np.zeros(BOARD, np.int64)
-        self.address = memory.address(self.numbers)
-        self.threads = 1
+Board = ctypes.c_int64 * BOARD
 
 
 def post(kind: int, units: int, *arguments: int) -> None:
     """Run a job on this thread's board: `board.do_multiply` and `board.do_attend` say of which arguments."""
-    given = _Arguments(*arguments)
-    machine.kernels().post(_board().address, kind, units, ctypes.addressof(given))
+    board, given = _board(), _Arguments(*arguments)
+    machine.kernels().post(ctypes.addressof(board), kind, units, ctypes.addressof(given))
 
 
 def run(table: NDArray[np.int64], variables: Sequence[int], jobs: int) -> None:
     """Run a program's jobs on this thread's board, one after the other; at `jobs` is room to write them down."""
-    given = _Variables(*variables)
+    board, given = _board(), _Variables(*variables)
     place = ctypes.addressof(given)
-    machine.kernels().run(_board().address, memory.address(table), len(table), place, jobs)
+    machine.kernels().run(ctypes.addressof(board), memory.address(table), len(table), place, jobs)
 
 
 def threads() -> int:
     """Return how many threads may work on this thread's board: each needs room of its own."""
-    return _board().threads
+    return _helpers.threads if _helpers.owner == native.ident() else 1
+
+
+def _board() -> ctypes.Array[ctypes.c_int64]:
+    """Return the helpers' board if they help this thread, or else one that nobody watches."""
+    return _helpers.board if _helpers.owner == native.ident() else Board()
 
 
 class _Helpers:
     """The helper threads of the process, and the board that they watch; one encode call at a time has them."""
 
     def __init__(self) -> None:
-        self.lock = threading.Lock()
+        self.lock = native.lock()
+        self.owner: int | None = None  # the thread that they help
         self.board = Board()
+        self.threads = 1  # that may be at work on the board
+        self._most: int | None = None
         self._gates: list[threading.Lock] = []  # each lets its helper through once, and is locked again
 
     def wake(self, count: int) -> None:
-        """Let so many threads watch the board, of which those that are missing are started."""
-        self.board.numbers[HELPERS] = count
-        while len(self._gates) < count:
-            gate, number = threading.Lock(), len(self._gates) + 1
-            gate.acquire()
-            try:
-                threading.Thread(
-                    target=self._live, args=(gate, number), name="minisbert-helper", daemon=True
-                ).start()
-            except RuntimeError:  # no more threads, or the interpreter is shutting down: it goes without them
-                break
-            self._gates.append(gate)
-        self.board.threads = 1 + len(self._gates)
-        for gate in self._gates[:count]:
+        """Let so many threads watch the board, or as many as there are."""
+        if count > len(self._gates):
+            self._start(count)
+        gates = self._gates[:count]
+        self.board[HELPERS] = len(gates)
+        for gate in gates:
             if gate.locked():
                 gate.release()
+
+    def _start(self, count: int) -> None:
+        """Start those that are missing, but no more than there are processors for: a helper never waits idly."""
+        if self._most is None:
+            self._most = processors() - 1
+        while len(self._gates) < min(count, self._most):
+            gate, number = native.lock(), len(self._gates) + 1
+            gate.acquire()
+            if not native.start(self._live, gate, number):  # it goes without them
+                break
+            self._gates.append(gate)
+        self.threads = 1 + len(self._gates)
 
     def _live(self, gate: threading.Lock, number: int) -> None:
         while True:
             gate.acquire()
-            machine.kernels().watch(self.board.address, number)
+            machine.kernels().watch(ctypes.addressof(self.board), number)
 
     def rest(self) -> None:
         """Let them go to sleep, which they do after a while without work."""
-        self.board.numbers[HELPERS] = 0
+        self.board[HELPERS] = 0
 
 
 _helpers = _Helpers()
-_local = threading.local()
-
-
-def _board() -> Board:
-    """Return this thread's board, which is the helpers' one while they help it."""
-    if not hasattr(_local, "board"):
-        _local.board = Board()
-    board: Board = _local.board
-    return board
 
 
 @contextmanager
 def helpers(count: int) -> Iterator[None]:
     """Let helper threads share the operations of this thread, unless they help another one at the moment."""
-    if count < 1 or not _helpers.lock.acquire(blocking=False):
+    team = _helpers
+    if count < 1 or not team.lock.acquire(blocking=False):
         yield
         return
-    mine, team = _board(), _helpers
     try:
         team.wake(count)
-        _local.board = team.board
+        team.owner = native.ident()
         yield
     finally:
-        _local.board = mine
+        team.owner = None
         team.rest()
         team.lock.release()
 
@@ -129,7 +126,6 @@ def _after_fork() -> None:
     """Start afresh in a forked child, to which no other thread has come along."""
     global _helpers
     _helpers = _Helpers()
-    _local.__dict__.clear()
 
 
 if hasattr(os, "register_at_fork"):
