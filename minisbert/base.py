@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -23,7 +23,7 @@ from minisbert.files import watch_files
 from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, Ready, select
 from minisbert.texttokenizer import TextTokenizer, TokenIds
 from minisbert.threads import resolve_num_threads
-from minisbert.workers import Prepare, run
+from minisbert.workers import Prepare, Workers, run
 
 __all__ = ["TextModel"]
 
@@ -78,10 +78,10 @@ class TextModel(ABC):
         """Read a checkpoint, and be the original of all that use it."""
         self._kernels, self.dtype = kernels, dtype
         # The first time, getting the kernels takes longer than reading the files.
-        with ThreadPoolExecutor(1, "minisbert") as pool, watch_files() as self._files:
-            ready = pool.submit(self._kernels.prepare)
+        with closing(Workers(1)) as workers, watch_files() as self._files:
+            prepare = workers.submit(self._kernels.prepare)
             self.num_parameters = self._read(folder)
-        ready.result()
+        prepare()
         self._files.give_back()
         states = partial(model.last_states, weights=self._weights, config=self.config.transformer)
         self._states = self._kernels.program(states)

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from typing import TypeAlias
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing, suppress
+from queue import Empty
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from minisbert.batching import FIRST_CHUNK, Progress, micro_batches
-from minisbert.kernels import Floats
+from minisbert.kernels import Floats, native
 from minisbert.texttokenizer import TokenIds
 
-__all__ = ["Prepare", "run"]
+__all__ = ["Prepare", "Workers", "run"]
 
+T = TypeVar("T")
 # The token ids of S sentences, and on how many threads, to a function that computes S results.
 Prepare: TypeAlias = Callable[[list[TokenIds], int], Callable[[], Sequence[Floats]]]
 # The rows of a micro-batch, and a function that computes their results, or waits for them.
 Job: TypeAlias = tuple[list[int], Callable[[], Sequence[Floats]]]
+# What workers take from, one after the other; after None comes nothing more.
+Jobs: TypeAlias = "native.SimpleQueue[_Job[Any] | None]"
 
 
 def run(
@@ -48,7 +52,7 @@ def run(
             progress.update(len(rows))
         consume(results)
 
-    pool: ThreadPoolExecutor | None = None
+    workers: Workers | None = None
     taken = 0
     try:
         for chunk in chunks:
@@ -63,8 +67,8 @@ def run(
             jobs: Iterable[Job] = ((rows, prepare([chunk[row] for row in rows], threads)) for rows in batches)
             if not alone:
                 expect(chunk)
-                pool = pool or ThreadPoolExecutor(num_threads, "minisbert")
-                jobs = _submit(pool, jobs)
+                submit = (workers := workers or Workers(num_threads)).submit
+                jobs = ((rows, submit(job)) for rows, job in jobs)
             pending.append(list(jobs))
             if len(pending) > 1:
                 finish()
@@ -72,17 +76,97 @@ def run(
             finish()
     finally:
         with closing(progress):
-            if pool is not None:
-                pool.shutdown(cancel_futures=True)
+            if workers is not None:
+                workers.close()
 
 
-def _submit(pool: ThreadPoolExecutor, jobs: Iterable[Job]) -> Iterator[Job]:
-    """Have the workers do jobs, each as soon as it is there.
+class Workers:
+    """Threads of the system that do jobs, each started when there is one for it; none is left once this is closed.
 
-    Where no thread can be started, the job is left to the caller. A worker may have it all the same, and do it twice.
+    Where the process ends before, they are left alone with what they compute: all of that is held by their frames,
+    which nobody clears.
     """
-    for rows, job in jobs:
-        try:
-            yield rows, pool.submit(job).result
-        except RuntimeError:
-            yield rows, job
+
+    def __init__(self, count: int) -> None:
+        self._missing = count
+        self._jobs: Jobs = native.SimpleQueue()
+        self._lives: list[threading.Lock] = []  # one for each thread, free once that has ended
+
+    def submit(self, compute: Callable[[], T]) -> Callable[[], T]:
+        """Have a function computed as soon as a worker is free; return one that waits for the result, or the error.
+
+        Where no thread can be started, it is computed by whoever waits.
+        """
+        if self._missing:
+            self._start()
+        if not self._lives:
+            return compute
+        job = _Job(compute)
+        self._jobs.put(job)
+        return job.wait
+
+    def _start(self) -> None:
+        life = native.lock()
+        life.acquire()
+        if native.start(_work, self._jobs, life):
+            self._lives.append(life)
+            self._missing -= 1
+
+    def close(self) -> None:
+        """Wait for what is being computed; what nobody has begun is left to whoever waits for it."""
+        with suppress(Empty):
+            while job := self._jobs.get_nowait():
+                job.leave()
+        self._jobs.put(None)
+        for life in self._lives:
+            life.acquire()
+
+    def __del__(self) -> None:
+        """End the threads also where an exception came from outside, as a time limit's does, before all is set up."""
+        self._jobs.put(None)
+
+
+def _work(jobs: Jobs, life: threading.Lock) -> None:
+    """Do jobs until there is None, which is left there for the other threads."""
+    for job in iter(jobs.get, None):
+        job.do()
+        del job  # or its results would stay until the next one comes
+    jobs.put(None)
+    life.release()
+
+
+class _Job(Generic[T]):
+    """A function that a worker computes, or whoever waits for it."""
+
+    def __init__(self, compute: Callable[[], T]) -> None:
+        self._result = compute
+        self._settled = native.lock()
+        self._settled.acquire()
+
+    def do(self) -> None:
+        """Have the result ready."""
+        self._result = _outcome(self._result)
+        self._settled.release()
+
+    def leave(self) -> None:
+        """Leave it to whoever waits."""
+        self._settled.release()
+
+    def wait(self) -> T:
+        """Return the result."""
+        self._settled.acquire()
+        return self._result()
+
+
+def _outcome(compute: Callable[[], T]) -> Callable[[], T]:
+    """Compute, and return a function that returns the result or raises the error."""
+    try:
+        result = compute()
+    except BaseException as error:  # of any kind, as it is raised where it is waited for
+        found = error
+
+        def fail() -> T:
+            raise found
+
+        return fail
+    return lambda: result

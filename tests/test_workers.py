@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import _thread
 import io
-import subprocess
-import sys
-import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -15,8 +14,21 @@ import pytest
 import minisbert
 from conftest import BATCH_TOLERANCE, DATA, FEW, in_threads, largest
 from minisbert import batching
+from minisbert.kernels import native
+from minisbert.workers import Workers
 
 Encoder = minisbert.SentenceEncoder
+
+
+@pytest.fixture
+def no_thread_is_left() -> Iterator[Callable[[], None]]:
+    """Return what is called where all is set up; in the end there must be no more threads than by then."""
+    counts: list[int] = []
+    yield lambda: counts.append(_thread._count())
+    give_up = time.monotonic() + 30
+    while _thread._count() > counts[0]:
+        assert time.monotonic() < give_up
+        time.sleep(1e-3)
 
 
 def test_many_threads_use_one_encoder(bert: Encoder) -> None:
@@ -35,15 +47,21 @@ def test_many_threads_use_one_encoder(bert: Encoder) -> None:
 
 
 @pytest.mark.parametrize("num_threads", [1, 2, 5])
-def test_any_number_of_threads(num_threads: int, bert: Encoder) -> None:
-    texts = FEW * 20
-    found = minisbert.load(DATA / "tiny-bert", num_threads=num_threads).encode(texts, batch_size=4)
-    assert largest(found - bert.encode(texts)) <= BATCH_TOLERANCE
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert_")]
+def test_any_number_of_threads(
+    num_threads: int, bert: Encoder, no_thread_is_left: Callable[[], None]
+) -> None:
+    texts, encoder = FEW * 20, minisbert.load(DATA / "tiny-bert", num_threads=num_threads)
+    encoder.encode("a text")  # now the helpers are there, which stay
+    no_thread_is_left()
+    assert largest(encoder.encode(texts, batch_size=4) - bert.encode(texts)) <= BATCH_TOLERANCE
 
 
-def test_an_error_in_the_middle_leaves_no_thread(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_in_the_middle_leaves_no_thread(
+    bert: Encoder, monkeypatch: pytest.MonkeyPatch, no_thread_is_left: Callable[[], None]
+) -> None:
     monkeypatch.setattr(batching, "CHUNK", 8)
+    bert.encode("a text")
+    no_thread_is_left()
 
     def texts() -> Iterator[str]:
         for i in range(30):
@@ -52,41 +70,83 @@ def test_an_error_in_the_middle_leaves_no_thread(bert: Encoder, monkeypatch: pyt
 
     with pytest.raises(RuntimeError, match="the source broke"):
         bert.encode(texts(), batch_size=2)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert_")]
 
 
 @pytest.mark.parametrize("output_value", ["sentence_embedding", "token_embeddings"])
+@pytest.mark.parametrize("count", [0, 1])
 def test_it_goes_on_with_the_threads_that_could_be_started(
-    output_value: str, monkeypatch: pytest.MonkeyPatch
+    output_value: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The pool has taken a job by the time that it can't start a thread: that job is then done twice."""
     encoder = minisbert.load(DATA / "tiny-bert", num_threads=4)
     texts = [f"{i} of 400 texts" for i in range(400)]
-    expected, start, started = encoder.encode(texts, output_value=output_value), threading.Thread.start, []
+    expected, start, started = encoder.encode(texts, output_value=output_value), native.start, []
 
-    def fail_later(thread: threading.Thread) -> None:
-        if thread.name.startswith("minisbert_"):
-            started.append(thread)
-            if len(started) > 1:
-                raise RuntimeError("can't start new thread")
-        start(thread)
+    def fail_later(*given: Any) -> bool:
+        started.append(given)
+        return len(started) <= count and start(*given)
 
-    monkeypatch.setattr(threading.Thread, "start", fail_later)
+    monkeypatch.setattr(native, "start", fail_later)
     found = encoder.encode(texts, output_value=output_value)
-    assert len(started) > 1
+    assert len(started) > count
     for one, other in zip(found, expected, strict=True):
         assert largest(one - other) <= BATCH_TOLERANCE
 
 
-@pytest.mark.parametrize("texts", [["one"], FEW * 40])
-def test_encode_while_the_interpreter_shuts_down(texts: list[str]) -> None:
-    """Threads can't be started any more then; the vectors come all the same."""
-    code = (
-        f"import atexit, minisbert; e = minisbert.load({str(DATA / 'tiny-bert')!r}, num_threads=2); "
-        f"atexit.register(lambda: print(e.encode({texts!r}).shape))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.stdout.strip() == f"({len(texts)}, 75)", done.stderr
+def test_workers_are_several_threads_and_none_of_them_the_caller() -> None:
+    """Each job waits for the other one to begin, as does the caller."""
+    gates, idents = [native.lock(), native.lock()], []
+
+    def meet(mine: Any, other: Any) -> None:
+        mine.release()
+        idents.append(native.ident())
+        assert other.acquire(timeout=60)
+
+    for gate in gates:
+        gate.acquire()
+    with closing(Workers(2)) as workers:
+        waits = [workers.submit(lambda g=pair: meet(*g)) for pair in (gates, gates[::-1])]
+        for wait in waits:
+            wait()
+    assert len({*idents, native.ident()}) == 3
+
+
+def test_what_no_worker_has_begun_is_computed_where_it_is_waited_for(
+    no_thread_is_left: Callable[[], None],
+) -> None:
+    no_thread_is_left()
+    begun, end = native.lock(), native.lock()
+    begun.acquire()
+    end.acquire()
+
+    def first() -> None:
+        begun.release()
+        assert end.acquire(timeout=60)
+
+    def end_it(workers: Workers) -> None:
+        while workers._jobs.qsize() > 1:  # until both have been taken out for None
+            time.sleep(1e-3)
+        end.release()
+
+    with closing(Workers(1)) as workers:
+        waits = [workers.submit(job) for job in (first, native.ident, native.ident)]
+        assert begun.acquire(timeout=60)
+        native.start(end_it, workers)
+    assert [wait() for wait in waits] == [None, native.ident(), native.ident()]
+
+
+def test_an_error_of_a_job_is_raised_where_it_is_waited_for() -> None:
+    with closing(Workers(1)) as workers:
+        wait = workers.submit(lambda: 1 // 0)
+        with pytest.raises(ZeroDivisionError):
+            wait()
+
+
+def test_workers_that_an_exception_has_kept_from_their_end_end_all_the_same(
+    no_thread_is_left: Callable[[], None],
+) -> None:
+    """As a time limit may, which strikes before it is known that they must be closed."""
+    no_thread_is_left()
+    assert Workers(2).submit(native.ident)() != native.ident()
 
 
 # --- The progress bar ------------------------------------------------------------------------------------
@@ -111,14 +171,13 @@ def test_a_function_is_told_what_is_finished(bert: Encoder, capsys: pytest.Captu
 
 
 def test_a_second_interrupt_leaves_no_bar_open(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    closed = []
+    closed, close = [], Workers.close
 
-    def interrupted(pool: ThreadPoolExecutor, **how: Any) -> None:
-        shutdown(pool, **how)
+    def interrupted(workers: Workers) -> None:
+        close(workers)
         raise KeyboardInterrupt
 
-    shutdown = ThreadPoolExecutor.shutdown
-    monkeypatch.setattr(ThreadPoolExecutor, "shutdown", interrupted)
+    monkeypatch.setattr(Workers, "close", interrupted)
     monkeypatch.setattr(batching.Progress, "close", lambda progress: closed.append(progress))
     with pytest.raises(KeyboardInterrupt):
         bert.encode(FEW * 40)
