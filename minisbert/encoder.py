@@ -59,7 +59,8 @@ def load(
     dtype : {"float32", "float64"}
         What to compute in, and the dtype of the vectors. float64 is the oracle: exact and slow.
     num_threads : int, optional
-        Worker threads; by default ``MINISBERT_NUM_THREADS``, else the processors this process may use.
+        Worker threads; by default ``MINISBERT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the processors that this
+        process may use.
     revision, token, cache_folder, local_files_only
         As in `huggingface_hub.snapshot_download`; for names only.
     **unused
