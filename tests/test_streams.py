@@ -95,14 +95,14 @@ HOLDS_NUL = "holds NUL bytes, as UTF-16 does and UTF-8 hardly ever; choose --enc
     ("content", "said"),
     [
         (
-            gzip.compress(b"one\n" * 1000)[:-20],
+            gzip.compress(b"one\n" * 1000, mtime=0)[:-20],
             "the gzip file is cut or damaged (Compressed file ended before",
         ),
         (
-            gzip.compress(b"one\n" * 1000)[:-8] + b"12345678",
+            gzip.compress(b"one\n" * 1000, mtime=0)[:-8] + b"12345678",
             "the gzip file is cut or damaged (CRC check failed",
         ),
-        (gzip.compress(b"one\n") + b"more", "the gzip file is cut or damaged (Not a gzipped file"),
+        (gzip.compress(b"one\n", mtime=0) + b"more", "the gzip file is cut or damaged (Not a gzipped file"),
         (b"\x1f\x8bnothing at all", "the gzip file is cut or damaged (Unknown compression method"),
         (b"PK\x03\x04\n\0\0\0", "is a zip archive, as .xlsx and .docx files are, and not text; unpack it"),
         (b"BZh91AY&SY\n", "is compressed by bzip2, and not text; unpack it first"),
