@@ -42,8 +42,8 @@ def test_nothing_outside_is_read_for_such_a_path(folder: Path, monkeypatch: pyte
     values[1]["path"] = "../outside"
     (folder / "modules.json").write_text(json.dumps(values))
     read: list[Path] = []
-    read_bytes = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))  # type: ignore[func-returns-value]
+    open_ = Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *how: read.append(path) or open_(path, *how))  # type: ignore[func-returns-value]
     refused(folder, minisbert.CheckpointError, "../outside")
     assert read[-1] == folder / "modules.json"
     assert {path.parent for path in read} == {folder}
