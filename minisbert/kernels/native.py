@@ -5,8 +5,9 @@ of the system with all others, and runs when they let it. Who waits in a kernel 
 and the locks that they put in belong to greenlets too. So ours come from a second `_thread`, which the interpreter
 makes of what is built into it, and which nobody has patched.
 
-A greenlet must not be switched away from while it has one of these locks: the next one that wants it would stop their
-thread, and so the first one too. Nothing that is done under them here waits for anybody.
+Who waits for one of these locks stops all greenlets of the thread. So none is waited for that another one of them may
+have: what is done under a lock here gives no greenlet a turn, but for what is done with the helpers, whose lock is only
+tried.
 """
 
 from __future__ import annotations
