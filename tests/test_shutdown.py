@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,10 @@ for _ in range(5):
 """
 
 
+@pytest.mark.skipif(
+    tuple(map(int, version("tokenizers").split(".")[:3])) < (0, 23, 3),
+    reason="before 0.23.3 tokenizers itself aborts, where the interpreter ends while a daemon thread is in its code",
+)
 @pytest.mark.parametrize("count", [1, 70])
 def test_daemon_threads_that_encode(count: int, wide: Path) -> None:
     for _ in range(RUNS):
