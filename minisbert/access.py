@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from minisbert.errors import CheckpointError
 
-__all__ = ["check_access", "open_file"]
+__all__ = ["open_file", "status_of"]
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 
@@ -24,9 +24,11 @@ def open_file(path: Path) -> BinaryIO:
     """
     try:
         file = path.open("rb")
-    except PermissionError as error:
-        raise _forbidden(path, error) from error
     except OSError as error:
+        if error.errno is None:  # no answer of the system's: a time limit's TimeoutError, say
+            raise
+        if isinstance(error, PermissionError):
+            raise _forbidden(path, error) from error
         raise CheckpointError(f"{path}: can't be read ({error.strerror})") from error
     if file.peek(len(POINTER)).startswith(POINTER):
         file.close()
@@ -37,14 +39,22 @@ def open_file(path: Path) -> BinaryIO:
     return file
 
 
-def check_access(path: Path) -> None:
-    """Refuse a path with a folder on the way that this user may not enter: all in it would be taken for absent."""
+def status_of(path: Path, follow_symlinks: bool = True) -> os.stat_result | None:
+    """Return what the system says of a path; None where nothing is there, or nothing of such a name can be.
+
+    `os.path.isfile` and its like also say no where a folder on the way may not be entered, and where a time limit's
+    TimeoutError strikes in the middle of them: what was taken for absent then would give other vectors.
+    """
     try:
-        os.stat(path)
-    except PermissionError as error:
-        raise _forbidden(path, error) from error
-    except (OSError, ValueError):  # there is none, or no file can have such a name: whoever needs it says so
-        pass
+        return None if "\0" in str(path) else os.stat(path, follow_symlinks=follow_symlinks)
+    except UnicodeEncodeError:
+        return None
+    except OSError as error:
+        if error.errno is None:
+            raise
+        if isinstance(error, PermissionError):
+            raise _forbidden(path, error) from error
+        return None
 
 
 def _forbidden(path: Path, error: PermissionError) -> CheckpointError:

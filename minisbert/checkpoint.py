@@ -223,7 +223,7 @@ def _check_sound(path: Path) -> None:
     try:
         with safe_open(path, framework="numpy"):  # the library proves header, offsets and length sound
             pass
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, FileNotFoundError) as error:
         if isinstance(
             error, OSError
         ):  # "no such file", whatever the reason: a map of ours meets it too, and says it

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from minisbert.access import check_access
+from minisbert.access import status_of
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 from minisbert.families import FAMILIES, Family
 from minisbert.jsonfile import JsonFile, is_there, read_json
@@ -158,8 +158,8 @@ def read_config(folder: Path) -> CheckpointConfig:
 
 def check_folder(folder: Path) -> None:
     """Refuse what is no folder."""
-    check_access(folder)
-    if not os.path.isdir(folder):  # unlike the method, it takes any name, even one that no folder can have
+    status = status_of(folder)
+    if status is None or not stat.S_ISDIR(status.st_mode):
         raise CheckpointNotFoundError(
             f"{folder}: there is no such folder; expected a checkpoint folder with a config.json in it"
         )

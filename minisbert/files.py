@@ -131,6 +131,8 @@ def map_file(path: Path) -> mmap.mmap:
             content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             mark = _mark_of(os.fstat(file.fileno()))
     except OSError as error:
+        if error.errno is None:
+            raise
         raise CheckpointError(
             f"{path}: can't be mapped into memory ({error.strerror}). Each model in use maps its files of weights, and "
             "keeps a file descriptor for each: raise the limit (ulimit -n, ulimit -v), or let go of some models"
@@ -143,10 +145,14 @@ def map_file(path: Path) -> mmap.mmap:
 def _mark(path: str | Path) -> Mark | None:
     """Return the mark of a regular file; None where there is none."""
     try:
-        found = os.stat(path)
-    except (OSError, ValueError):  # or a name that no file can have
+        found = None if "\0" in str(path) else os.stat(path)
+    except UnicodeEncodeError:  # a name that no file can have
         return None
-    return _mark_of(found) if stat.S_ISREG(found.st_mode) else None
+    except OSError as error:
+        if error.errno is None:  # no answer of the system's: a time limit's TimeoutError, say
+            raise
+        return None
+    return _mark_of(found) if found and stat.S_ISREG(found.st_mode) else None
 
 
 def _mark_of(found: os.stat_result) -> Mark:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from minisbert.access import check_access, open_file
+from minisbert.access import open_file, status_of
 from minisbert.errors import CheckpointError, UnsupportedCheckpointError, shown
 from minisbert.links import refuse_link_out
 
@@ -122,10 +122,11 @@ def read_json(path: Path) -> JsonFile:
 def is_there(path: Path) -> bool:
     """Whether there is such a file; a folder, a pipe or a link to nothing does not count as an absent one."""
     refuse_link_out(path, path.parent)
-    check_access(path)
-    if os.path.lexists(path) and not os.path.isfile(path):
+    status = status_of(path)
+    is_file = status is not None and stat.S_ISREG(status.st_mode)
+    if not is_file and (status or status_of(path, follow_symlinks=False)):
         raise CheckpointError(f"{path}: is not a regular file, nor a link to one; copy the checkpoint again")
-    return os.path.isfile(path)
+    return is_file
 
 
 def parse_json(path: Path) -> Any:

@@ -78,7 +78,7 @@ class LoadOptions(TypedDict, total=False):
     """What the classes of sentence-transformers take to load a checkpoint, and has no use here."""
 
     device: Annotated[object, (None, "cpu"), "minisbert computes on the CPU, on num_threads threads"]
-    trust_remote_code: bool  # no code of a checkpoint is ever run, and one that needs its own is refused
+    trust_remote_code: Annotated[bool, (False,), "no code of a checkpoint is ever run"]
     model_card_data: object
     classifier_dropout: float | None  # for training
     keep_in_fp32_modules: Annotated[object, (None, []), "see dtype"]

@@ -159,15 +159,15 @@ def _read_json(path: Path, kind: str, settings: JsonFile) -> tuple[Tokenizer, di
 
 
 def _check_vocabulary(path: Path, library: Tokenizer, vocab_size: int) -> None:
-    """Refuse a vocabulary of added tokens alone, beside a model that has far more: all words would be unknown to it.
+    """Refuse a vocabulary that is tiny beside the model's, or of added tokens alone: most words would be unknown to it.
 
     transformers makes such a one of the special tokens, without a word, where the file of the vocabulary is missing.
     """
-    size = library.get_vocab_size()
-    if size == len(library.get_added_tokens_decoder()) and 2 * size < vocab_size:
+    size, added = library.get_vocab_size(), len(library.get_added_tokens_decoder())
+    if (2 if size == added else 8) * size < vocab_size:
         raise CheckpointError(
-            f"{path}: all of its {size} tokens are added ones, and vocab_size in config.json is {vocab_size}, so the "
-            "vocabulary itself is missing; copy the checkpoint again, with all of its files"
+            f"{path}: has {size} tokens, of which {added} are added ones, and vocab_size in config.json is "
+            f"{vocab_size}, so the vocabulary itself is missing or cut; copy the checkpoint again, all files of it"
         )
 
 

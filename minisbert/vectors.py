@@ -97,7 +97,8 @@ def check_ranges(ranges: ArrayLike, precision: str, dimension: int) -> Floats:
             f"ranges is {found.dtype} {found.shape}; expected numbers of shape (2, {dimension}): the lowest and the "
             "highest value of each component"
         )
-    wrong = ~(np.isfinite(found).all(axis=0) & (found[0] <= found[1]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        wrong = ~(np.isfinite(found[1] - found[0]) & (found[0] <= found[1]))  # nor may the width be infinite
     if wrong.any():
         column = int(wrong.argmax())
         raise EncodeValueError(
@@ -184,18 +185,19 @@ def _are_packed(arrays: tuple[NDArray[Any], ...], dimension: int | None) -> bool
     EncodeValueError
         If one side is and the other is not, or if bytes can be neither packed nor quantised vectors of that width.
     """
-    sides = [array for array in arrays if array.dtype in (np.int8, np.uint8)]
+    sides = [array for array in arrays if array.dtype.kind in "iu" and array.ndim]
     if dimension is None or not sides:
         return False
     widths = {array.shape[-1] for array in sides}
     packed = -(-dimension // 8)
-    if widths == {packed} and len(sides) == 2 and packed != dimension:
+    are_bytes = all(array.dtype in (np.int8, np.uint8) for array in sides)
+    if widths == {packed} and len(sides) == 2 and packed != dimension and are_bytes:
         return True
-    if widths != {dimension}:
+    if widths != {dimension} and (are_bytes or packed in widths):
         raise EncodeValueError(
-            f"found vectors of bytes, {' and '.join(map(str, sorted(widths)))} wide, on {len(sides)} of two sides; for "
-            f"vectors of {dimension} components expected packed bits, {packed} wide, on both sides, or int8 "
-            "or uint8; if they were made with truncate_dim, set it on the encoder too"
+            f"found vectors of integers, {' and '.join(map(str, sorted(widths)))} wide, on {len(sides)} of two sides; "
+            f"for vectors of {dimension} components expected packed bits, {packed} wide, as int8 or uint8 on both "
+            "sides, or quantised numbers; if they were made with truncate_dim, set it on the encoder too"
         )
     return False
 

@@ -8,7 +8,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import minisbert
@@ -87,3 +89,30 @@ def test_a_pointer_of_git_lfs(copy_of: Copy, name: str) -> None:
         (folder / "model.safetensors").unlink()
     (folder / name).write_bytes(POINTER)
     refused(folder, f"{folder / name}: ", "pointer", "`git lfs pull`")
+
+
+def test_a_time_limit_is_not_taken_for_an_absent_file(copy_of: Copy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A TimeoutError is an OSError, and a checkpoint without its modules.json would give other vectors."""
+    folder, stat, open_ = copy_of("tiny-bert"), os.stat, Path.open
+
+    def strike(path: Any, *arguments: Any, **options: Any) -> Any:
+        if Path(path).name == "modules.json":
+            raise TimeoutError("time is up")
+        return stat(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", strike)
+        with pytest.raises(TimeoutError, match=r"^time is up$"):
+            minisbert.load(folder)
+
+    def strike_again(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name == "config.json":
+            raise TimeoutError("time is up")
+        return open_(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", strike_again)
+        with pytest.raises(TimeoutError, match=r"^time is up$"):
+            minisbert.load(folder)
+    expected = minisbert.load(DATA / "tiny-bert").encode("a text")
+    np.testing.assert_array_equal(minisbert.load(folder).encode("a text"), expected)

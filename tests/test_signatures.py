@@ -105,7 +105,7 @@ def test_loading(load: Any, name: str) -> None:
     nothing = {key: hint.__metadata__[0][0] for key, hint in hints.items() if hasattr(hint, "__metadata__")}
     assert len(nothing) > 15
     assert load(DATA / name, **nothing).path == DATA / name
-    assert load(DATA / name, device="cpu", model_kwargs={}, trust_remote_code=True).path == DATA / name
+    assert load(DATA / name, device="cpu", model_kwargs={}, trust_remote_code=False).path == DATA / name
     for arguments, message in (
         ({"device": "cuda"}, "device is 'cuda'.*CPU"),
         ({"model_kwargs": {"dtype": "bfloat16"}}, "model_kwargs is .*checkpoint's files"),

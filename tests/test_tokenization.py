@@ -116,7 +116,9 @@ def test_an_id_beyond_int32_is_refused(copy_of: Copy, index: int, where: str) ->
 # What the library does about these files: an Exception where no unknown token is known, else a panic, which
 # is a BaseException alone. The search goes wrong for some texts only, the others for any, so that `load` sees it.
 UNUSABLE: dict[str, dict[str, Any]] = {
-    "no unknown token": {"model": {"type": "WordLevel", "vocab": {"q": 0}, "unk_token": "[UNK]"}},
+    "no unknown token": {
+        "model": {"type": "WordLevel", "vocab": {f"q{id}": id for id in range(70)}, "unk_token": "[UNK]"}
+    },
     "chunks of nothing": {"pre_tokenizer": {"type": "FixedLength", "length": 0}},
     "endless search": {
         "pre_tokenizer": {
