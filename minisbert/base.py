@@ -20,7 +20,7 @@ from minisbert.batching import Progress, tokens_per_batch
 from minisbert.config import TextConfig
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeValueError, shown
 from minisbert.files import watch_files
-from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, Ready, select
+from minisbert.kernels import BACKENDS, Floats, Ints, Kernels, select
 from minisbert.texttokenizer import TextTokenizer, TokenIds
 from minisbert.threads import resolve_num_threads
 from minisbert.workers import Prepare, Workers, run
@@ -196,7 +196,6 @@ class TextModel(ABC):
     def _run(
         self,
         chunks: Iterable[list[TokenIds]],
-        program: Ready | None,
         prepare: Prepare,
         batch_size: int,
         progress: Progress,
@@ -204,15 +203,10 @@ class TextModel(ABC):
     ) -> None:
         """Compute all chunks of inputs, as `workers.run` does; a single input's helpers wake while it is tokenised."""
 
-        def expect(rows: list[TokenIds]) -> None:
-            if program is not None:
-                with self._kernels.threads(self.num_threads):
-                    program.expect(*self._tokens(rows))
-
         c = self.config.transformer
         most_tokens = tokens_per_batch(max(3 * c.hidden_size, c.intermediate_size))
         with self._kernels.threads(self.num_threads if progress.total == 1 else 1):
-            run(chunks, expect, prepare, batch_size, self.num_threads, most_tokens, progress, consume)
+            run(chunks, prepare, batch_size, self.num_threads, most_tokens, progress, consume)
 
     @abstractmethod
     def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:

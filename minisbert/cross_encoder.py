@@ -295,7 +295,7 @@ class CrossEncoder(TextModel):
             self._check_finite([np.isfinite(row).all() for row in rows], len(scores))
             scores.extend(self._score(row[None], activate, apply_softmax) for row in rows)
 
-        self._run(chunks, self._states, self._prepare, batch_size, progress, finish)
+        self._run(chunks, self._prepare, batch_size, progress, finish)
         result = np.concatenate([np.empty((0, self.num_labels), self.dtype), *scores])  # (S, C)
         return result[:, 0] if self.num_labels == 1 else result
 
@@ -336,13 +336,11 @@ class CrossEncoder(TextModel):
         """Make what judges one micro-batch on so many threads: tokens (T, 2) of S pairs to S arrays of logits (C,)."""
         ids, types = self._tokens(rows)
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
-        with self._kernels.threads(threads):
-            states = self._states.prepare(ids, types, offsets)
 
         def compute() -> Sequence[Floats]:
             # What overflows becomes infinity or NaN, and an error of ours once the logits are looked at.
             with self._kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
-                return list(model.logits(states(), offsets, self._head, self._kernels))
+                return list(model.logits(self._states(ids, types, offsets), offsets, self._head, self._kernels))
 
         return compute
 

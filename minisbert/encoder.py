@@ -266,7 +266,7 @@ class SentenceEncoder(TextModel):
                 self._check_finite([np.isfinite(state).all() for state in states], len(result))
                 result.extend(states)
 
-            self._run(chunks, program, prepare, batch_size, progress, extend)
+            self._run(chunks, prepare, batch_size, progress, extend)
         else:
             dimension = self._resolve_dimension(truncate_dim)
             collector = Collector(out, count, dimension, precision, self.dtype, ranges)
@@ -280,7 +280,7 @@ class SentenceEncoder(TextModel):
                 )
                 collector.add(self._kernels.normalize(block) if normalize else block)
 
-            self._run(chunks, program, prepare, batch_size, progress, finish)
+            self._run(chunks, prepare, batch_size, progress, finish)
             result = collector.result()
         overlong.report()
         return result[0] if isinstance(sentences, str) else result
@@ -372,16 +372,14 @@ class SentenceEncoder(TextModel):
         """Make what encodes one micro-batch on so many threads: ids of S sentences to vectors (D,) or states (T, D)."""
         ids, types = self._tokens(rows)
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
-        with self._kernels.threads(threads):
-            compute = None if program is None else program.prepare(ids, types, offsets)
 
         def encode() -> Sequence[Floats]:
             with self._kernels.threads(threads):
-                if compute is None:
+                if program is None:
                     config = self.config.transformer
                     states = model.hidden_states(ids, types, offsets, self._weights, config, self._kernels)
                     return self._features(states, feature, prompt_length, offsets)
-                result = compute()
+                result = program(ids, types, offsets)
                 if program is self._vectors:
                     return list(result)
                 return self._features([result], feature, prompt_length, offsets)

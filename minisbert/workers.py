@@ -28,7 +28,6 @@ Jobs: TypeAlias = "native.SimpleQueue[_Job[Any] | None]"
 
 def run(
     chunks: Iterable[list[TokenIds]],
-    expect: Callable[[list[TokenIds]], None],
     prepare: Prepare,
     batch_size: int,
     num_threads: int,
@@ -38,8 +37,7 @@ def run(
 ) -> None:
     """Compute chunks of sentences on all workers, and hand on the results of each chunk in order.
 
-    While the workers compute one chunk, this thread makes the next: `chunks` tokenises as it goes, and `expect` is told
-    what comes in more than one micro-batch.
+    While the workers compute one chunk, this thread makes the next: `chunks` tokenises as it goes.
     """
     pending: deque[list[Job]] = deque()
 
@@ -66,7 +64,6 @@ def run(
             threads = num_threads if alone else 1
             jobs: Iterable[Job] = ((rows, prepare([chunk[row] for row in rows], threads)) for rows in batches)
             if not alone:
-                expect(chunk)
                 submit = (workers := workers or Workers(num_threads)).submit
                 jobs = ((rows, submit(job)) for rows, job in jobs)
             pending.append(list(jobs))

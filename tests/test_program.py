@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import tracemalloc
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -19,10 +17,9 @@ from minisbert import model, modules
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no programs to test")
 
-from minisbert.kernels import jit, machine, memory
+from minisbert.kernels import jit, memory
 from minisbert.kernels.program import INPUTS, PER_SENTENCE, PER_TOKEN, Program, Value, Writer
 from minisbert.kernels.shape import BLOCK, row_bytes
-from minisbert.kernels.words import Parts
 
 FOLDER = Path("a checkpoint")
 MEAN, NORMALIZE = (
@@ -55,39 +52,6 @@ def tokens(encoder: Any, lengths: list[int]) -> tuple[Any, Any, Any]:
     return ids, types, np.cumsum([0, *lengths])
 
 
-class StepByStep:
-    """The operations of `jit` one by one; the first multiply taken apart as a program does."""
-
-    def __init__(self) -> None:
-        self.embedded: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(jit, name)
-
-    def embed(self, ids: Any, positions: Any, types: Any, *tables: Any) -> Any:
-        self.embedded = ids, positions, types, tables
-        return jit.embed(ids, positions, types, *tables)
-
-    def layer_norm(self, x: Any, weight: Any, bias: Any, eps: float) -> Any:
-        y = jit.layer_norm(x, weight, bias, eps)
-        if len(self.embedded) == 4:
-            self.embedded += weight, bias
-            scales = np.empty(len(x), np.float32)
-            x, weight, bias, to, places = map(memory.address, (x, weight, bias, y, scales))
-            machine.kernels().layer_norm(*y.shape, x, weight, bias, eps, to, places)
-            self.embedded += (scales,)
-        return y
-
-    def linear(self, x: Any, dense: Any, activation: Any = None, residual: Any = None) -> Any:
-        if not self.embedded:
-            return jit.linear(x, dense, activation, residual)
-        (ids, positions, types, tables, weight, bias, scales), self.embedded = self.embedded, ()
-        parts, plain = Parts(*tables, 0, weight, bias, dense), replace(dense, bias=0 * dense.bias)
-        words = jit.linear(parts.words(parts.keys(ids, types)), plain)
-        places = jit.linear(parts.places(0, len(tables[1])), plain)[positions]
-        return (words + places) * scales[:, np.newaxis] + jit.linear(bias[np.newaxis], dense)
-
-
 @pytest.mark.parametrize("steps", STEPS)
 @pytest.mark.parametrize("lengths", [[1], [3, 0, 7], [11] * (1 + BLOCK // 10)])
 @pytest.mark.parametrize("threads", [1, 2])
@@ -95,11 +59,11 @@ def test_a_program_changes_no_bit(encoder: Any, lengths: list[int], threads: int
     given = tokens(encoder, lengths)
     before = [array.copy() for array in given]
     whole = function(encoder, steps)
-    program, expected = jit.program(whole), whole(*given, StepByStep())
+    program, expected = jit.program(whole), whole(*given, jit)
     assert expected.shape[0] == (len(lengths) if steps else sum(lengths))
     with jit.threads(threads):
         for _ in range(3):
-            np.testing.assert_array_equal(program.prepare(*given)(), expected)
+            np.testing.assert_array_equal(program(*given), expected)
     for array, copy in zip(given, before, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -113,7 +77,7 @@ def test_a_program_stays_in_its_room_and_reads_nothing_old(
     encoder: Any, lengths: list[int], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, whole, rooms = tokens(encoder, lengths), function(encoder, (MEAN, NORMALIZE)), []
-    program, expected = jit.program(whole), whole(*given, StepByStep())
+    program, expected = jit.program(whole), whole(*given, jit)
     room_for = memory.room_for
 
     def marked(size: int) -> Any:
@@ -123,8 +87,8 @@ def test_a_program_stays_in_its_room_and_reads_nothing_old(
 
     monkeypatch.setattr(memory, "room_for", marked)
     with jit.threads(threads):
-        np.testing.assert_array_equal(program.prepare(*given)(), expected)
-        whole(*given, StepByStep())
+        np.testing.assert_array_equal(program(*given), expected)
+        whole(*given, jit)
     assert len(rooms) > len(encoder._weights.layers)  # the program's, and those of attention step by step
     for room in rooms:
         assert (room[-4096:] == MARK).all()
@@ -135,23 +99,23 @@ def test_a_signal_may_encode_something_else_before_a_program_begins(
 ) -> None:
     program = jit.program(function(encoder, (MEAN, NORMALIZE)))
     short, long = tokens(encoder, [3]), tokens(encoder, [20, 30])
-    expected, address, nested = program.prepare(*short)(), memory.address, []
+    expected, address, nested = program(*short), memory.address, []
 
     def interrupted(x: Any) -> int:
         if x is program.program.table and not nested:
             nested.append(None)
-            program.prepare(*long)()
+            program(*long)
         return address(x)
 
     monkeypatch.setattr(memory, "address", interrupted)
-    np.testing.assert_array_equal(program.prepare(*short)(), expected)
+    np.testing.assert_array_equal(program(*short), expected)
     assert nested
 
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_no_tokens_at_all(encoder: Any, steps: Any) -> None:
     nothing = np.empty(0, np.int32)
-    found = jit.program(function(encoder, steps)).prepare(nothing, nothing, np.array([0, 0]))()
+    found = jit.program(function(encoder, steps))(nothing, nothing, np.array([0, 0]))
     assert found.shape == (1 if steps else 0, encoder.config.transformer.hidden_size)
     assert not found.any()
 
@@ -162,22 +126,22 @@ def test_a_table_of_words_of_another_dtype(encoder: Any, dtype: str) -> None:
     other = replace(weights.embeddings, word=weights.embeddings.word.astype(dtype))
     whole = partial(model.last_states, weights=replace(weights, embeddings=other), config=config)
     given = tokens(encoder, [4, 2])
-    np.testing.assert_array_equal(jit.program(whole).prepare(*given)(), whole(*given, StepByStep()))
+    np.testing.assert_array_equal(jit.program(whole)(*given), whole(*given, jit))
 
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -> None:
-    writer: Any = Writer(jit.linear)
+    writer: Any = Writer()
     whole = function(encoder, steps)
     y = whole(*INPUTS, writer)
-    program = Program(whole, jit.linear)
+    program = Program(whole)
     before = 3 + (encoder._weights.embeddings.projection is not None)
     layers = 7 * len(encoder._weights.layers)
     assert len(writer.jobs) == len(program.table) == before + layers + len(steps)
     arena, count = 1 << 40, {PER_TOKEN: 10, PER_SENTENCE: 3}
     sentence_arena = arena + 4 * count[PER_TOKEN] * program.arena_width[PER_TOKEN]
     values = np.array(
-        [0, count[PER_TOKEN], 1, count[PER_SENTENCE], *range(-4, 0), arena, sentence_arena, *range(-9, -4)]
+        [0, count[PER_TOKEN], 1, count[PER_SENTENCE], *range(-4, 0), arena, sentence_arena, *range(-8, -4)]
     )
     constant, times, base, by = np.moveaxis(program.table, -1, 0)
     numbers = constant + values[base] + times * values[by]
@@ -200,30 +164,12 @@ def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -
 def test_memory_does_not_grow_with_the_layers(encoder: Any) -> None:
     config = encoder.config.transformer
     D, F = (row_bytes(width) // 4 for width in (config.hidden_size, config.intermediate_size))
-    program = Program(function(encoder, (MEAN, NORMALIZE)), jit.linear)
+    program = Program(function(encoder, (MEAN, NORMALIZE)))
     assert program.arena_width[PER_TOKEN] <= 6 * D + F
     assert program.arena_width[PER_SENTENCE] <= D
-
-
-@pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_what_is_prepared_takes_no_room_before_its_turn(encoder: Any, steps: Any, dtype: str) -> None:
-    """A chunk's micro-batches are prepared at once: results, tables and unknown words would be many times as large."""
-    weights = encoder._weights
-    tables = replace(weights.embeddings, word=weights.embeddings.word.astype(dtype))
-    given = tokens(encoder, [20] * 20)  # words that nobody expected
-    other = SimpleNamespace(_weights=replace(weights, embeddings=tables), config=encoder.config)
-    program = jit.program(function(other, steps))
-    program.prepare(*given)
-    tracemalloc.start()
-    prepared = [program.prepare(*given) for _ in range(20)]
-    taken, _ = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert taken < 20 * 400 * encoder.config.transformer.hidden_size * 4 / 2
-    np.testing.assert_array_equal(prepared[0](), prepared[0]())  # and it can be done twice
 
 
 def test_a_multiply_with_an_activation_and_a_residual_is_refused() -> None:
     dense = jit.pack(np.eye(4), np.zeros(4), np.float32)
     with pytest.raises(ValueError, match="an activation or a residual, not both"):
-        Writer(jit.linear).linear(Value(4), dense, "gelu", Value(4))
+        Writer().linear(Value(4), dense, "gelu", Value(4))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,20 +38,6 @@ KERNELS: dict[str, Work] = {
     "layer_norm": lambda *_: (0.0, 0.0),
     "embed": lambda *_: (0.0, 0.0),
 }
-
-
-@dataclass(frozen=True)
-class OneByOne:
-    """What `jit.Ready` does in one call, operation by operation."""
-
-    function: Callable[..., Any]
-
-    def expect(self, ids: Any, types: Any) -> None:
-        """Do nothing: a word is multiplied wherever it stands."""
-
-    def prepare(self, *tokens: Any) -> Callable[[], Any]:
-        """Return what computes the result for a micro-batch."""
-        return partial(self.function, *tokens, jit)
 
 
 @contextmanager
@@ -91,7 +76,7 @@ def shares(folder: Path, threads: int, tasks: dict[str, list[str]]) -> dict[str,
         used = threads if len(texts) == 1 else 1
         encoder = minisbert.load(folder, num_threads=used, backend="numba")
         given = {"weights": encoder._weights, "config": encoder.config.transformer, "steps": encoder._steps}
-        encoder._vectors = OneByOne(partial(model.sentence_vectors, **given))
+        encoder._vectors = partial(model.sentence_vectors, **given, kernels=jit)  # one by one
         encoder.encode(texts, truncation="silent", show_progress_bar=False)
         spent: dict[str, list[float]] = {}
         with timed(spent):

@@ -30,8 +30,7 @@ BACKENDS = ("reference", "numba")
 class Ready(Protocol):
     """What a backend makes of a function from a micro-batch's tokens to vectors."""
 
-    def expect(self, ids: Ints, types: Ints) -> None: ...
-    def prepare(self, ids: Ints, types: Ints, offsets: Ints) -> Callable[[], Floats]: ...
+    def __call__(self, ids: Ints, types: Ints, offsets: Ints) -> Floats: ...
 
 
 class Kernels(Protocol):

@@ -43,12 +43,11 @@ from minisbert.kernels.compiler import (
     start_of_panel,
 )
 from minisbert.kernels.gemm import multiply_panel
-from minisbert.kernels.rows import combine, embed, layer_norm, mean_pool, normalize, positions
+from minisbert.kernels.rows import embed, layer_norm, mean_pool, normalize, positions
 from minisbert.kernels.shape import BLOCK
 from minisbert.kernels.team import (
     ARGUMENTS,
     BITS,
-    COMBINE,
     EMBED,
     FINISHED,
     FIRST,
@@ -277,13 +276,11 @@ def run(address: int, table: int, count: int, variables: int, jobs: int) -> None
         place = jobs + j * JOB * 8
         job, a, reals = longs_at(place), longs_at(place + 16), doubles_at(place + 16)
         if job[0] == NORM:
-            layer_norm((a[0], a[1], a[2], a[3], a[4], reals[5], a[6], a[7]))
+            layer_norm((a[0], a[1], a[2], a[3], a[4], reals[5], a[6]))
         elif job[0] == POSITIONS:
             positions((a[0], a[1], a[2], a[3], a[4]))
         elif job[0] == EMBED:
             embed((a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8]))
-        elif job[0] == COMBINE:
-            combine((a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7]))
         elif job[0] == POOL:
             mean_pool((a[0], a[1], a[2], a[3], a[4]))
         elif job[0] == NORMALIZE:

@@ -106,7 +106,7 @@ def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
     """Twin of `reference.layer_norm`."""
     N, D = x.shape
     x, y = _rows(x), memory.rows(N, D)
-    machine.kernels().layer_norm(N, D, address(x), address(weight), address(bias), eps, address(y), 0)
+    machine.kernels().layer_norm(N, D, address(x), address(weight), address(bias), eps, address(y))
     return y
 
 
@@ -139,43 +139,31 @@ class Ready:
 
     program: Program
 
-    def expect(self, ids: Ints, types: Ints) -> None:
-        """Multiply the words among the tokens that come soon, as `minisbert.kernels.words` says."""
-        self.program.products.expect(ids, types)
-
-    def prepare(self, ids: Ints, types: Ints, offsets: Ints) -> Callable[[], Floats]:
-        """Do what comes before the kernels and takes no room, and return what gives the result for a micro-batch.
-
-        For one micro-batch after the other, this takes a fifth of the time that it would take between their kernels,
-        which leave nothing of the interpreter in the caches.
-        """
-        program, products, N, S = self.program, self.program.products, len(ids), len(offsets) - 1
+    def __call__(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
+        """Return the result for a micro-batch."""
+        program, N, S = self.program, len(ids), len(offsets) - 1
         ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
         offsets = np.ascontiguousarray(offsets, np.int64)
-        longest = int((offsets[1:] - offsets[:-1]).max(initial=0))
-        known, missing, table = products.look_up(ids, types, longest)
         numbers = 0, N, -(-N // BLOCK), S, *map(address, (ids, types, offsets))
-        sizes = N * program.arena_width[PER_TOKEN], S * program.arena_width[PER_SENTENCE]
         room = attention_room(N, program.head_width)  # for each thread
-
-        def compute() -> Floats:
-            y = memory.rows(N if program.y.of == PER_TOKEN else S, program.y.width)
-            all_sizes = *sizes, room * team.threads(), 2 * len(program.table) * JOB
-            arena = memory.room_for(sum(all_sizes))
-            *rooms, jobs = (address(arena) + 4 * n for n in accumulate((0, *all_sizes[:-1])))
-            words, made = products.complete(ids, types, known, missing)
-            others = () if program.other_word is None else _converted(program.other_word, ids)
-            places = address(y), *rooms, 4 * room, *map(address, (words, *others))
-            _held = offsets, table, made  # or only their addresses would be left
-            team.run(program.table, (*numbers, *places), jobs)
-            return y
-
-        return compute
+        y = memory.rows(N if program.y.of == PER_TOKEN else S, program.y.width)
+        sizes = (
+            N * program.arena_width[PER_TOKEN],
+            S * program.arena_width[PER_SENTENCE],
+            room * team.threads(),
+            2 * len(program.table) * JOB,
+        )
+        arena = memory.room_for(sum(sizes))
+        *rooms, jobs = (address(arena) + 4 * n for n in accumulate((0, *sizes[:-1])))
+        others = () if program.other_word is None else _converted(program.other_word, ids)
+        places = address(y), *rooms, 4 * room, *map(address, others)
+        team.run(program.table, (*numbers, *places), jobs)
+        return y
 
 
 def program(function: Callable[..., Any]) -> Ready:
     """Twin of `reference.program`."""
-    return Ready(Program(function, linear))
+    return Ready(Program(function))
 
 
 # Each component by itself, from exact products and sums: nothing that the number of rows could change.

@@ -10,9 +10,6 @@ for a micro-batch, `board.run` is given the variables; it computes the arguments
 turn.
 
 Results share the arena as variables share registers: each has its place until its last reader is done.
-
-A program knows what comes next. So it takes the multiply that follows on the embeddings' norm apart, as
-`minisbert.kernels.words` says.
 """
 
 from __future__ import annotations
@@ -30,7 +27,6 @@ from minisbert.kernels.packing import ACTIVATIONS, Packed
 from minisbert.kernels.shape import row_bytes
 from minisbert.kernels.team import (
     ATTEND,
-    COMBINE,
     EMBED,
     GROUPS,
     JOB,
@@ -41,16 +37,12 @@ from minisbert.kernels.team import (
     POOL,
     POSITIONS,
 )
-from minisbert.kernels.words import Multiply, Parts, Products
 
 __all__ = ["INPUTS", "NO_PADDING", "PER_SENTENCE", "PER_TOKEN", "VARIABLES", "Program", "Writer"]
 
 # What a result has rows of: the numbers of both are among the VARIABLES.
 PER_TOKEN, PER_SENTENCE = "tokens", "sentences"
-_NAMES = (
-    "zero tokens blocks sentences ids types offsets y arena sentence_arena room room_size "
-    "products word word_ids"
-)
+_NAMES = "zero tokens blocks sentences ids types offsets y arena sentence_arena room room_size word word_ids"
 VARIABLES = tuple(_NAMES.split())
 assert len(VARIABLES) == NUMBER_OF_VARIABLES
 INPUTS: Any = ("ids", "types", "offsets")  # stand for the arrays of these names
@@ -70,23 +62,16 @@ class Value:
         return row_bytes(self.width) // 4
 
 
-Tables: TypeAlias = tuple[Floats, Floats, Floats | None]  # of words, positions and segments
 Argument: TypeAlias = "int | str | Value | tuple[int, str]"  # a constant, a variable, an address, a multiple
 
 
 class Writer:
     """A backend that writes operations down: of each its kind, its units, and its arguments as on a board."""
 
-    def __init__(self, multiply: Multiply) -> None:
-        self._multiply = multiply
+    def __init__(self) -> None:
         self.jobs: list[list[Argument]] = []
         self.head_width = 0
         self.other_word: Floats | None = None
-        self.products: Products | None = None
-        # Of what is embedded: its positions and tables. Of the norm of that also weight, bias and scales.
-        self._sums: dict[Value, tuple[Value, Tables]] = {}
-        self._norms: dict[Value, tuple[Value, Tables, Floats, Floats, Value]] = {}
-        self._first_place = 0
 
     def _write(self, *job: Argument) -> None:
         self.jobs.append([*job, *[0] * (JOB - len(job))])
@@ -94,7 +79,6 @@ class Writer:
     def positions(self, ids: Any, offsets: Any, padding: int | None) -> Value:
         """Write down `jit.positions`: numbers one after the other, for which N rows of a Value are more than enough."""
         y = Value(1)
-        self._first_place = 0 if padding is None else padding + 1
         self._write(POSITIONS, 0, PER_SENTENCE, ids, offsets, NO_PADDING if padding is None else padding, y)
         return y
 
@@ -114,30 +98,18 @@ class Writer:
             self.other_word, words, ids = word, "word", "word_ids"
         tables = words, address(position), 0 if token_type is None else address(token_type)
         self._write(EMBED, 0, PER_TOKEN, y.width, ids, positions, types, *tables, y)
-        self._sums[y] = positions, (word, position, token_type)
         return y
 
     def linear(
         self, x: Value, dense: Packed, activation: str | None = None, residual: Value | None = None
     ) -> Value:
-        """Write down `jit.linear`, or what stands for it where x is the norm of what was embedded."""
+        """Write down `jit.linear`."""
         assert x.of == PER_TOKEN  # as "blocks" counts those of tokens
-        if x in self._norms and self.products is None and activation is None and residual is None:
-            return self._combine(dense, *self._norms[x])
         if activation is not None and residual is not None:
             raise ValueError("a program's multiply has an activation or a residual, not both")
         y = Value(dense.width)
         places = x, dense.address, dense.bias_address, residual or 0, ACTIVATIONS[activation], y
         self._write(MULTIPLY, (dense.P, "blocks"), PER_TOKEN, dense.K, dense.width, *places)
-        return y
-
-    def _combine(
-        self, dense: Packed, positions: Value, tables: Tables, weight: Floats, bias: Floats, scales: Value
-    ) -> Value:
-        y = Value(dense.width)
-        self.products = Products(Parts(*tables, self._first_place, weight, bias, dense), self._multiply)
-        places = address(self.products.places), address(self.products.bias)
-        self._write(COMBINE, 0, PER_TOKEN, y.width, "products", positions, *places, scales, y)
         return y
 
     def attention(self, qkv: Value, offsets: Any, num_heads: int, bias: Floats | None = None) -> Value:
@@ -152,12 +124,9 @@ class Writer:
         return context
 
     def layer_norm(self, x: Value, weight: Floats, bias: Floats, eps: float) -> Value:
-        """Write down `jit.layer_norm`; eps as the bits of a float64. Of what was embedded the scales are kept."""
-        y, bits, scales = Value(x.width, x.of), int(np.float64(eps).view(np.int64)), None
-        if x in self._sums:
-            scales = Value(1)
-            self._norms[y] = *self._sums[x], weight, bias, scales
-        self._write(NORM, 0, x.of, x.width, x, address(weight), address(bias), bits, y, scales or 0)
+        """Write down `jit.layer_norm`; eps as the bits of a float64."""
+        y, bits = Value(x.width, x.of), int(np.float64(eps).view(np.int64))
+        self._write(NORM, 0, x.of, x.width, x, address(weight), address(bias), bits, y)
         return y
 
     def pool(self, x: Value, offsets: Any, mode: str, skip: int) -> Value:
@@ -185,20 +154,16 @@ class Program:
         Stands for the result.
     arena_width : dict of str to int
         How many floats the arena has for each token and for each sentence.
-    products : Products
-        What the first multiply finds instead of computing it.
     head_width : int
         K, on which the room for attention depends.
     other_word : ndarray or None
         The table of words, if it is not float32.
     """
 
-    def __init__(self, function: Callable[..., Any], multiply: Multiply) -> None:
-        writer = Writer(multiply)
+    def __init__(self, function: Callable[..., Any]) -> None:
+        writer = Writer()
         self.y: Value = function(*INPUTS, writer)
         self._function = function  # holds the weights, whose addresses are in the table
-        assert writer.products is not None  # every model begins with embeddings, their norm and a multiply
-        self.products = writer.products
         self.head_width, self.other_word = writer.head_width, writer.other_word
         places, self.arena_width = _places(writer.jobs, self.y)
         self.table: NDArray[np.int64] = np.array(

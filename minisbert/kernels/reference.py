@@ -12,7 +12,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -67,14 +66,7 @@ class Ready:
 
     function: Callable[..., Any]
 
-    def expect(self, ids: Ints, types: Ints) -> None:
-        """Do what helps with tokens that come soon, in several micro-batches: (N,) each. Here that is nothing."""
-
-    def prepare(self, ids: Ints, types: Ints, offsets: Ints) -> Callable[[], Floats]:
-        """Return what computes the result for a micro-batch; what can be done before its turn is done now: nothing."""
-        return partial(self._compute, ids, types, offsets)
-
-    def _compute(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
+    def __call__(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
         """Return what the function makes of a micro-batch; what overflows is infinite."""
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             result: Floats = self.function(ids, types, offsets, sys.modules[__name__])

@@ -70,32 +70,14 @@ def embed(
                 to[j] = w[j] + p[j]
 
 
-@kernel(*["i8"] * 8)
-def combine(
-    N: int, width: int, words: int, positions: int, places: int, bias: int, scales: int, y: int
-) -> None:
-    """``y = scales * (word + places[positions]) + bias``; at `words` is the address of each token's row.
-
-    What these are products of is told in `minisbert.kernels.words`.
-    """
-    whole_vectors()
-    word_at, of_place, scale, b = longs_at(words), ints_at(positions), floats_at(scales), floats_at(bias)
-    step = row_bytes(width)
-    for i in range(N):
-        word, place = floats_at(word_at[i]), floats_at(places + of_place[i] * step)
-        to, factor = floats_at(y + i * step), scale[i]
-        for j in range(width):
-            to[j] = (word[j] + place[j]) * factor + b[j]
-
-
-@kernel("i8", "i8", "i8", "i8", "i8", "f8", "i8", "i8", fastmath=SUMS)
-def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int, scales: int) -> None:
+@kernel("i8", "i8", "i8", "i8", "i8", "f8", "i8", fastmath=SUMS)
+def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int) -> None:
     """``y = (x - mean) * scale * weight + bias`` by row, with ``scale = 1 / sqrt(variance + eps)``.
 
-    The variance is taken in a second pass. The scales go to `scales`, if that is not 0.
+    The variance is taken in a second pass.
     """
     whole_vectors()
-    w, b, scale_of = floats_at(weight), floats_at(bias), floats_at(scales)
+    w, b = floats_at(weight), floats_at(bias)
     step = row_bytes(D)
     for i in range(N):
         row, to = floats_at(x + i * step), floats_at(y + i * step)
@@ -108,8 +90,6 @@ def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: in
             deviation = row[j] - mean
             squares += deviation * deviation
         scale = np.float32(1 / math.sqrt(np.float64(squares) / D + eps))
-        if scales != 0:
-            scale_of[i] = scale
         for j in range(D):
             to[j] = (row[j] - mean) * scale * w[j] + b[j]
 

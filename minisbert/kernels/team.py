@@ -19,13 +19,13 @@ __all__ = ["helpers", "post", "run", "threads"]
 # Places on a board. Ticket, count of finished units and of helpers that are wanted are looked at while others write:
 # each has a cache line, eight numbers, of its own.
 TICKET, FINISHED, HELPERS, KIND, UNITS, FIRST, ARGUMENTS, BOARD = 0, 8, 16, 24, 25, 26, 27, 40
-NUMBER_OF_ARGUMENTS, NUMBER_OF_VARIABLES = 9, 15
+NUMBER_OF_ARGUMENTS, NUMBER_OF_VARIABLES = 9, 14
 JOB = 2 + NUMBER_OF_ARGUMENTS  # numbers that say what a job is: kind, units, arguments
 # A ticket is a job's number and the first and the last unit that nobody has taken, so many bits each.
 BITS = 20
 MOST = (1 << BITS) - 1
 # Kinds of jobs: the first two are shared out, the others too small for that.
-MULTIPLY, ATTEND, POSITIONS, EMBED, NORM, COMBINE, POOL, NORMALIZE = range(8)
+MULTIPLY, ATTEND, POSITIONS, EMBED, NORM, POOL, NORMALIZE = range(7)
 # So many parts the heads of a sentence are shared out in: enough for a few threads, few enough to set up quickly.
 GROUPS = 4
 
