@@ -1,6 +1,6 @@
 """``python -m minisbert`` is the ``minisbert`` command."""
 
-from minisbert.cli import main
+from minisbert.cli.commands import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from minisbert import hub, model
-from minisbert.arguments import check_collection, check_flag, check_integer, check_unused, plain
-from minisbert.base import TextModel
-from minisbert.batching import OverlongTexts, Progress, read_chunks
-from minisbert.checkpoint import head_tensors, load_tensors
-from minisbert.cross_config import CrossEncoderConfig, read_cross_config
+from minisbert import model
+from minisbert.arrays import Floats, Ints
+from minisbert.checkpoint import hub
+from minisbert.checkpoint.cross_config import CrossEncoderConfig, read_cross_config
+from minisbert.checkpoint.tensors import head_tensors, load_tensors
+from minisbert.engine.arguments import check_collection, check_flag, check_integer, check_unused, plain
+from minisbert.engine.base import TextModel
+from minisbert.engine.batching import OverlongTexts, Progress, read_chunks
+from minisbert.engine.inputs import as_pairs, check_pairs, is_pair
+from minisbert.engine.prompts import resolve_prompt
+from minisbert.engine.scores import Activation, resolve_activation, softmax
+from minisbert.engine.signatures import LoadOptions, PredictOptions, RankOptions
 from minisbert.errors import EncodeValueError, shown
-from minisbert.kernels import Floats, Ints
-from minisbert.pairs import PairTokenizer, as_pairs, check_pairs, is_pair, load_pair_tokenizer
-from minisbert.prompts import resolve_prompt
-from minisbert.scores import Activation, resolve_activation, softmax
-from minisbert.signatures import LoadOptions, PredictOptions, RankOptions
-from minisbert.texttokenizer import TokenIds
+from minisbert.text.base import TokenIds
+from minisbert.text.pairs import PairTokenizer, load_pair_tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -340,7 +342,9 @@ class CrossEncoder(TextModel):
         def compute() -> Sequence[Floats]:
             # What overflows becomes infinity or NaN, and an error of ours once the logits are looked at.
             with self._kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
-                return list(model.logits(self._states(ids, types, offsets), offsets, self._head, self._kernels))
+                return list(
+                    model.logits(self._states(ids, types, offsets), offsets, self._head, self._kernels)
+                )
 
         return compute
 

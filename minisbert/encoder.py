@@ -12,19 +12,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from minisbert import hub, model, vectors
-from minisbert.arguments import check_choice, check_flag, check_integer, check_unused
-from minisbert.base import TextModel
-from minisbert.batching import Collector, OverlongTexts, Progress, as_texts, check_texts, read_chunks
-from minisbert.checkpoint import load_module_tensors, load_tensors
-from minisbert.config import CheckpointConfig, read_config
+from minisbert import model, vectors
+from minisbert.arrays import Floats, Ints
+from minisbert.checkpoint import hub
+from minisbert.checkpoint.config import CheckpointConfig, read_config
+from minisbert.checkpoint.modules import SENTENCE, TOKENS
+from minisbert.checkpoint.tensors import load_module_tensors, load_tensors
+from minisbert.engine.arguments import check_choice, check_flag, check_integer, check_unused
+from minisbert.engine.base import TextModel
+from minisbert.engine.batching import Collector, OverlongTexts, Progress, as_texts, check_texts, read_chunks
+from minisbert.engine.prompts import resolve_prompt, with_role
+from minisbert.engine.signatures import EncodeOptions, LoadOptions, encoding
 from minisbert.errors import EncodeValueError, shown
-from minisbert.kernels import Floats, Ints, Ready
-from minisbert.modules import SENTENCE, TOKENS
-from minisbert.prompts import resolve_prompt, with_role
-from minisbert.signatures import EncodeOptions, LoadOptions, encoding
-from minisbert.texttokenizer import TokenIds
-from minisbert.tokenization import SentenceTokenizer, load_tokenizer
+from minisbert.kernels import Ready
+from minisbert.text.base import TokenIds
+from minisbert.text.tokenizer import SentenceTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

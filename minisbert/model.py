@@ -1,7 +1,7 @@
 """The forward pass of the BERT family: token ids in, sentence vectors or a classifier's logits out.
 
 Read it from top to bottom: it is in execution order. `kernels` stands for the functions in
-`minisbert.kernels.reference`, or for their faster twins.
+`minisbert.kernels.reference.ops`, or for their faster twins.
 
 A micro-batch is ragged: the tokens of its sentences stand end to end, and ``offsets`` says where each
 sentence starts and ends. So there is no padding and no attention mask.
@@ -20,10 +20,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import DTypeLike
 
-from minisbert import modules
-from minisbert.config import TransformerConfig
-from minisbert.kernels import Floats, Ints, Kernels
-from minisbert.modules import SENTENCE, TOKENS, Module
+from minisbert.arrays import Floats, Ints
+from minisbert.checkpoint import modules
+from minisbert.checkpoint.config import TransformerConfig
+from minisbert.checkpoint.modules import SENTENCE, TOKENS, Module
+from minisbert.kernels import Kernels
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minisbert.config import SIMILARITIES
+from minisbert.arrays import Floats
+from minisbert.checkpoint.config import SIMILARITIES
 from minisbert.errors import EncodeValueError, shown
-from minisbert.kernels import Floats
 
 __all__ = [
     "PRECISIONS",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from environment import KEPT
+from tests.support.environment import KEPT
 
 os.environ.clear()  # before anything is imported that reads them
 os.environ.update(KEPT)
@@ -19,11 +19,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import checkpoints
-import cross_checkpoints
 import minisbert
+from tests.support import checkpoints, cross_checkpoints
 
-pytest_plugins = ("commandline", "fetching")  # the fixtures of those tests
+pytest_plugins = ("tests.support.commandline", "tests.support.fetching")  # the fixtures of those tests
 
 DATA = Path(__file__).parent / "data"
 TINY = (

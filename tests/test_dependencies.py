@@ -15,11 +15,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib  # which pytest brings along there
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
-
-import venvs
-
 import minisbert
+from tools import venvs
 
 PROJECT = tomllib.loads(venvs.PYPROJECT.read_text(encoding="utf-8"))
 RUNTIME = PROJECT["project"]["dependencies"]

@@ -23,7 +23,8 @@ HOSTILE = {
     "http_proxy": "http://127.0.0.1:9",
 }
 CODE = """
-import conftest, os
+from tests import conftest
+import os
 from huggingface_hub import constants
 print(constants.ENDPOINT, constants.HF_HUB_OFFLINE, *(f"{key}={value}" for key, value in os.environ.items()))
 """
@@ -32,7 +33,7 @@ print(constants.ENDPOINT, constants.HF_HUB_OFFLINE, *(f"{key}={value}" for key, 
 def test_nothing_of_a_hostile_environment_is_left() -> None:
     done = subprocess.run(
         [sys.executable, "-c", CODE],
-        cwd=Path(__file__).parent,
+        cwd=Path(__file__).parents[1],
         env=os.environ | HOSTILE,
         capture_output=True,
         text=True,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import minisbert
-from conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, TINY, VECTOR_TOLERANCE, largest, load_golden
 from minisbert import model
-from recording import Recorder, stages
+from tests.conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, TINY, VECTOR_TOLERANCE, largest, load_golden
+from tests.support.recording import Recorder, stages
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def setup() -> int:
 
 def demo(words: list[str]) -> int:
     prepare(PLAIN, "runtime", "model")
-    return run(PLAIN, str(ROOT / "tools" / "demo.py"), *words)
+    return run(PLAIN, "-m", "tools.demo", *words)
 
 
 def test(args: argparse.Namespace, pytest_arguments: list[str]) -> int:
@@ -91,20 +91,20 @@ def check() -> int:
 
 
 def bench(arguments: list[str]) -> int:
-    return run(prepare_parity("bench"), str(ROOT / "tools" / "bench.py"), *arguments)
+    return run(prepare_parity("bench"), "-m", "tools.bench.run", *arguments)
 
 
 def coverage(arguments: list[str]) -> int:
-    return run(prepare_parity(), str(ROOT / "tools" / "coverage_run.py"), *arguments)
+    return run(prepare_parity(), "-m", "tools.coverage.run", *arguments)
 
 
 def fuzz(arguments: list[str]) -> int:
-    return run(prepare_plain(), str(ROOT / "tools" / "fuzz.py"), *arguments)
+    return run(prepare_plain(), "-m", "tools.fuzz", *arguments)
 
 
 def ladder() -> int:
     prepare(PLAIN, "runtime")
-    return run(PLAIN, str(ROOT / "tools" / "ladder.py"))
+    return run(PLAIN, "-m", "tools.ladder")
 
 
 HELP = """\
@@ -147,15 +147,13 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     where.add_argument("--python", metavar="3.X", help="another Python, in an environment of its own")
     commands.add_parser("pythons", help="list the Pythons that are to be found here")
     commands.add_parser("check", help="lint, formatting and types")
-    commands.add_parser("bench", help="run the benchmarks; arguments go to tools/bench.py", add_help=False)
+    commands.add_parser("bench", help="run the benchmarks; arguments go to tools.bench", add_help=False)
     commands.add_parser(
         "coverage",
-        help="compare on every kind of checkpoint; arguments go to tools/coverage_run.py",
+        help="compare on every kind of checkpoint; arguments go to tools.coverage",
         add_help=False,
     )
-    commands.add_parser(
-        "fuzz", help="load damaged checkpoints; arguments go to tools/fuzz.py", add_help=False
-    )
+    commands.add_parser("fuzz", help="load damaged checkpoints; arguments go to tools.fuzz", add_help=False)
     commands.add_parser("ladder", help="from three loops to the matrix multiply, each rung timed")
     args, rest = parser.parse_known_args(argv)
     if rest and args.command not in {"test", "bench", "coverage", "fuzz"}:

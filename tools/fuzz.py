@@ -32,10 +32,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+from tests.support import mutations
 
-import mutations  # noqa: E402
+ROOT = Path(__file__).resolve().parents[1]
 
 BATCH = 500  # inputs of one child process
 SECONDS = 60  # that one input may take: a hundredth of one is usual, and a busy machine can stall

@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 
 import numba
 import numpy as np
-from measure import ceiling, interleave
 from numpy.typing import NDArray
-from report import ranged, table
 
-from minisbert.kernels import jit
-from minisbert.threads import one_blas_thread
+from minisbert.kernels.compiled import ops as compiled
+from minisbert.kernels.cpus import one_blas_thread
+from tools.bench.measure import ceiling, interleave
+from tools.bench.report import ranged, table
 
 __all__ = ["RUNGS", "Rung", "check"]
 
@@ -111,8 +111,8 @@ def into_new(loops: Any, prepare: Callable[[Matrix], Matrix], b: Matrix) -> Mult
 
 
 def micro_kernel(b: Matrix) -> Multiply:
-    dense = jit.pack(np.ascontiguousarray(b.T), np.zeros(b.shape[1], np.float32), np.float32)
-    return lambda a: np.asarray(jit.linear(a, dense), np.float32)
+    dense = compiled.pack(np.ascontiguousarray(b.T), np.zeros(b.shape[1], np.float32), np.float32)
+    return lambda a: np.asarray(compiled.linear(a, dense), np.float32)
 
 
 class Rung(NamedTuple):
@@ -181,7 +181,7 @@ def main() -> None:
     multiplies = {name: rung.prepared(b) for name, rung in RUNGS.items()}
     with ExitStack() as stack:
         stack.enter_context(one_blas_thread())
-        stack.enter_context(jit.threads(1))
+        stack.enter_context(compiled.threads(1))
         errors = {name: check(name, multiply, a, b) for name, multiply in multiplies.items()}
         turns = {
             name: partial(rate, multiply, a, 2 * ROWS * K * WIDTH / 1e9)

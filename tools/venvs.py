@@ -68,12 +68,12 @@ def quietly(command: list[str], failure: str) -> None:
 
 
 def run(env: Path, *arguments: str, cwd: Path | None = None) -> int:
-    """Run the environment's Python with these arguments in the open; return its exit code."""
-    return in_the_open([str(python_of(env)), *arguments], cwd)
+    """Run the environment's Python, which finds `tools` and `tests`, in the open; return its exit code."""
+    return in_the_open([str(python_of(env)), *arguments], cwd, PYTHONPATH=str(ROOT))
 
 
-def in_the_open(command: list[str], cwd: Path | None = None) -> int:
-    child = subprocess.Popen(command, cwd=cwd, env=clean_environment())
+def in_the_open(command: list[str], cwd: Path | None = None, **variables: str) -> int:
+    child = subprocess.Popen(command, cwd=cwd, env=clean_environment() | variables)
     while True:
         try:
             code = child.wait()

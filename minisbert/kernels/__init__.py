@@ -1,6 +1,6 @@
 """The operations that `minisbert.model` is written over, and the choice of who computes them.
 
-A backend is a module with the functions of `Kernels`. `minisbert.kernels.reference` is the definition.
+A backend is a module with the functions of `Kernels`. `minisbert.kernels.reference.ops` is the definition.
 """
 
 from __future__ import annotations
@@ -8,22 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from typing import Any, Protocol, TypeAlias, cast
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
+from minisbert.arrays import Floats, Ints
 from minisbert.errors import EncodeValueError
 
-__all__ = ["BACKENDS", "Floats", "Ints", "Kernels", "Ready", "select"]
-
-Floats: TypeAlias = NDArray[np.floating[Any]]
-Ints: TypeAlias = NDArray[np.integer[Any]]
+__all__ = ["BACKENDS", "Kernels", "Ready", "select"]
 
 BACKENDS = ("reference", "numba")
 
 
-# Each of these is documented where it is defined, in minisbert.kernels.reference.
+# Each of these is documented where it is defined, in minisbert.kernels.reference.ops.
 # ruff: noqa: D102
 
 
@@ -65,8 +63,8 @@ class Kernels(Protocol):
 
 def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
     """Return the backend of that name; ``"auto"`` is the fastest one that is installed and computes in `dtype`."""
-    compiled = dtype == np.float32 and find_spec("numba") is not None
-    if backend == "numba" and not compiled:
+    can_compile = dtype == np.float32 and find_spec("numba") is not None
+    if backend == "numba" and not can_compile:
         why = (
             "numba is not installed"
             if dtype == np.float32
@@ -75,10 +73,10 @@ def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
         raise EncodeValueError(
             f"backend='numba' is not to be had: {why}. Leave it out, or choose 'reference'"
         )
-    if backend == "reference" or not compiled:
-        from minisbert.kernels import reference
+    if backend == "reference" or not can_compile:
+        from minisbert.kernels.reference import ops as reference
 
-        return cast(Kernels, reference)
-    from minisbert.kernels import jit
+        return reference
+    from minisbert.kernels.compiled import ops as compiled
 
-    return cast(Kernels, jit)
+    return compiled

@@ -1,0 +1,1 @@
+"""A checkpoint folder, or a name on the hub, to checked settings and tensors; nothing here computes."""

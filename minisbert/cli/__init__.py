@@ -1,0 +1,5 @@
+"""The command `minisbert`."""
+
+from minisbert.cli.commands import main
+
+__all__ = ["main"]

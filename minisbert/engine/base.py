@@ -1,0 +1,250 @@
+"""What `SentenceEncoder` and `CrossEncoder` have in common: loading, limits, prompts, pickling."""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+from weakref import WeakValueDictionary
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
+
+from minisbert import model
+from minisbert.arrays import Floats, Ints
+from minisbert.checkpoint import hub
+from minisbert.checkpoint.config import TextConfig
+from minisbert.checkpoint.files import watch_files
+from minisbert.engine.arguments import check_choice, check_dtype, check_integer
+from minisbert.engine.batching import Progress, tokens_per_batch
+from minisbert.engine.workers import Prepare, Workers, run
+from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeValueError, shown
+from minisbert.kernels import BACKENDS, Kernels, select
+from minisbert.kernels.cpus import resolve_num_threads
+from minisbert.text.base import TextTokenizer, TokenIds
+
+__all__ = ["TextModel"]
+
+
+T = TypeVar("T", bound="TextModel")
+# What was loaded, for as long as anybody computes with it: by class, folder, backend and dtype.
+_loaded: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
+
+
+class TextModel(ABC):
+    """A checkpoint, ready to compute; what it turns texts into is the subclass's affair.
+
+    What is loaded never changes, and is in memory once: an encoder is a copy of the one that was loaded, with the same
+    weights and settings of its own. So are copies of it, and what is unpickled.
+    """
+
+    # What one input is called in messages, and which attributes, set by whoever uses it, a pickle keeps.
+    ITEM: ClassVar[str]
+    SETTINGS: ClassVar[tuple[str, ...]]
+
+    config: TextConfig
+    prompts: dict[str, str]
+    _tokenizer: TextTokenizer
+    _weights: model.Weights
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        backend: str = "auto",
+        dtype: DTypeLike = np.float32,
+        num_threads: int | None = None,
+    ) -> None:
+        self._share(Path(folder), backend, dtype, num_threads)
+
+    def _share(self, folder: Path, backend: str, dtype: DTypeLike, num_threads: int | None) -> None:
+        """Take the settings of a checkpoint, and its weights from wherever they are."""
+        self._backend = backend
+        self.num_threads = num_threads
+        check_choice("backend", backend, ("auto", *BACKENDS))
+        found = check_dtype(dtype)
+        # Relative to another folder, later, the path would be another one.
+        self._original = _find(type(self), folder.absolute(), select(backend, found), found)
+        self._take(self._original)
+
+    def _take(self, other: TextModel) -> None:
+        """Share all that another one has, but for the one setting that can change in itself."""
+        vars(self).update(vars(other))
+        self.prompts = copy.copy(other.prompts)
+
+    def _open(self, folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -> None:
+        """Read a checkpoint, and be the original of all that use it."""
+        self._kernels, self.dtype = kernels, dtype
+        # The first time, getting the kernels takes longer than reading the files.
+        with closing(Workers(1)) as workers, watch_files() as self._files:
+            prepare = workers.submit(self._kernels.prepare)
+            self.num_parameters = self._read(folder)
+        prepare()
+        self._files.give_back()
+        states = partial(model.last_states, weights=self._weights, config=self.config.transformer)
+        self._states = self._kernels.program(states)
+        self.max_seq_length = self.config.max_seq_length
+        self.prompts = dict(self.config.prompts)
+        self.default_prompt_name = self.config.default_prompt_name
+
+    @abstractmethod
+    def _read(self, folder: Path) -> int:
+        """Read the checkpoint's settings, weights and tokenizer; return how many weights there are."""
+
+    @property
+    def path(self) -> Path:
+        """The checkpoint folder."""
+        return self.config.folder
+
+    @property
+    def backend(self) -> str:
+        """The name of the backend that computes."""
+        return self._kernels.NAME
+
+    @property
+    def max_seq_length(self) -> int:
+        """How many tokens of an input are read, special ones included; it can be set.
+
+        Raises
+        ------
+        EncodeValueError
+            If it is set to more than the checkpoint has positions for, or to less than the special tokens.
+        """
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        most = self.config.transformer.max_tokens
+        least = max(1, self._tokenizer.num_special)
+        if not least <= check_integer("max_seq_length", value) <= most:
+            raise EncodeValueError(
+                f"max_seq_length is {shown(value)}; expected {least} to {most} for this checkpoint"
+            )
+        self._max_seq_length = int(value)
+
+    @property
+    def num_threads(self) -> int:
+        """How many worker threads there are; it can be set, and None stands for what `load` takes by default.
+
+        Raises
+        ------
+        EncodeTypeError, EncodeValueError
+            If it is set to anything but a positive integer or None.
+        """
+        return self._num_threads
+
+    @num_threads.setter
+    def num_threads(self, value: int | None) -> None:
+        self._num_threads = resolve_num_threads(value)
+        self._default_threads = value is None
+
+    def __repr__(self) -> str:
+        c = self.config.transformer
+        return (
+            f"{type(self).__name__}({str(self.path)!r}: {c.model_type}, {c.num_hidden_layers} layers, width "
+            f"{c.hidden_size}, max_seq_length {self.max_seq_length}, {self.dtype}, {self.backend})"
+        )
+
+    def __copy__(self: T) -> T:
+        twin = type(self).__new__(type(self))
+        twin._take(self)
+        return twin
+
+    def __deepcopy__(self: T, memo: dict[int, Any]) -> T:
+        twin = copy.copy(self)
+        for name in self.SETTINGS:
+            setattr(twin, name, copy.deepcopy(getattr(self, name), memo))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle where the checkpoint is, which it is and what was set, not the weights.
+
+        Where nothing was chosen there is nothing in the pickle either, so that the machine that unpickles it chooses.
+        """
+        name, revision = hub.name_and_commit(self.path) or (None, None)
+        return {
+            "folder": str(self.path),
+            "name": name,
+            "revision": revision,
+            "fingerprint": self._files.fingerprint(self.path),
+            "arguments": (
+                self._backend,
+                self.dtype.name,
+                None if self._default_threads else self.num_threads,
+            ),
+            "settings": {name: getattr(self, name) for name in self.SETTINGS},
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        try:
+            self._share(Path(state["folder"]), *state["arguments"])
+        except CheckpointNotFoundError:  # on another machine, or where the cache was moved
+            if state.get("name") is None:
+                raise
+            self._share(hub.at_commit(state["name"], state["revision"]), *state["arguments"])
+        if "fingerprint" in state and state["fingerprint"] != self._files.fingerprint(self.path):
+            raise CheckpointError(
+                f"{self.path}: is not the checkpoint that this {type(self).__name__} was pickled with: its weights or "
+                "settings were replaced since. Put those back, or load the checkpoint that is there now and make the "
+                "pickle anew"
+            )
+        for name, value in state["settings"].items():
+            setattr(self, name, value)
+
+    def _run(
+        self,
+        chunks: Iterable[list[TokenIds]],
+        prepare: Prepare,
+        batch_size: int,
+        progress: Progress,
+        consume: Callable[[list[Floats]], None],
+    ) -> None:
+        """Compute all chunks of inputs, as `workers.run` does; a single input's helpers wake while it is tokenised."""
+        c = self.config.transformer
+        most_tokens = tokens_per_batch(max(3 * c.hidden_size, c.intermediate_size))
+        with self._kernels.threads(self.num_threads if progress.total == 1 else 1):
+            run(chunks, prepare, batch_size, self.num_threads, most_tokens, progress, consume)
+
+    @abstractmethod
+    def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:
+        """Join the rows of a chunk or a micro-batch: the ids and types (N,) of all tokens."""
+
+    def _check_batch(self, batch_size: int, truncation: str) -> None:
+        """Check what every computation is told, and that the weights are still what was loaded."""
+        check_choice("truncation", truncation, ("warn", "silent", "error"))
+        if check_integer("batch_size", batch_size) < 1:
+            raise EncodeValueError(f"batch_size is {shown(batch_size)}; expected at least 1")
+        self._files.refuse_overwritten()
+
+    def _check_finite(self, finite: ArrayLike, first: int, other_reason: str = "") -> None:
+        """Refuse results if not all of them are finite; the first of them is of input `first`."""
+        finite = np.asarray(finite)
+        if not finite.all():
+            raise CheckpointError(
+                f"{self.config.transformer_folder / 'model.safetensors'}: gives NaN or infinity for {self.ITEM} "
+                f"{first + finite.argmin()}; the weights are too large for {self.dtype}{other_reason}"
+            )
+
+
+def _find(kind: type[T], folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -> T:
+    """Return what is loaded of a folder's files as they are now, or load it.
+
+    There is no lock, for which a signal's handler or the child of a fork could wait in vain: of two threads that load
+    one checkpoint at once, both read it, and both get what was there first.
+    """
+    key = kind, folder, kernels.NAME, dtype
+
+    def find() -> T | None:
+        found: T | None = _loaded.get(key)
+        return None if found is None or found._files.first_changed() else found
+
+    original = find()
+    if original is None:
+        new = kind.__new__(kind)
+        new._open(folder, kernels, dtype)
+        original = _loaded[key] = find() or new
+    return original

@@ -1,0 +1,72 @@
+"""Weights in the order in which the matrix multiply of `minisbert.kernels.source.gemm` reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+
+from minisbert.arrays import Floats
+from minisbert.kernels import layout
+from minisbert.kernels.tuning import count_panels, start_of_panel
+
+__all__ = ["ACTIVATIONS", "Packed", "pack"]
+
+# The numbers that `gemm.activate` is given; 0 stands for none.
+ACTIVATIONS = {
+    None: 0,
+    "gelu": 1,
+    "gelu_python": 1,
+    "gelu_fast": 2,
+    "gelu_new": 2,
+    "gelu_pytorch_tanh": 2,
+    "relu": 3,
+    "silu": 4,
+    "swish": 4,
+    "tanh": 5,
+    "quick_gelu": 6,
+}
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The weights of ``y = x @ weight.T + bias`` as `gemm.multiply_panel` reads them.
+
+    P panels one after the other, each (K, its columns), with zeros after the last column; the bias of all columns, also
+    of those that don't count; and K and the number of columns that count.
+    """
+
+    panels: Floats
+    bias: Floats
+    K: int
+    width: int
+
+    @property
+    def P(self) -> int:
+        """The number of panels."""
+        return count_panels(self.width)[1]
+
+    @cached_property
+    def address(self) -> int:
+        """Where the panels are, asked for once."""
+        return layout.address(self.panels)
+
+    @cached_property
+    def bias_address(self) -> int:
+        """Where the bias is."""
+        return layout.address(self.bias)
+
+
+def pack(weight: Floats, bias: Floats) -> Packed:
+    """Pack a weight (O, K) and its bias (O,) of any float dtype into float32 panels."""
+    width, K = weight.shape
+    wide, P = count_panels(width)
+    starts = [start_of_panel(p, wide) for p in range(P + 1)]
+    numbers, padded = layout.for_weights(starts[-1] * K), np.zeros(starts[-1], np.float32)
+    for start, stop in pairwise(starts):
+        rows, panel = weight[start:stop], numbers[start * K : stop * K].reshape(K, stop - start)
+        panel[:, : len(rows)] = rows.T
+    padded[:width] = bias
+    return Packed(numbers, padded, K, width)

@@ -1,0 +1,342 @@
+"""The definition of each operation, in plain NumPy: written to be read, for any float dtype.
+
+Run in float64 these functions are the oracle that every faster kernel is tested against. A micro-batch is
+ragged: the tokens of all its sentences laid end to end as the rows of one matrix, sentence ``s`` being the
+rows ``offsets[s]:offsets[s + 1]``. Nothing is padded, so there is no mask. Letters for dimensions are
+those of `minisbert.model`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from minisbert.arrays import Floats, Ints
+from minisbert.kernels.reference import activations
+from minisbert.kernels.reference.blas import one_blas_thread
+
+NAME = "reference"
+
+# Q(t) = exp(-t**2 / 2) * P(t) / R(t) is the upper tail of the normal distribution, t >= 0: the numerator P
+# and the denominator R, constant term first, by dtype. Our own fits of Q(t) * exp(t**2 / 2) at the Chebyshev
+# points of t / (t + 3): the relative error of the quotient is 7e-9 for t <= 14 with the short form and 1e-17
+# for t <= 38 with the long one. All coefficients are positive, so nothing cancels when they are summed.
+NORMAL_TAIL = {
+    np.dtype(np.float32): (
+        (0.500000001865801846, 0.436455785099866497, 0.181828459674715222, 0.0401462372463846484,
+         0.00404042425925322421),
+        (1.0, 1.67079642721147099, 1.19675592945795765, 0.46574623946078346, 0.100638586383654554,
+         0.0101277116321234031),
+    ),
+    np.dtype(np.float64): (
+        (0.5, 0.809990304026811214, 0.651696807196482287, 0.335860806812055714, 0.121538977488563668,
+         0.0321039281330358219, 0.00625686423299593031, 0.000888937110169212174, 0.000088367415778048687,
+         5.58143856897899799e-6, 1.7173479643923034e-7),
+        (1.0, 2.41786516885648779, 2.73257090272656906, 1.90902668404817033, 0.918034517087736091,
+         0.319897951185302281, 0.0826728683734816311, 0.0159042760863344243, 0.00224222548701977549,
+         0.000221934738232116514, 0.0000139905917302189679, 4.30475296492103416e-7),
+    ),
+}  # fmt: skip
+
+# BLAS adds up hundreds of products in the order that it likes: in float32 that was more than half of all error. With
+# the sums of so many products each added to one another, it is what torch's is, or less, and the time 10 % more.
+PART = 96
+# An activation makes many passes over its input: in pieces of this many elements they stay in cache.
+_ELEMENTS_IN_CACHE = 1 << 16
+
+
+def prepare() -> None:
+    """Get ready: NumPy is."""
+
+
+def threads(count: int) -> AbstractContextManager[None]:
+    """Let each operation of the calling thread use so many threads: one is enforced, more are the BLAS's affair."""
+    return one_blas_thread() if count == 1 else nullcontext()
+
+
+@dataclass(frozen=True)
+class Ready:
+    """``y = function(ids, types, offsets, kernels)``, ready for many micro-batches."""
+
+    function: Callable[..., Any]
+
+    def __call__(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
+        """Return what the function makes of a micro-batch; what overflows is infinite."""
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            result: Floats = self.function(ids, types, offsets, sys.modules[__name__])
+        return result
+
+
+def program(function: Callable[..., Any]) -> Ready:
+    """Get a function of token ids, their types, offsets and kernels ready."""
+    return Ready(function)
+
+
+@dataclass(frozen=True)
+class Dense:
+    """The weights of ``y = x @ weight.T + bias``: weight (O, I) as checkpoints store it, and bias (O,)."""
+
+    weight: Floats
+    bias: Floats
+
+
+def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Dense:
+    """Hold a weight (O, I) and its bias (O,) in `dtype`: no copy where they have it already."""
+    return Dense(np.asarray(weight, dtype), np.asarray(bias, dtype))
+
+
+def linear(x: Floats, dense: Dense, activation: str | None = None, residual: Floats | None = None) -> Floats:
+    """``activation(x @ weight.T + bias) + residual``: (N, I) -> (N, O)."""
+    w = dense.weight.T  # (I, O)
+    y: Floats = x[:, :PART] @ w[:PART]  # (N, O)
+    for i in range(PART, len(w), PART):
+        y += x[:, i : i + PART] @ w[i : i + PART]
+    y += dense.bias
+    if activation is not None:
+        y = ACTIVATIONS[activation](y)
+    if residual is not None:
+        y += residual
+    return y
+
+
+def positions(ids: Ints, offsets: Ints, padding: int | None) -> Ints:
+    """Number the tokens of each sentence from 0: (N,) -> (N,).
+
+    With the id of a padding token: from that id plus 1, leaving out padding, which gets that id itself.
+    """
+    starts = np.repeat(offsets[:-1], offsets[1:] - offsets[:-1])  # (N,): where each token's sentence does
+    if padding is None:
+        return np.arange(len(ids)) - starts
+    is_token = ids != padding
+    count = np.concatenate([[0], np.cumsum(is_token)])  # (N + 1,): tokens before each place
+    return np.where(is_token, count[1:] - count[starts] + padding, padding)
+
+
+def embed(
+    ids: Ints, positions: Ints, types: Ints, word: Floats, position: Floats, token_type: Floats | None
+) -> Floats:
+    """``word[ids] + token_type[types] + position[positions]``: (N,) -> (N, D).
+
+    A family may have no token types. The word table may be a map of the file in a narrower dtype: only the
+    rows that occur are read.
+    """
+    x: Floats = word[ids].astype(position.dtype)  # (N, D)
+    if token_type is not None:
+        x += token_type[types]
+    x += position[positions]
+    return x
+
+
+def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
+    """``(x - mean) / sqrt(variance + eps) * weight + bias`` by row: (N, D) -> (N, D) [1]_.
+
+    The variance is the mean of the squared deviations, in a second pass: the one-pass form
+    ``mean(x**2) - mean(x)**2`` cancels.
+
+    References
+    ----------
+    .. [1] Ba, Kiros and Hinton, Layer Normalization, 2016, equations 3 and 4.
+    """
+    y: Floats = x - x.mean(axis=-1, keepdims=True)
+    variance = np.square(y).mean(axis=-1, keepdims=True)  # (N, 1)
+    y *= 1 / np.sqrt(variance + y.dtype.type(eps))
+    y *= weight
+    y += bias
+    return y
+
+
+def softmax(scores: Floats) -> Floats:
+    """``exp(scores) / sum(exp(scores))`` over the last axis, in place; the maximum is subtracted first."""
+    scores -= scores.max(axis=-1, keepdims=True)
+    np.exp(scores, out=scores)
+    scores /= scores.sum(axis=-1, keepdims=True)
+    return scores
+
+
+def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats:
+    """``softmax(q @ k.T / sqrt(K) + bias) @ v`` by sentence and head: (N, 3D) -> (N, D) [1]_.
+
+    The bias (H, 2P - 1), P >= T, is that of a key by its distance from the query: column P - 1 is for distance 0.
+
+    References
+    ----------
+    .. [1] Vaswani et al., Attention Is All You Need, 2017, equation 1.
+    """
+    N, D = qkv.shape[0], qkv.shape[1] // 3
+    K = D // num_heads
+    heads = qkv.reshape(N, 3, num_heads, K).transpose(1, 2, 0, 3)  # (3, H, N, K)
+    context = np.empty((N, num_heads, K), qkv.dtype)
+    scale = qkv.dtype.type(1 / np.sqrt(K))
+    for start, stop in pairwise(offsets):
+        q, k, v = heads[:, :, start:stop]  # (H, T, K) each
+        scores = (q * scale) @ k.swapaxes(1, 2)  # (H, T, T)
+        if bias is not None:
+            places = np.arange(stop - start)
+            scores += bias[:, bias.shape[1] // 2 + places - places[:, None]]
+        context[start:stop] = (softmax(scores) @ v).swapaxes(0, 1) if stop > start else 0  # (T, H, K)
+    return context.reshape(N, D)
+
+
+def mix(layers: Sequence[Floats], weights: Floats) -> Floats:
+    """``sum(weights[l] * layers[l]) / sum(weights)``: the states of some layers, (N, D) each, -> (N, D)."""
+    y = layers[0] * weights[0]
+    for layer, weight in zip(layers[1:], weights[1:], strict=True):
+        y += layer * weight
+    y /= weights.sum()
+    return y
+
+
+def pool(x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:
+    """One vector a sentence, of its tokens from `skip` on, as `POOLINGS` says: (N, D) -> (S, D) [1]_.
+
+    References
+    ----------
+    .. [1] Reimers and Gurevych, Sentence-BERT, 2019, section 3.
+    """
+    vectors = np.empty((len(offsets) - 1, x.shape[1]), x.dtype)
+    for s, (start, stop) in enumerate(pairwise(offsets)):
+        vectors[s] = POOLINGS[mode](x[start:stop], skip)
+    return vectors
+
+
+def _first(tokens: Floats, skip: int) -> Floats:
+    """Return the first token (D,); of a sentence that ends before `skip` its very first, and zeros without any."""
+    T, D = tokens.shape
+    return tokens[skip if skip < T else 0] if T else np.zeros(D, tokens.dtype)
+
+
+def _last(tokens: Floats, skip: int) -> Floats:
+    """Return the last token (D,), or zeros."""
+    T, D = tokens.shape
+    return tokens[-1] if skip < T else np.zeros(D, tokens.dtype)
+
+
+def _maximum(tokens: Floats, skip: int) -> Floats:
+    """Return the largest value of each component (D,); minus infinity without any token."""
+    return np.asarray(tokens[skip:].max(axis=0, initial=-np.inf))
+
+
+# Summed in float64: adding hundreds of rows one by one in float32 would cost up to three digits.
+
+
+def _mean(tokens: Floats, skip: int) -> Floats:
+    """Return ``sum(tokens) / T`` (D,), or zeros."""
+    kept = tokens[skip:]
+    return np.asarray(kept.sum(axis=0, dtype=np.float64) / max(len(kept), 1))
+
+
+def _mean_sqrt_len(tokens: Floats, skip: int) -> Floats:
+    """Return ``sum(tokens) / sqrt(T)`` (D,), or zeros."""
+    kept = tokens[skip:]
+    return np.asarray(kept.sum(axis=0, dtype=np.float64) / np.sqrt(max(len(kept), 1)))
+
+
+def _weighted_mean(tokens: Floats, skip: int) -> Floats:
+    """Return the mean (D,) with the weights 1, 2, 3, ... counted from the sentence's start, or zeros."""
+    weights = np.arange(1.0, len(tokens) + 1)[skip:, None]
+    return np.asarray((tokens[skip:] * weights).sum(axis=0) / max(weights.sum(), 1))
+
+
+# From the tokens (T, D) of one sentence, and how many of them to skip, to a vector (D,); by the checkpoints' names.
+POOLINGS: dict[str, Callable[[Floats, int], Floats]] = {
+    "cls": _first,
+    "max": _maximum,
+    "mean": _mean,
+    "mean_sqrt_len_tokens": _mean_sqrt_len,
+    "weightedmean": _weighted_mean,
+    "lasttoken": _last,
+}
+
+
+def prelu(x: Floats, slope: Floats) -> Floats:
+    """``x`` where it is positive, else ``slope * x``; slope (1,)."""
+    return np.maximum(x, 0) + slope * np.minimum(x, 0)
+
+
+def normalize(x: Floats) -> Floats:
+    """``x / max(norm(x), 1e-12)`` by row, norm being the Euclidean one: (S, D) -> (S, D)."""
+    norms = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))  # (S, 1)
+    return np.asarray(x / np.maximum(norms, x.dtype.type(1e-12)))
+
+
+def polynomial(coefficients: tuple[float, ...], t: Floats) -> Floats:
+    """``c[0] + c[1] t + c[2] t**2 + ...`` by Horner's rule, for at least two coefficients."""
+    *lower, highest = map(t.dtype.type, coefficients)
+    y = t * highest
+    for c in lower[:0:-1]:
+        y += c
+        y *= t
+    y += lower[0]
+    return y
+
+
+def gelu(x: Floats) -> Floats:
+    """``x * Phi(x)`` with the exact normal distribution function Phi, the erf form [1]_.
+
+    Computed as ``max(x, 0) - abs(x) * Q(abs(x))`` with the upper tail ``Q = 1 - Phi``: the same number,
+    without the branch at zero, and without the cancellation that ``1 + erf(x / sqrt(2))`` suffers for x < 0.
+
+    References
+    ----------
+    .. [1] Hendrycks and Gimpel, Gaussian Error Linear Units, 2016, section 2.
+    """
+    numerator, denominator = NORMAL_TAIL[x.dtype]
+    t = np.minimum(np.abs(x), x.dtype.type(39))  # exp(-39**2 / 2) is 0 in float64, and larger t overflow P
+    tail = polynomial(numerator, t)
+    tail /= polynomial(denominator, t)
+    tail *= t
+    np.square(t, out=t)
+    t *= x.dtype.type(-0.5)
+    tail *= np.exp(t, out=t)
+    return np.maximum(x, 0) - tail
+
+
+def gelu_tanh(x: Floats) -> Floats:
+    """``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))``: the approximation in the GELU paper."""
+    one, half = x.dtype.type(1), x.dtype.type(0.5)
+    inner = x.dtype.type(np.sqrt(2 / np.pi)) * (x + x.dtype.type(0.044715) * x**3)
+    return half * x * (one + np.tanh(inner))
+
+
+def silu(x: Floats) -> Floats:
+    """``x * sigmoid(x)``, with the sigmoid as a tanh, which cannot overflow."""
+    half = x.dtype.type(0.5)
+    return x * half * (np.tanh(half * x) + x.dtype.type(1))
+
+
+def relu(x: Floats) -> Floats:
+    """``max(x, 0)``."""
+    return np.maximum(x, 0)
+
+
+def _in_pieces(function: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
+    """Apply an elementwise function to (N, F) in place, a few rows at a time, so that they stay in cache."""
+
+    def apply(x: Floats) -> Floats:
+        rows = max(1, _ELEMENTS_IN_CACHE // max(1, x.shape[1]))
+        for start in range(0, len(x), rows):
+            x[start : start + rows] = function(x[start : start + rows])
+        return x
+
+    return apply
+
+
+# By the names that `hidden_act` takes in config.json, several of them aliases of one function; and, for Dense modules,
+# by the names of torch's classes in small letters.
+ACTIVATIONS: dict[str, Callable[[Floats], NDArray[np.floating]]] = {
+    **dict.fromkeys(("gelu", "gelu_python"), _in_pieces(gelu)),
+    **dict.fromkeys(("gelu_fast", "gelu_new", "gelu_pytorch_tanh"), _in_pieces(gelu_tanh)),
+    "relu": _in_pieces(relu),
+    **dict.fromkeys(("silu", "swish"), _in_pieces(silu)),
+    "tanh": _in_pieces(np.tanh),
+    "softmax": _in_pieces(softmax),
+    "softmin": _in_pieces(lambda x: softmax(-x)),
+    **{name: _in_pieces(function) for name, function in activations.OTHERS.items()},
+}

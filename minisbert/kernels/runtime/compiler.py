@@ -1,0 +1,126 @@
+"""Compiling a kernel: from a Python function to machine code that needs nothing of Numba any more.
+
+Kernels take integers (addresses and sizes) and floats, allocate nothing, raise nothing and return nothing. So what
+Numba makes of them is plain machine code, which a later process runs without importing Numba: a good part of a second.
+
+This module, and those of the kernels, are imported only where `minisbert.kernels.runtime.load` has no code yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minisbert.kernels import tuning
+from minisbert.kernels.runtime.target import compile_kernel, part
+
+__all__ = [
+    "COMPILED",
+    "columns_of_values",
+    "count_panels",
+    "doubles_at",
+    "floats_at",
+    "ints_at",
+    "kernel",
+    "longs_at",
+    "part",
+    "row_bytes",
+    "scratch",
+    "start_of_panel",
+    "whole_vectors",
+]
+
+
+# Of each kernel: its name, the types of its arguments, what the machine code calls it, and the code.
+COMPILED: list[tuple[str, list[str], str, bytes]] = []
+
+row_bytes = part(tuning.row_bytes)
+count_panels, start_of_panel = part(tuning.count_panels), part(tuning.start_of_panel)
+columns_of_values = part(tuning.columns_of_values)
+
+
+def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function of integers (``"i8"``) and floats (``"f8"``); other kernels call it with a tuple of them."""
+
+    def compile_(function: Callable[..., Any]) -> Any:
+        kinds = tuple(types.int64 if kind == "i8" else types.float64 for kind in arguments)
+        symbol, code = compile_kernel(function, kinds, fastmath)
+        COMPILED.append((function.__name__, list(arguments), symbol, code))
+        return _caller(symbol, kinds)
+
+    return compile_
+
+
+def _caller(symbol: str, kinds: tuple[Any, ...]) -> Any:
+    """Make the function by which kernels call a kernel, as Numba's functions are called.
+
+    Before the arguments come the places of the result, which is nothing, and of an error, which there is never.
+    """
+
+    @intrinsic
+    def call(_typing: Any, _arguments: Any) -> Any:
+        def emit(context: Any, b: Any, _signature: Any, values: Any) -> Any:
+            byte = ir.IntType(8).as_pointer()
+            places = [cgutils.alloca_once(b, byte), cgutils.alloca_once(b, byte)]
+            given = cgutils.unpack_tuple(b, values[0])
+            kind = ir.FunctionType(ir.IntType(32), [place.type for place in places] + [v.type for v in given])
+            b.call(cgutils.get_or_insert_function(b.module, kind, symbol), places + given)
+            return context.get_dummy_value()
+
+        return types.void(types.Tuple(kinds)), emit
+
+    return call
+
+
+def _pointer_to(kind: Any) -> Any:
+    """Make the function from an address to what is there, as an array without end."""
+
+    @intrinsic
+    def pointer(_typing: Any, address: Any) -> Any:
+        result = types.CPointer(kind)
+
+        def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+            return b.inttoptr(arguments[0], context.get_value_type(result))
+
+        return result(types.intp), emit
+
+    return pointer
+
+
+floats_at, doubles_at = map(_pointer_to, (types.float32, types.float64))
+ints_at, longs_at = map(_pointer_to, (types.int32, types.int64))
+
+
+@intrinsic
+def whole_vectors(_typing: Any) -> Any:
+    """Have LLVM make vectors as long as the registers are out of the loops of the kernel that calls this.
+
+    By itself it prefers half of that on some processors, which take time to get used to long ones.
+    """
+
+    def emit(context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
+        # llvmlite does not know the attribute, and its own `add` would refuse it.
+        set.add(b.function.attributes, f'"prefer-vector-width"="{32 * tuning.LANES}"')
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+def scratch(count: int) -> Any:
+    """Make the function that returns the address of so many floats, for as long as the kernel that calls it runs."""
+
+    @intrinsic
+    def address(_typing: Any) -> Any:
+        def emit(_context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
+            place = cgutils.alloca_once(b, ir.ArrayType(ir.FloatType(), count))
+            place.align = tuning.LINE
+            return b.ptrtoint(place, ir.IntType(64))
+
+        return types.intp(), emit
+
+    return address

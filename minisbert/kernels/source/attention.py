@@ -1,0 +1,185 @@
+"""Attention of some heads over one sentence, on the tiles of the matrix multiply.
+
+Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T up
+to 512. So the scores of a block of queries are made, turned into weights and used up before those of the next block:
+they take 31 kB for 230 tokens, at most 66 kB, and never leave the second-level cache. What the tile needs of k and v is
+packed for each head, 65 kB each at most for K = 32, from where the query-key-value multiply left them; q is read in
+place. Of each token a head needs two or four cache lines, kilobytes from those of the next token, and no prefetcher
+sees that coming. So the tiles of one head ask for the lines of the next: one tile for those on the left, its neighbour,
+if there is one, for those on the right; and tiles of every other panel of keys for the queries'.
+
+The panels of T keys are those of a matrix T wide: of 230 keys, 15 vectors, the scores of 240 are computed, in panels of
+three. Values are two or four vectors wide: theirs are narrow.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minisbert.kernels.runtime.compiler import (
+    columns_of_values,
+    count_panels,
+    floats_at,
+    kernel,
+    row_bytes,
+    start_of_panel,
+)
+from minisbert.kernels.source.gemm import any_tile, copy, zero
+from minisbert.kernels.source.microkernel import copy_vector, softmax, transpose
+from minisbert.kernels.source.vector import LOG2_E
+from minisbert.kernels.tuning import (
+    ABREAST,
+    LANES,
+    LINE,
+    NARROW_COLUMNS,
+    NARROW_ROWS,
+    NARROW_VECTORS,
+    NEAR,
+    QUERIES,
+    ROWS,
+)
+
+
+@kernel(*["i8"] * 5)
+def add_bias(rows: int, T: int, bias: int, scores: int, s_step: int) -> None:
+    """Add what T keys are favoured by to rows of scores: from `bias` on, and for each next row from a place before."""
+    unit = np.float32(LOG2_E)
+    for i in range(rows):
+        row, added = floats_at(scores + i * s_step), floats_at(bias - i * 4)
+        for j in range(T):
+            row[j] += added[j] * unit
+
+
+@kernel(*["i8"] * 7)
+def scale_rows(rows: int, K: int, x: int, x_step: int, factors: int, y: int, y_step: int) -> None:
+    """``y = factors * x``, for rows of K numbers."""
+    factor_of = floats_at(factors)
+    for i in range(rows):
+        row, to, factor = floats_at(x + i * x_step), floats_at(y + i * y_step), factor_of[i]
+        for j in range(K):
+            to[j] = row[j] * factor
+
+
+@kernel(*["i8"] * 5)
+def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
+    """Copy the keys of a head, transposed: each panel, of as many keys as it has columns, as (K, its columns).
+
+    They are scaled here, as they are fewer than scores: such that softmax takes powers of 2. The last key fills up the
+    last panel: its scores there are computed, and left out.
+    """
+    squares, scale = K // LANES * LANES, np.float32(LOG2_E / math.sqrt(K))
+    wide, P = count_panels(T)
+    for p in range(P):
+        start = start_of_panel(p, wide)
+        columns = start_of_panel(p + 1, wide) - start
+        for first in range(start, start + columns, LANES):
+            left = max(1, T - first)
+            source = k + min(first, T - 1) * step
+            panel = keys + (start * K + first - start) * 4
+            for j in range(0, squares, LANES):
+                transpose(source + j * 4, step, left, panel + j * columns * 4, columns * 4, scale)
+            for j in range(squares, K):
+                to = floats_at(panel + j * columns * 4)
+                for t in range(LANES):
+                    to[t] = floats_at(source + min(t, left - 1) * step)[j] * scale
+
+
+@kernel(*["i8"] * 5)
+def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
+    """Copy the values of a head: each narrow panel p as (T, NARROW_COLUMNS), and then zeros."""
+    for p in range(columns_of_values(K) // NARROW_COLUMNS):
+        count, width = min(NARROW_COLUMNS, K - p * NARROW_COLUMNS), NARROW_COLUMNS * 4
+        source, panel = v + p * width, values + p * T * width
+        if count < NARROW_COLUMNS:
+            zero((panel, T * NARROW_COLUMNS))
+            copy((source, step, panel, width, T, count))
+        else:
+            for t in range(T):
+                for j in range(NARROW_VECTORS):
+                    copy_vector(source + t * step + j * LANES * 4, panel + t * width + j * LANES * 4)
+
+
+@kernel(*["i8"] * 11)
+def multiply_panels(
+    count: int,
+    steps: int,
+    wide: int,
+    P: int,
+    a: int,
+    a_step: int,
+    b: int,
+    c: int,
+    far: int,
+    apart: int,
+    far_step: int,
+) -> None:
+    """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all P panels of B.
+
+    Meanwhile memory is asked for rows from `far` on, far_step bytes apart; every other panel asks `apart` bytes on.
+    """
+    c_step = start_of_panel(P, wide) * 4
+    for p in range(P):
+        start = start_of_panel(p, wide)
+        row, wanted = 0, far + p % 2 * apart
+        rows = ROWS if p < wide else NARROW_ROWS
+        tiles = (count + rows - 1) // rows
+        for t in range(tiles):
+            height = (count - row) // (tiles - t)
+            panel, to, x = b + start * steps * 4, c + row * c_step + start * 4, a + row * a_step
+            there = wanted + row * far_step + t % 2 * LINE
+            given = height, x, a_step, panel, steps, to, c_step, 0, 0, 0, 0, NEAR, there, far_step
+            any_tile(p < wide, given)
+            row += height
+
+
+@kernel(*["i8"] * 10)
+def attend(
+    D: int,
+    num_heads: int,
+    T: int,
+    qkv: int,
+    bias: int,
+    span: int,
+    context: int,
+    start: int,
+    stop: int,
+    room: int,
+) -> None:
+    """Fill the part of `context` (T, D) that heads start to stop of one sentence make, of its qkv (T, 3D).
+
+    Rows of both stand `shape.row_bytes` apart. `room` is for the floats that `shape.attention_room` counts. Bias
+    (H, span) is as in the definition; a span of 0 stands for none.
+    """
+    K, step = D // num_heads, row_bytes(3 * D)
+    wide, key_panels = count_panels(T)
+    key_columns, value_columns = start_of_panel(key_panels, wide), columns_of_values(K)
+    value_panels = value_columns // NARROW_COLUMNS
+    keys = room
+    values = keys + key_columns * K * 4
+    scores, s_step = values + value_columns * T * 4, key_columns * 4
+    found = scores + QUERIES * s_step
+    inverses = found + QUERIES * value_columns * 4
+    for h in range(start, stop):
+        pack_keys((T, K, step, qkv + (D + h * K) * 4, keys))
+        pack_values((T, K, step, qkv + (2 * D + h * K) * 4, values))
+        for first in range(0, T, QUERIES):
+            count = min(QUERIES, T - first)
+            q = qkv + first * step + h * K * 4
+            q_later = q + K * 4
+            if h + 1 == num_heads:  # the first head of the next sentence
+                q_later = qkv + (T + first) * step
+            k_later, v_later = q_later + D * 4, q_later + 2 * D * 4
+            multiply_panels(
+                (count, K, wide, key_panels, q, step, keys, scores, k_later, q_later - k_later, step)
+            )
+            if span > 0:
+                add_bias((count, T, bias + (h * span + span // 2 - first) * 4, scores, s_step))
+            for i in range(0, count, ABREAST):
+                softmax(scores + i * s_step, s_step, T, inverses + i * 4)
+            multiply_panels(
+                (count, T, 0, value_panels, scores, s_step, values, found, v_later, 2 * LINE, step)
+            )
+            place, f_step = context + first * row_bytes(D) + h * K * 4, value_columns * 4
+            scale_rows((count, K, found, f_step, inverses, place, row_bytes(D)))

@@ -1,0 +1,349 @@
+"""Vector code for the fast kernels, emitted as LLVM instructions through Numba.
+
+Numba compiles loops over scalars, and LLVM turns the simple ones into vector code by itself. For the one loop that
+takes nine tenths of the time, the matrix multiply, it does not find the best form. So we write that loop in
+LLVM's language, with llvmlite, as an *intrinsic*: a Python function that, while Numba compiles the kernel that
+calls it, appends instructions to it. LLVM then allocates registers and schedules for the processor at hand.
+
+Why `tile` looks as it does
+---------------------------
+A core of today can start two fused multiply-adds (FMA) of a whole vector in each cycle, and the result of one is
+there four cycles later. Peak speed so asks for at least eight FMAs under way that do not wait for each other,
+with all their inputs at hand. Inputs are the trouble: a core can load only two vectors a cycle, so an FMA that
+needs two fresh loads runs at half speed, before any cache is missed.
+
+The cure is to keep a *tile* of the result, ROWS x (VECTORS vectors), in registers. In step k, load VECTORS
+vectors of B and, one after another, ROWS single numbers of A, each copied into all lanes of a vector. Every
+loaded B vector then serves ROWS FMAs, and every number of A serves VECTORS::
+
+              B[k]:   b0           b1           b2           ROWS = 9, VECTORS = 3: 27 independent FMAs a step,
+    A[0, k]  a0 ->  c00 += a0 b0  c01 += a0 b1  c02 += a0 b2   13.5 cycles' work, for 9 + 3 loads, 6 cycles' worth.
+    A[1, k]  a1 ->  c10 += a1 b0  c11 += a1 b1  c12 += a1 b2
+       ...                                       27 registers for c, 3 for b, 1 for a: 31 of AVX-512's 32.
+
+So many loads do not hold up the FMAs of a core that has nothing else to do. But processors run two threads on a core,
+in a cloud those of two customers, and each then starts about half as many instructions and loads as before. That is
+why the tile is no more elongated, and why the loop around it has next to nothing else in it: beside such a neighbour
+9 x 3 is a tenth faster than 14 x 2 with an instruction more for each second row, and alone it is as fast.
+
+The sums stay in registers over the whole of k and are stored once. Each element of C is summed over k in one
+order, whatever the number of rows: so a row's result does not depend, not in one bit, on the rows beside it.
+
+B has to be *packed*: the VECTORS vectors of step k next to each other and after those of step k - 1, so that the
+loads walk straight through memory. `gemm` does that. The processor's prefetcher follows such a walk,
+but stops at the end of every 4 kB page, and is slow to start again. So the tile asks for memory itself, twice. NEAR
+ahead it asks for its own B, from the second-level cache into the first. And it asks for B that *others* will need, from
+memory into the second level: the caller says where, and how many bytes on for each step. A chunk of B is used by all
+tiles of a block before the next chunk is. If each of ten tiles, say, asks for a tenth of the next one, memory is busy
+at an even pace. If each asked for its own, the first would wait for memory and leave it idle for the others: a tenth of
+the time was lost in this way. But a step asks for one line, and one tile alone, or two, would have to ask for more. So
+the first tile of a chunk asks for its own B not NEAR bytes ahead but EARLY steps, about as long before as memory takes
+to answer: on a Zen 5 a sentence of 14 tokens takes a twelfth less time, one of 7 a sixth.
+
+Beside a neighbour every instruction in the loop that is no FMA costs up to a hundredth. So the tallest tiles, which do
+most of the work, make UNROLL steps in a turn of their loop, count them once, and ask for others' B once: where a turn's
+share of that is no more than a line. All heights in that way would take a second longer to compile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from minisbert.kernels.source.vector import (
+    FLOAT,
+    INT,
+    INTEGERS,
+    LONG,
+    VECTOR,
+    Value,
+    at_least,
+    call,
+    constant,
+    exp2,
+    fma,
+    joined,
+    pieces,
+)
+from minisbert.kernels.tuning import ABREAST, LANES, LINE, NEAR, PART, ROWS, UNROLL
+
+Sums = dict[tuple[int, int], Value]  # of a tile, by row and vector
+
+
+# --- Moving vectors ---------------------------------------------------------------------------------------
+
+
+@intrinsic
+def copy_vector(_typing: Any, source: Any, target: Any) -> Any:
+    """Copy LANES floats from one address to another."""
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        source, target = (b.inttoptr(address, VECTOR.as_pointer()) for address in arguments)
+        b.store(b.load(source, align=4), target, align=4)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp), emit
+
+
+@intrinsic
+def transpose(
+    _typing: Any, source: Any, source_step: Any, count: Any, target: Any, target_step: Any, factor: Any
+) -> Any:
+    """Copy a square of LANES x LANES floats times a factor, its rows as columns.
+
+    The last of `count` rows stands for those missing.
+
+    It is done in registers: blocks of 1 x 1, then of 2 x 2 and so on change places across the diagonal, and each such
+    change is one shuffle of two rows.
+    """
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        source, source_step, count, target, target_step, factor = arguments
+        factor = _splat(b, factor)
+
+        def at(address: Value, step: Value, row: Value) -> Value:
+            return b.inttoptr(b.add(address, b.mul(step, row)), VECTOR.as_pointer())
+
+        last = b.sub(count, LONG(1))
+        numbers = [b.select(b.icmp_signed("<", last, LONG(i)), last, LONG(i)) for i in range(LANES)]
+        rows = [b.load(at(source, source_step, number), align=4) for number in numbers]
+        size = 1
+        while size < LANES:
+            lanes = range(LANES)
+            upper = ir.Constant(INTEGERS, [j if not j & size else LANES + j - size for j in lanes])
+            lower = ir.Constant(INTEGERS, [j + size if not j & size else LANES + j for j in lanes])
+            for i in lanes:
+                if not i & size:
+                    x, y = rows[i], rows[i + size]
+                    rows[i], rows[i + size] = b.shuffle_vector(x, y, upper), b.shuffle_vector(x, y, lower)
+            size *= 2
+        for i in range(LANES):
+            b.store(b.fmul(rows[i], factor), at(target, target_step, LONG(i)), align=4)
+        return context.get_dummy_value()
+
+    return types.void(*[types.intp] * 5, types.float32), emit
+
+
+# --- Along a row ------------------------------------------------------------------------------------------
+
+
+@intrinsic
+def softmax(_typing: Any, address: Any, step: Any, count: Any, inverses: Any) -> Any:
+    """``2**(x - max(x))`` in place, for ABREAST rows of `count` numbers; writes 1 / their sums to `inverses`.
+
+    Within a row each step waits for the one before; side by side, as one long vector, the rows fill the time. They must
+    have room for whole vectors; what follows their numbers is overwritten: by -inf, which no maximum is, and then by
+    some 1e-38, which no sum of 1 or more changes by, so the loops need not know where the numbers end. NaN is lost in
+    the maximum, and comes back in the sum. The sum is one number for each lane until the end, and so the same for the
+    same row anywhere.
+    """
+
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        address, step, count, inverses = arguments
+        rows = [b.add(address, b.mul(step, LONG(i))) for i in range(ABREAST)]
+        vectors = b.sdiv(b.add(count, LONG(LANES - 1)), LONG(LANES))
+
+        def places(vector: Value) -> list[Value]:
+            start = b.mul(vector, LONG(4 * LANES))
+            return [b.inttoptr(b.add(row, start), VECTOR.as_pointer()) for row in rows]
+
+        def each(start: Value, update: Callable[[Value, list[Value], Value], Value]) -> list[Value]:
+            """Go through the vectors of the rows, with one for each row that is updated."""
+            kept = cgutils.alloca_once_value(b, joined(b, [start] * ABREAST))
+            with cgutils.for_range(b, vectors) as loop:
+                here = places(loop.index)
+                x = joined(b, [b.load(place, align=4) for place in here])
+                b.store(update(x, here, b.load(kept)), kept)
+            return pieces(b, b.load(kept))
+
+        def larger(x: Value, y: Value) -> Value:
+            return b.select(b.fcmp_ordered(">", x, y), x, y)
+
+        least, last = constant(float("-inf")), b.sub(vectors, LONG(1))
+        left = _splat(b, b.trunc(b.sub(count, b.mul(last, LONG(LANES))), INT))
+        counts = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
+        for place in places(last):
+            b.store(b.select(counts, b.load(place, align=4), least), place, align=4)
+        most = each(least, lambda x, _, most: larger(x, most))
+        most = joined(b, [_across(b, x, larger) for x in most])
+
+        def add(x: Value, here: list[Value], total: Value) -> Value:
+            y = exp2(b, at_least(b, b.fsub(x, most), -126.0))
+            for piece, place in zip(pieces(b, y), here, strict=True):
+                b.store(piece, place, align=4)
+            return b.fadd(total, y)
+
+        for i, total in enumerate(each(constant(0.0), add)):
+            inverse = b.fdiv(ir.Constant(FLOAT, 1.0), b.extract_element(_across(b, total, b.fadd), INT(0)))
+            b.store(inverse, b.inttoptr(b.add(inverses, LONG(4 * i)), FLOAT.as_pointer()))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.intp, types.intp), emit
+
+
+def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
+    """Join all lanes of a vector, and return the result in every lane: each step rotates by half as much."""
+    step = LANES // 2
+    while step:
+        lanes = [(i + step) % LANES for i in range(LANES)]
+        x = join(x, b.shuffle_vector(x, x, ir.Constant(INTEGERS, lanes)))
+        step //= 2
+    return x
+
+
+# --- The tile ---------------------------------------------------------------------------------------------
+
+
+def make_tile(rows: int, vectors: int) -> Any:
+    """Make the function ``C = A B + D + E`` for a tile of `rows` rows and so many vectors of columns.
+
+    It is called as ``tile(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, near, far, far_step)``: all of them
+    integers, the addresses of the first elements and the bytes from one row to the next (those of B are next to each
+    other). A step of 0 repeats a row. D and E may be C itself; at address 0 there is none. For each k, the B that is
+    `near` bytes further on is asked for, unless NEAR is 0, and the line at `far`, which moves on by far_step bytes;
+    where these are few, for UNROLL of them at once.
+    """
+
+    @intrinsic
+    def tile(_typing: Any, a: Any, a_step: Any, b: Any, steps: Any, c: Any, c_step: Any,
+             d: Any, d_step: Any, e: Any, e_step: Any, near: Any, far: Any, far_step: Any) -> Any:  # fmt: skip
+        def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+            _emit_parts(b, rows, vectors, *arguments)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 13), emit
+
+    return tile
+
+
+def _emit_parts(b: Any, rows: int, vectors: int, a: Value, a_step: Value, panel: Value, steps: Value,
+                c: Value, c_step: Value, d: Value, d_step: Value, e: Value, e_step: Value,
+                near: Value, far: Value, far_step: Value) -> None:  # fmt: skip
+    """Emit the loop over the parts of k: the sums of each are added to those of the ones before, which are in C."""
+    a_of_row = _addresses(b, a, a_step, rows)
+    kept = [cgutils.alloca_once_value(b, value) for value in (LONG(0), d, d_step)]
+    part, after = map(b.append_basic_block, ("part", "after"))
+    b.branch(part)
+
+    b.position_at_end(part)
+    start, d, d_step = (b.load(place) for place in kept)
+    left = b.sub(steps, start)
+    is_last = b.icmp_signed("<=", left, LONG(PART))
+    stop = b.add(start, b.select(is_last, left, LONG(PART)))
+    sums = _emit_products(b, vectors, a_of_row, panel, start, stop, near, far, far_step)
+    sums = _emit_addition(b, sums, d, d_step)
+    sums = _emit_addition(b, sums, b.select(is_last, e, LONG(0)), e_step)
+    for (i, v), total in sums.items():
+        b.store(total, _at(b, c, c_step, i, v), align=4)
+    for value, place in zip((stop, c, c_step), kept, strict=True):
+        b.store(value, place)
+    b.cbranch(is_last, after, part)
+    b.position_at_end(after)
+
+
+def _addresses(b: Any, a: Value, step: Value, rows: int) -> list[Value]:
+    """Return the address of each row of A, as base + 1, 2, 4 or 8 times an odd multiple of the step.
+
+    An x86 load adds that up by itself. LLVM would rather compute each address from the one before, with an instruction
+    for each, so it must not know what the odd multiples have to do with each other: they go through an empty piece of
+    assembly.
+    """
+    opaque = ir.InlineAsm(ir.FunctionType(LONG, [LONG]), "", "=r,0")
+    odd = {i: b.call(opaque, [b.mul(step, LONG(i))]) for i in range(1, rows, 2)}
+    powers = {i: i & -i for i in range(1, rows)}  # the largest power of two in it
+    return [a, *(b.add(a, b.mul(odd[i // power], LONG(power))) for i, power in powers.items())]
+
+
+def _at(b: Any, address: Value, step: Value, times: int, vector: int = 0) -> Value:
+    """Return a pointer to a vector of a row."""
+    offset = b.add(b.mul(step, LONG(times)), LONG(4 * LANES * vector))
+    return b.inttoptr(b.add(address, offset), VECTOR.as_pointer())
+
+
+def _emit_products(b: Any, vectors: int, a_of_row: list[Value], panel: Value, start: Value, stop: Value,
+                   near: Value, far: Value, far_step: Value) -> Sums:  # fmt: skip
+    """Emit the sums of the products of the steps from `start` to `stop`."""
+    rows, columns, b_step = range(len(a_of_row)), range(vectors), LONG(4 * LANES * vectors)
+
+    def add_products(k: Value, ahead: int, sums: Sums) -> Sums:
+        """Add the products of step ``k + ahead``, and ask for B; the first in a turn also for others'."""
+        here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, LONG(4)), LONG(4 * ahead))
+        b_of_column = [b.load(_at(b, here, b_step, ahead, v), align=4) for v in columns]
+        for v in columns[:: -(-LINE // (4 * LANES))] if NEAR else ():  # the first vector of each cache line
+            _prefetch(b, _at(b, b.add(here, near), b_step, ahead, v), level=1)
+        if ahead == 0:
+            there = b.add(far, b.mul(k, far_step))
+            _prefetch(b, b.inttoptr(there, VECTOR.as_pointer()), level=2)
+        news = {}
+        for i in rows:
+            number = _splat(b, b.load(b.inttoptr(b.add(a_of_row[i], offset), FLOAT.as_pointer())))
+            for v in columns:
+                news[i, v] = fma(b, number, b_of_column[v], sums[i, v])
+        return news
+
+    k, sums = start, {(i, v): constant(0.0) for i in rows for v in columns}
+    if len(rows) >= ROWS - 1:
+        enough = b.icmp_signed("<=", far_step, LONG(LINE // UNROLL))
+        k, sums = _loop(b, k, b.select(enough, stop, start), UNROLL, sums, add_products)
+    _, sums = _loop(b, k, stop, 1, sums, add_products)
+    return sums
+
+
+def _emit_addition(b: Any, sums: Sums, address: Value, step: Value) -> Sums:
+    """Emit the addition of what stands at an address to the sums, if that is not 0."""
+    without = b.block
+    with b.if_then(b.icmp_signed("!=", address, LONG(0))):
+        news = {
+            (i, v): b.fadd(total, b.load(_at(b, address, step, i, v), align=4))
+            for (i, v), total in sums.items()
+        }
+        inside = b.block
+    added = {place: b.phi(VECTOR) for place in sums}
+    for place, phi in added.items():
+        phi.add_incoming(sums[place], without)
+        phi.add_incoming(news[place], inside)
+    return added
+
+
+def _loop(
+    b: Any, start: Value, stop: Value, at_once: int, sums: Sums, update: Callable[[Value, int, Sums], Sums]
+) -> tuple[Value, Sums]:
+    """Emit a loop that makes `at_once` steps in each turn, while there are so many left."""
+    before, check, turn, after = b.block, *map(b.append_basic_block, ("check", "turn", "after"))
+    b.branch(check)
+
+    b.position_at_end(check)
+    k, kept = b.phi(LONG), {place: b.phi(VECTOR) for place in sums}
+    following = b.add(k, LONG(at_once))
+    b.cbranch(b.icmp_signed("<=", following, stop), turn, after)
+
+    b.position_at_end(turn)
+    news = kept
+    for ahead in range(at_once):
+        news = update(k, ahead, news)
+    b.branch(check)
+
+    for origin, first, values in ((before, start, sums), (turn, following, news)):
+        k.add_incoming(first, origin)
+        for place, phi in kept.items():
+            phi.add_incoming(values[place], origin)
+    b.position_at_end(after)
+    return k, kept
+
+
+def _prefetch(b: Any, pointer: Value, level: int) -> None:
+    """Ask for a cache line that will be read soon: to read it, into this level of cache and those below, as data."""
+    byte = b.bitcast(pointer, ir.IntType(8).as_pointer())
+    call(b, "llvm.prefetch.p0", ir.VoidType(), byte, *(ir.Constant(INT, n) for n in (0, 4 - level, 1)))
+
+
+def _splat(b: Any, number: Value) -> Value:
+    """Copy one number into all lanes."""
+    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    lane = b.insert_element(empty, number, ir.Constant(INT, 0))
+    return b.shuffle_vector(lane, empty, ir.Constant(INTEGERS, [0] * LANES))

@@ -1,0 +1,138 @@
+"""The operations that go through tokens or sentences one by one: positions, embedding, norms, mean pooling.
+
+Rows of tokens and of sentences stand `shape.row_bytes` apart; those of tables follow each other.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from minisbert.kernels.runtime.compiler import (
+    doubles_at,
+    floats_at,
+    ints_at,
+    kernel,
+    longs_at,
+    part,
+    row_bytes,
+    scratch,
+    whole_vectors,
+)
+
+# Sums may be taken in another order than written, so that LLVM can keep partial sums in the lanes of a vector; which
+# order is a matter of the row's length alone. NaN and infinity keep their meaning.
+SUMS = frozenset({"reassoc", "nsz", "contract"})
+
+
+@kernel(*["i8"] * 5)
+def positions(S: int, ids: int, offsets: int, padding: int, y: int) -> None:
+    """Number each sentence's tokens, as `reference.positions` does; a padding of -1 stands for none."""
+    ends, numbers, to = longs_at(offsets), ints_at(ids), ints_at(y)
+    for s in range(S):
+        number = 0 if padding < 0 else padding + 1
+        for i in range(ends[s], ends[s + 1]):
+            if padding >= 0 and numbers[i] == padding:
+                to[i] = padding
+            else:
+                to[i] = number
+                number += 1
+
+
+@kernel(*["i8"] * 9)
+def embed(
+    N: int,
+    D: int,
+    ids: int,
+    positions: int,
+    types: int,
+    word: int,
+    position: int,
+    token_type: int,
+    y: int,
+) -> None:
+    """``y = word[ids] + token_type[types] + position[positions]``; tables are contiguous, token_type may be at 0.
+
+    That the tables have rows for the ids and types was checked by `tokenization.check_id` and `check_limits`.
+    """
+    whole_vectors()
+    of_word, of_position, of_type = ints_at(ids), ints_at(positions), ints_at(types)
+    for i in range(N):
+        w, p = floats_at(word + of_word[i] * D * 4), floats_at(position + of_position[i] * D * 4)
+        to = floats_at(y + i * row_bytes(D))
+        if token_type != 0:
+            t = floats_at(token_type + of_type[i] * D * 4)
+            for j in range(D):
+                to[j] = w[j] + t[j] + p[j]
+        else:
+            for j in range(D):
+                to[j] = w[j] + p[j]
+
+
+@kernel("i8", "i8", "i8", "i8", "i8", "f8", "i8", fastmath=SUMS)
+def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int) -> None:
+    """``y = (x - mean) * scale * weight + bias`` by row, with ``scale = 1 / sqrt(variance + eps)``.
+
+    The variance is taken in a second pass.
+    """
+    whole_vectors()
+    w, b = floats_at(weight), floats_at(bias)
+    step = row_bytes(D)
+    for i in range(N):
+        row, to = floats_at(x + i * step), floats_at(y + i * step)
+        total = np.float32(0)
+        for j in range(D):
+            total += row[j]
+        mean = total / np.float32(D)
+        squares = np.float32(0)
+        for j in range(D):
+            deviation = row[j] - mean
+            squares += deviation * deviation
+        scale = np.float32(1 / math.sqrt(np.float64(squares) / D + eps))
+        for j in range(D):
+            to[j] = (row[j] - mean) * scale * w[j] + b[j]
+
+
+SUMMED = 128  # columns whose sums are made at once
+sums = scratch(2 * SUMMED)
+
+
+@part
+def mean_of_columns(x: int, step: int, T: int, columns: int, total: int, y: int) -> None:
+    """Average some columns of T rows; `total` is room for their sums."""
+    total_of, mean = doubles_at(total), floats_at(y)
+    for j in range(columns):
+        total_of[j] = 0
+    for t in range(T):
+        row = floats_at(x + t * step)
+        for j in range(columns):
+            total_of[j] += row[j]
+    for j in range(columns):
+        mean[j] = total_of[j] / max(T, 1)
+
+
+@kernel("i8", "i8", "i8", "i8", "i8")
+def mean_pool(S: int, D: int, x: int, offsets: int, y: int) -> None:
+    """Average the rows of each sentence: in float64, as hundreds are added one by one."""
+    whole_vectors()
+    ends, step, total = longs_at(offsets), row_bytes(D), sums()
+    for s in range(S):
+        first, T = x + ends[s] * step, ends[s + 1] - ends[s]
+        for left in range(0, D, SUMMED):
+            columns = min(SUMMED, D - left)
+            mean_of_columns(first + left * 4, step, T, columns, total, y + s * step + left * 4)
+
+
+@kernel("i8", "i8", "i8", "i8", fastmath=SUMS)
+def normalize(S: int, D: int, x: int, y: int) -> None:
+    """Divide each row by its length; one shorter than 1e-12 by that."""
+    step = row_bytes(D)
+    for s in range(S):
+        row, to = floats_at(x + s * step), floats_at(y + s * step)
+        squares = np.float32(0)
+        for j in range(D):
+            squares += row[j] * row[j]
+        length = max(math.sqrt(squares), np.float32(1e-12))
+        for j in range(D):
+            to[j] = row[j] / length

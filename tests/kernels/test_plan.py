@@ -1,0 +1,177 @@
+"""A whole model in one call: the same bits as operation by operation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minisbert
+from minisbert import model
+from minisbert.checkpoint import modules
+from tests.conftest import DATA, TINY
+
+pytest.importorskip("numba", reason="numba is not installed, so there are no programs to test")
+
+from minisbert.kernels import layout
+from minisbert.kernels.compiled import ops as compiled
+from minisbert.kernels.compiled.plan import INPUTS, PER_SENTENCE, PER_TOKEN, Program, Value, Writer
+from minisbert.kernels.tuning import BLOCK, row_bytes
+
+FOLDER = Path("a checkpoint")
+MEAN, NORMALIZE = (
+    (modules.Pooling(FOLDER, ("mean",), True), None),
+    (modules.Normalize(FOLDER, modules.SENTENCE), None),
+)
+NORMALIZE_TOKENS = modules.Normalize(FOLDER, modules.TOKENS), None
+STEPS = [(), (MEAN,), (MEAN, NORMALIZE), (NORMALIZE_TOKENS, MEAN, NORMALIZE)]
+
+
+@pytest.fixture(scope="module", params=TINY)
+def encoder(request: pytest.FixtureRequest) -> Any:
+    return minisbert.load(DATA / request.param, backend="numba")
+
+
+def function(encoder: Any, steps: Any) -> Any:
+    """Return what a program is made of: the transformer alone, or with modules after it."""
+    given = {"weights": encoder._weights, "config": encoder.config.transformer}
+    if not steps:
+        return partial(model.last_states, **given)
+    return partial(model.sentence_vectors, **given, steps=steps)
+
+
+def tokens(encoder: Any, lengths: list[int]) -> tuple[Any, Any, Any]:
+    """Return ids, of which some are padding, types and offsets."""
+    rng, config = np.random.default_rng(0), encoder.config.transformer
+    ids = rng.integers(0, config.vocab_size, sum(lengths), np.int32)
+    ids[::3] = config.pad_token_id
+    types = rng.integers(0, max(config.type_vocab_size, 1), len(ids), np.int32)
+    return ids, types, np.cumsum([0, *lengths])
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize("lengths", [[1], [3, 0, 7], [11] * (1 + BLOCK // 10)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_program_changes_no_bit(encoder: Any, lengths: list[int], threads: int, steps: Any) -> None:
+    given = tokens(encoder, lengths)
+    before = [array.copy() for array in given]
+    whole = function(encoder, steps)
+    program, expected = compiled.program(whole), whole(*given, compiled)
+    assert expected.shape[0] == (len(lengths) if steps else sum(lengths))
+    with compiled.threads(threads):
+        for _ in range(3):
+            np.testing.assert_array_equal(program(*given), expected)
+    for array, copy in zip(given, before, strict=True):
+        np.testing.assert_array_equal(array, copy)
+
+
+MARK = np.float32(1.2345e30)
+
+
+@pytest.mark.parametrize("lengths", [[0] * 200, [1], [3, 0, 7]])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_program_stays_in_its_room_and_reads_nothing_old(
+    encoder: Any, lengths: list[int], threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given, whole, rooms = tokens(encoder, lengths), function(encoder, (MEAN, NORMALIZE)), []
+    program, expected = compiled.program(whole), whole(*given, compiled)
+    room_for = layout.room_for
+
+    def marked(size: int) -> Any:
+        rooms.append(room_for(size + 4096))
+        rooms[-1][:size], rooms[-1][size:] = np.nan, MARK
+        return rooms[-1][:size]
+
+    monkeypatch.setattr(layout, "room_for", marked)
+    with compiled.threads(threads):
+        np.testing.assert_array_equal(program(*given), expected)
+        whole(*given, compiled)
+    assert len(rooms) > len(encoder._weights.layers)  # the program's, and those of attention step by step
+    for room in rooms:
+        assert (room[-4096:] == MARK).all()
+
+
+def test_a_signal_may_encode_something_else_before_a_program_begins(
+    encoder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = compiled.program(function(encoder, (MEAN, NORMALIZE)))
+    short, long = tokens(encoder, [3]), tokens(encoder, [20, 30])
+    expected, address, nested = program(*short), layout.address, []
+
+    def interrupted(x: Any) -> int:
+        if x is program.program.table and not nested:
+            nested.append(None)
+            program(*long)
+        return address(x)
+
+    monkeypatch.setattr(layout, "address", interrupted)
+    np.testing.assert_array_equal(program(*short), expected)
+    assert nested
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_no_tokens_at_all(encoder: Any, steps: Any) -> None:
+    nothing = np.empty(0, np.int32)
+    found = compiled.program(function(encoder, steps))(nothing, nothing, np.array([0, 0]))
+    assert found.shape == (1 if steps else 0, encoder.config.transformer.hidden_size)
+    assert not found.any()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_table_of_words_of_another_dtype(encoder: Any, dtype: str) -> None:
+    weights, config = encoder._weights, encoder.config.transformer
+    other = replace(weights.embeddings, word=weights.embeddings.word.astype(dtype))
+    whole = partial(model.last_states, weights=replace(weights, embeddings=other), config=config)
+    given = tokens(encoder, [4, 2])
+    np.testing.assert_array_equal(compiled.program(whole)(*given), whole(*given, compiled))
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -> None:
+    writer: Any = Writer()
+    whole = function(encoder, steps)
+    y = whole(*INPUTS, writer)
+    program = Program(whole)
+    before = 3 + (encoder._weights.embeddings.projection is not None)
+    layers = 7 * len(encoder._weights.layers)
+    assert len(writer.jobs) == len(program.table) == before + layers + len(steps)
+    arena, count = 1 << 40, {PER_TOKEN: 10, PER_SENTENCE: 3}
+    sentence_arena = arena + 4 * count[PER_TOKEN] * program.arena_width[PER_TOKEN]
+    values = np.array(
+        [0, count[PER_TOKEN], 1, count[PER_SENTENCE], *range(-4, 0), arena, sentence_arena, *range(-8, -4)]
+    )
+    constant, times, base, by = np.moveaxis(program.table, -1, 0)
+    numbers = constant + values[base] + times * values[by]
+    end = arena + 4 * sum(count[of] * program.arena_width[of] for of in count)
+    # Of each result that is still read: its first byte and the one after.
+    held: dict[Value, tuple[int, int]] = {}
+    uses = [[v for v in job if isinstance(v, Value) and v is not y] for job in writer.jobs]
+    for i, (job, found) in enumerate(zip(writer.jobs, numbers, strict=True)):
+        for value, number in zip(job, found, strict=True):
+            if isinstance(value, Value) and value is not y:
+                place = int(number), int(number) + 4 * count[value.of] * value.width
+                assert arena <= place[0] < place[1] <= end
+                assert held.setdefault(value, place) == place
+        places = sorted(held.values())
+        assert all(stop <= start for (_, stop), (start, _) in pairwise(places))
+        later = {v for some in uses[i + 1 :] for v in some}
+        held = {value: place for value, place in held.items() if value in later}
+
+
+def test_memory_does_not_grow_with_the_layers(encoder: Any) -> None:
+    config = encoder.config.transformer
+    D, F = (row_bytes(width) // 4 for width in (config.hidden_size, config.intermediate_size))
+    program = Program(function(encoder, (MEAN, NORMALIZE)))
+    assert program.arena_width[PER_TOKEN] <= 6 * D + F
+    assert program.arena_width[PER_SENTENCE] <= D
+
+
+def test_a_multiply_with_an_activation_and_a_residual_is_refused() -> None:
+    dense = compiled.pack(np.eye(4), np.zeros(4), np.float32)
+    with pytest.raises(ValueError, match="an activation or a residual, not both"):
+        Writer().linear(Value(4), dense, "gelu", Value(4))

@@ -1,0 +1,29 @@
+"""The environment variables that the tests run with, whoever starts them where: `conftest` sets these and no others.
+
+The libraries read dozens of variables, many of them when they are imported: for an endpoint, a token, a proxy, the
+number of threads, colours, the width of a terminal. So only those are kept that a process can't do without, and
+those that are set for a run of the tests on purpose.
+"""
+
+from __future__ import annotations
+
+import os
+
+from tests.support.hubserver import HUB
+
+SYSTEM = {"PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}
+WINDOWS = {"SYSTEMROOT", "COMSPEC", "PATHEXT", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA"}
+# A longer search for odd checkpoints, and the kernels of another processor.
+ON_PURPOSE = {"MINISBERT_EXAMPLES", "NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"}
+PREFIXES = ("PYTEST_", "COV_", "COVERAGE_")
+
+KEPT = {
+    name: value
+    for name, value in os.environ.items()
+    if name.startswith(PREFIXES) or name in SYSTEM | WINDOWS | ON_PURPOSE
+}
+KEPT |= {
+    "HF_ENDPOINT": HUB.url,  # huggingface_hub reads it but once, when it is imported
+    "HF_TOKEN_PATH": os.devnull,  # whoever is logged in
+    "NO_PROXY": "127.0.0.1,localhost",  # a proxy may stand in the settings of the system, too
+}

@@ -1,0 +1,269 @@
+"""The benchmark's own arithmetic: what is timed, and what is written of it. Nothing here is timed."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import minisbert
+from minisbert.kernels.tuning import LANES
+from tests.conftest import DATA, TINY
+from tools.bench import report, workloads
+
+TIMES = {"minisbert": [1.0, 2.0, 4.0], "torch": [2.0, 5.0, 8.0], "openvino": [3.0, 3.0, 3.0]}
+ENTRY: dict[str, Any] = {"texts": 1200, "tokens": 12.6, "gflop": 100.0, "ceiling": [200.0, 100.0, 50.0]}
+ENTRY["peak"] = [400.0, 200.0, 100.0]
+RESULT: dict[str, Any] = {
+    "date": "2026-01-02",
+    "machine": {"processor": "A processor", "threads": 2, "float32 a vector": 16, "python": "3.11.7"},
+    "versions": {"minisbert": "0.1.0", "torch": "2.13.0"},
+    "models": {
+        "a model": {
+            "description": "bert, 6 layers",
+            "errors": {"texts": 400, **{name: {"largest": 1.5e-7, "mean": 1.25e-8} for name in TIMES}},
+            "throughput": {"titles": {**ENTRY, "seconds": TIMES}},
+            "avx2": {**ENTRY, "seconds": {name: TIMES[name] for name in ("minisbert", "torch")}},
+            "latency": {"one title": {**ENTRY, "turn": 3, "seconds": TIMES}},
+            "threads": {
+                "threads": 2,
+                "seconds": {"one": [4.0, 6.0], "all": [2.0, 4.0]},
+                "ceiling": {"one": [100.0, 100.0], "all": [190.0, 200.0]},
+            },
+            "shares": {
+                "paragraphs": {
+                    "threads": 1,
+                    "seconds": 2.0,
+                    "kernels": {"linear": [1.5, 1e11, 0.0]},
+                    "ceiling": 100.0,
+                }
+            },
+            "start": {"warm": [0.5, 0.75, 0.25], "empty": [4.0]},
+            "memory": {
+                "10000": {"loaded": 100.0, "peak": 200.0, "vectors": 15.0},
+                "100000": {"loaded": 100.0, "peak": 340.0, "vectors": 150.0},
+            },
+            "curves": {"counts": [{**ENTRY, "seconds": TIMES}], "lengths": [{**ENTRY, "seconds": TIMES}]},
+        }
+    },
+}
+
+
+def row(tables: str, start: str) -> list[str]:
+    """Return the cells of the only row whose first cell starts so."""
+    (line,) = [line for line in tables.split("\n") if line.startswith(f"| {start}")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+# --- The tables -------------------------------------------------------------------------------------------
+
+
+def test_a_ratio_is_taken_within_a_round_and_its_median_is_shown_with_the_range() -> None:
+    assert report.ratios(TIMES, "torch") == [2.0, 2.5, 2.0]
+    tables = report.markdown(RESULT)
+    assert row(tables, "1,200 titles") == [
+        "1,200 titles, 13 tokens",
+        "600 (300–1,200)",  # noqa: RUF001
+        "2.00 (2.00–2.50)",  # noqa: RUF001
+        "1.50 (0.75–3.00)",  # noqa: RUF001
+        "50 (50–50)",  # noqa: RUF001
+        "25 (25–25)",  # noqa: RUF001
+    ]
+    assert row(tables, "at the peak: 1,200 titles")[1:] == ["8.00 (8.00–10.00)", "6.00 (3.00–12.00)"]  # noqa: RUF001
+    assert row(tables, "1,200 of all kinds, AVX2")[2:4] == ["2.00 (2.00–2.50)", ""]  # noqa: RUF001
+
+
+def test_one_text_alone_has_percentiles_and_the_ratio_of_each_turns_medians() -> None:
+    tables = report.markdown(RESULT)
+    p99 = np.percentile(TIMES["torch"], 99) * 1000
+    assert row(tables, "one title alone, 13 tokens: p50")[1:] == ["2000.00", "5000.00", "3000.00"]
+    assert row(tables, "one title alone, 13 tokens: p99")[2] == f"{p99:.2f}"
+    assert row(tables, "one title alone, 13 tokens: ÷")[1:] == ["1", "2.50", "1.50"]
+    assert row(tables, "largest error")[1:] == ["1.5e-07"] * 3
+
+
+def test_memory_grows_by_the_vectors_and_by_what_is_beyond_them() -> None:
+    tables = report.markdown(RESULT)
+    assert row(tables, "peak memory, 100,000 texts")[1] == "340, of which vectors 150"
+    assert row(tables, "growth")[1] == "140; 5"
+    assert row(tables, "2 threads")[1] == "1.75 (1.50–2.00); 1.95 (1.90–2.00)"  # noqa: RUF001
+    assert row(tables, "a new process")[1] == "0.50 (0.25–0.75)"  # noqa: RUF001
+
+
+def test_what_was_not_measured_is_not_shown() -> None:
+    result = copy.deepcopy(RESULT)
+    model = result["models"]["a model"]
+    for part in ("throughput", "avx2", "latency", "threads", "shares", "start", "memory", "curves"):
+        del model[part]
+    tables = report.markdown(result)
+    assert [line.split("|")[1].strip() for line in tables.split("\n") if line.startswith("|")] == [
+        "",
+        "---",
+        "largest error of a component, 400 texts",
+        "mean error of a component, 400 texts",
+    ]
+    assert tables.endswith("In brackets: the lowest and the highest of the rounds.")
+
+
+def test_the_tables_can_be_made_from_the_stored_result() -> None:
+    assert report.markdown(json.loads(json.dumps(RESULT))) == report.markdown(RESULT)
+
+
+def test_rounds_of_several_runs_are_joined(tmp_path: Path) -> None:
+    from tools.bench import run as bench
+
+    files = [tmp_path / "first.json", tmp_path / "second.json"]
+    for file in files:
+        file.write_text(json.dumps(RESULT))
+    model = bench.merged(files)["models"]["a model"]
+    entry, first = model["throughput"]["titles"], RESULT["models"]["a model"]
+    assert entry["seconds"] == {name: taken + taken for name, taken in TIMES.items()}
+    assert (entry["ceiling"], entry["texts"]) == (ENTRY["ceiling"] + ENTRY["ceiling"], 1200)
+    assert model["start"]["warm"] == first["start"]["warm"] * 2
+    assert (model["curves"], model["memory"]) == (first["curves"], first["memory"])
+    assert model["shares"] == first["shares"]
+    assert row(report.markdown(bench.merged(files)), "1,200 titles")[2] == "2.00 (2.00–2.50)"  # noqa: RUF001
+
+
+@pytest.mark.parametrize("difference", [{"gflop": 99.0}, {"seconds": {"minisbert": [1.0]}}])
+def test_rounds_of_different_texts_or_engines_are_not_joined(
+    tmp_path: Path, difference: dict[str, Any]
+) -> None:
+    from tools.bench import run as bench
+
+    other = copy.deepcopy(RESULT)
+    other["models"]["a model"]["throughput"]["titles"] |= difference
+    files = [tmp_path / "first.json", tmp_path / "second.json"]
+    for file, result in zip(files, (RESULT, other), strict=True):
+        file.write_text(json.dumps(result))
+    with pytest.raises(SystemExit, match="different texts or engines"):
+        bench.merged(files)
+
+
+def test_runs_of_different_machines_are_not_joined(tmp_path: Path) -> None:
+    from tools.bench import run as bench
+
+    other = {**RESULT, "machine": {**RESULT["machine"], "threads": 4}}
+    files = [tmp_path / "first.json", tmp_path / "second.json"]
+    for file, result in zip(files, (RESULT, other), strict=True):
+        file.write_text(json.dumps(result))
+    with pytest.raises(SystemExit, match="different processors or numbers of threads"):
+        bench.merged(files)
+
+
+def test_each_processor_has_its_own_tables_in_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from tools.bench import run as bench
+
+    file, page = tmp_path / "run.json", tmp_path / "README.md"
+    file.write_text(json.dumps(RESULT))
+    mine, other = (
+        f"<!-- benchmark, {name}: start -->\n\nold\n\n<!-- benchmark, {name}: end -->\n"
+        for name in ("A processor", "Another one")
+    )
+    page.write_text(other + mine, encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["bench", "--from", str(file), "--readme", str(page)])
+    bench.main()
+    assert page.read_text(encoding="utf-8") == other + mine.replace("old", report.markdown(RESULT))
+    page.write_text(other, encoding="utf-8")
+    with pytest.raises(SystemExit):
+        bench.main()
+    assert "<!-- benchmark, A processor: start -->" in capsys.readouterr().err
+    assert page.read_text(encoding="utf-8") == other
+
+
+@pytest.mark.parametrize("content", [None, "no JSON", "{}", "[1]"])
+def test_a_file_that_holds_no_result_is_refused_by_name(tmp_path: Path, content: str | None) -> None:
+    from tools.bench import run as bench
+
+    good, bad = tmp_path / "run.json", tmp_path / "other.json"
+    good.write_text(json.dumps(RESULT))
+    if content is not None:
+        bad.write_text(content)
+    with pytest.raises(SystemExit, match=r"--from .*other\.json: expected what --json wrote"):
+        bench.merged([good, bad])
+
+
+# --- The texts --------------------------------------------------------------------------------------------
+
+
+def test_the_workloads_are_the_same_in_every_run_and_as_many_as_asked_for() -> None:
+    sizes = {"titles": 40, "paragraphs": 5, "code": 5, "mixed": 12}
+    first = workloads.workloads(sizes)
+    assert {name: len(texts) for name, texts in first.items()} == sizes
+    assert first == workloads.workloads(sizes)
+    assert all(len(text) > 300 for text in first["paragraphs"])
+    assert all("def " in text for text in first["code"])
+    assert not any("\n" in text for text in first["titles"])
+
+
+@pytest.mark.parametrize("name", ["tiny-bert", "tiny-roberta"])
+def test_texts_of_a_length_have_exactly_so_many_tokens(name: str) -> None:
+    encoder = minisbert.load(DATA / name)
+    words = ["Return a string that stands for the given object, with no more than one line of it."]
+    for tokens in (8, 9, 31, 32, 200):
+        made = workloads.of_length(encoder, tokens, words, 4)
+        assert encoder.token_counts(made).tolist() == [tokens] * 4
+
+
+def test_operations_count_real_tokens_up_to_the_limit() -> None:
+    encoder = minisbert.load(DATA / "tiny-bert")
+    config = encoder.config.transformer
+    D, F, L = config.hidden_size, config.intermediate_size, config.num_hidden_layers
+    T = encoder.max_seq_length
+    one = L * (T * 2 * (4 * D * D + 2 * D * F) + 4 * T * T * D) / 1e9
+    assert workloads.operations(encoder, ["word " * 500]) == pytest.approx(one)
+    assert workloads.operations(encoder, ["word " * 500, "word " * 600]) == pytest.approx(2 * one)
+
+
+# --- The peak ---------------------------------------------------------------------------------------------
+
+
+def test_the_shares_of_the_kernels_are_of_one_whole() -> None:
+    pytest.importorskip("numba", reason="without numba there are no kernels to time")
+    from tools.bench.shares import shares
+
+    texts, encoder = ["the cat sat", "a dog"], minisbert.load(DATA / TINY[0])
+    found = shares(DATA / TINY[0], 1, {"some": texts})["some"]
+    seconds, operations, _ = np.transpose([*found["kernels"].values()])
+    assert seconds.all()
+    assert seconds.sum() < found["seconds"]
+    assert operations.sum() / 100 == pytest.approx(workloads.operations(encoder, texts) * 1e9)
+
+
+def test_the_peak_counts_what_is_computed() -> None:
+    """A sum that LLVM knew beforehand would be left out of the loop, and the peak come out too high."""
+    pytest.importorskip("numba", reason="the peak's loop is compiled by numba, which is not installed")
+    from tools.bench import peak
+
+    code = "\n".join(peak.run.inspect_asm().values())
+    made = re.findall(r"\b(?:vfn?m[a-z]+\d*|v?mul)ps\b|\bfml[as]\b", code)
+    assert 2 * LANES * len(made) == peak.OPERATIONS * peak.AT_ONCE
+    a, b = np.arange(peak.TALL * peak.STEPS), np.arange(peak.STEPS * peak.WIDE * LANES)
+    a, b = a.reshape(-1, peak.STEPS) % 5, b.reshape(peak.STEPS, -1) % 7
+    expected = 3 * (a @ b)[:, ::LANES].sum()
+    a, b = a.astype(np.float32), b.astype(np.float32)
+    assert peak.run(a.ctypes.data, b.ctypes.data, 3 * peak.STEPS) == expected
+
+
+# --- The ladder -------------------------------------------------------------------------------------------
+
+
+def test_every_rung_of_the_ladder_multiplies() -> None:
+    pytest.importorskip("numba", reason="the ladder's rungs are compiled by numba, which is not installed")
+    from tools import ladder
+
+    generator = np.random.default_rng(0)
+    a = generator.standard_normal((12, 40), np.float32)
+    b = generator.standard_normal((40, 128), np.float32)
+    for name, rung in ladder.RUNGS.items():
+        assert ladder.check(name, rung.prepared(b), a, b) <= 1e-6
+    with pytest.raises(SystemExit, match="its speed says nothing"):
+        ladder.check("wrong", lambda a: a @ b + 1, a, b)
