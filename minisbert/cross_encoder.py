@@ -26,6 +26,7 @@ from minisbert.engine.signatures import LoadOptions, PredictOptions, RankOptions
 from minisbert.errors import EncodeValueError, shown
 from minisbert.text.base import TokenIds
 from minisbert.text.pairs import PairTokenizer, load_pair_tokenizer
+from minisbert.weights import build_head, build_weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -132,8 +133,8 @@ class CrossEncoder(TextModel):
         config = self.config.transformer
         head = head_tensors(config, self.num_labels)
         tensors = load_tensors(self.config.transformer_folder, config, head)
-        self._weights = model.build_weights(tensors, config, self._kernels, self.dtype)
-        self._head = model.build_head(tensors, config.family.head.activation, self._kernels, self.dtype)
+        self._weights = build_weights(tensors, config, self._kernels, self.dtype)
+        self._head = build_head(tensors, config.family.head.activation, self._kernels, self.dtype)
         self._tokenizer = load_pair_tokenizer(self.config)
         self.activation_fn = self.config.activation_fn
         return sum(tensor.size for tensor in tensors.values())

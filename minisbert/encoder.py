@@ -16,7 +16,7 @@ from minisbert import model, vectors
 from minisbert.arrays import Floats, Ints
 from minisbert.checkpoint import hub
 from minisbert.checkpoint.config import CheckpointConfig, read_config
-from minisbert.checkpoint.modules import SENTENCE, TOKENS
+from minisbert.checkpoint.modules import SENTENCE, TOKENS, is_plain, needs_all_layers
 from minisbert.checkpoint.tensors import load_module_tensors, load_tensors
 from minisbert.engine.arguments import check_choice, check_flag, check_integer, check_unused
 from minisbert.engine.base import TextModel
@@ -27,6 +27,7 @@ from minisbert.errors import EncodeValueError, shown
 from minisbert.kernels import Ready
 from minisbert.text.base import TokenIds
 from minisbert.text.tokenizer import SentenceTokenizer, load_tokenizer
+from minisbert.weights import build_step, build_weights
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -144,11 +145,11 @@ class SentenceEncoder(TextModel):
     def _read(self, folder: Path) -> int:
         self.config = read_config(folder)
         tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
-        self._weights = model.build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
+        self._weights = build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
         others = [(module, load_module_tensors(module)) for module in self.config.modules]
-        self._steps = [model.build_step(*other, self._kernels, self.dtype) for other in others]
+        self._steps = [build_step(*other, self._kernels, self.dtype) for other in others]
         self._vectors: Ready | None = None
-        if all(map(model.is_plain, self.config.modules)):
+        if all(map(is_plain, self.config.modules)):
             self._vectors = self._kernels.program(
                 partial(
                     model.sentence_vectors,
@@ -361,7 +362,7 @@ class SentenceEncoder(TextModel):
         """Return what can be computed in one call: vectors, or else states, if one layer's are all that is needed."""
         if self._vectors is not None and feature == SENTENCE and not prompt_length:
             return self._vectors
-        needs_all = any(model.needs_all_layers(module) for module, _ in self._steps)
+        needs_all = any(needs_all_layers(module) for module, _ in self._steps)
         return None if needs_all else self._states
 
     def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:

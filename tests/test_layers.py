@@ -18,6 +18,7 @@ STOREYS = [
     ("encoder", "cross_encoder"),
     ("engine",),
     ("model", "text"),
+    ("weights",),
     ("kernels.__init__",),
     ("kernels.compiled",),
     ("kernels.reference",),

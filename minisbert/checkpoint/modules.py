@@ -21,6 +21,8 @@ __all__ = [
     "Normalize",
     "Pooling",
     "WeightedLayerPooling",
+    "is_plain",
+    "needs_all_layers",
 ]
 
 TOKENS, SENTENCE, LAYERS = "token_embeddings", "sentence_embedding", "all_layer_embeddings"
@@ -131,3 +133,15 @@ class WeightedLayerPooling(Module):
 
 def _unless_sentence(feature: str) -> str:
     return "" if feature == SENTENCE else f" of {feature}"
+
+
+def is_plain(module: Module) -> bool:
+    """Whether a module is one that most checkpoints have: of these a whole model can be recorded as one plan."""
+    if isinstance(module, Pooling):
+        return module.modes == ("mean",)
+    return isinstance(module, Normalize | Dropout)
+
+
+def needs_all_layers(module: Module) -> bool:
+    """Whether a module looks at the states before the last layer's."""
+    return isinstance(module, WeightedLayerPooling)

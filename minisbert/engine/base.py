@@ -26,6 +26,7 @@ from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeVal
 from minisbert.kernels import BACKENDS, Kernels, select
 from minisbert.kernels.cpus import resolve_num_threads
 from minisbert.text.base import TextTokenizer, TokenIds
+from minisbert.weights import Weights
 
 __all__ = ["TextModel"]
 
@@ -49,7 +50,7 @@ class TextModel(ABC):
     config: TextConfig
     prompts: dict[str, str]
     _tokenizer: TextTokenizer
-    _weights: model.Weights
+    _weights: Weights
 
     def __init__(
         self,

@@ -13,9 +13,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import minisbert
-from minisbert import model
 from minisbert.checkpoint.config import ACTIVATIONS, read_config
 from minisbert.checkpoint.families import FAMILIES
+from minisbert.weights import position_bias
 from tests.conftest import DATA, FEW, TINY, VECTOR_TOLERANCE, edit_json, largest, load_golden
 from tests.support import texts
 
@@ -79,7 +79,7 @@ def test_mpnet_s_bias_by_distance() -> None:
         return distance + 16 * (after > 0)
 
     table = np.random.default_rng(0).standard_normal((32, 3))
-    found = model.position_bias(table, 514)
+    found = position_bias(table, 514)
     assert found.shape == (3, 1027)
     assert found.flags.c_contiguous
     expected = np.stack([table[bucket(after)] for after in range(-513, 514)], axis=1)

@@ -17,6 +17,7 @@ import minisbert
 from minisbert import model
 from minisbert.checkpoint.config import read_config
 from minisbert.cli import commands
+from minisbert.weights import position_bias
 from tests.conftest import DATA, FP32_MARGIN, STAGE_TOLERANCE, TINY, VECTOR_TOLERANCE, edit_json, largest
 from tests.support import texts
 from tests.support.recording import stages
@@ -126,7 +127,7 @@ def test_every_distance_has_the_reference_s_bias() -> None:
     from transformers.models.mpnet.modeling_mpnet import MPNetEncoder
 
     buckets = MPNetEncoder.relative_position_bucket(torch.arange(-1999, 2000)).numpy()
-    np.testing.assert_array_equal(model.position_bias(np.arange(32.0)[:, None], 2000)[0], buckets)
+    np.testing.assert_array_equal(position_bias(np.arange(32.0)[:, None], 2000)[0], buckets)
 
 
 VARIANTS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {

@@ -1,0 +1,182 @@
+"""Named tensors to the records that `minisbert.model` computes with; large ones in the layout of a backend.
+
+Letters for dimensions are those of `minisbert.model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from minisbert.arrays import Floats
+from minisbert.checkpoint import modules
+from minisbert.checkpoint.config import TransformerConfig
+from minisbert.checkpoint.modules import Module
+from minisbert.kernels import Kernels
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Scale (D,) and shift (D,)."""
+
+    weight: Floats
+    bias: Floats
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Tables of word (V, D), position (P, D) and token type vectors, and the norm of their sum.
+
+    DistilBERT and MPNet have no token types. ELECTRA's vectors are narrower, and projected to D.
+    """
+
+    word: Floats
+    position: Floats
+    token_type: Floats | None
+    norm: LayerNorm
+    projection: Any | None
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Query, key and value as one multiply D -> 3D; the output D -> D; the norm after the residual."""
+
+    query_key_value: Any
+    output: Any
+    norm: LayerNorm
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """The two multiplies D -> F and F -> D, and the norm after the residual."""
+
+    intermediate: Any
+    output: Any
+    norm: LayerNorm
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One of the L layers."""
+
+    attention: Attention
+    feed_forward: FeedForward
+
+
+@dataclass(frozen=True)
+class Weights:
+    """All that the forward pass needs of a checkpoint."""
+
+    embeddings: Embeddings
+    layers: tuple[Layer, ...]
+    position_bias: Floats | None  # (H, 2P - 1), in MPNet only
+
+
+@dataclass(frozen=True)
+class DenseWeights:
+    """The multiply I -> O of a Dense module, and where it has them the residual's, and the slope (1,) of a PReLU."""
+
+    linear: Any
+    projection: Any | None
+    slope: Floats | None
+
+
+@dataclass(frozen=True)
+class Head:
+    """What makes a cross-encoder of an encoder: D -> D, an activation, and D -> C."""
+
+    dense: Any
+    activation: str
+    output: Any
+
+
+# A module after the transformer, and its weights.
+Step: TypeAlias = tuple[Module, Any]
+
+
+def build_weights(
+    tensors: Mapping[str, Floats], config: TransformerConfig, kernels: Kernels, dtype: DTypeLike
+) -> Weights:
+    """Sort the tensors of a checkpoint, named by role, into records; large ones in the backend's layout."""
+
+    def array(name: str) -> Floats:
+        return np.array(tensors[name], dtype)
+
+    def norm(name: str) -> LayerNorm:
+        return LayerNorm(array(f"{name}.weight"), array(f"{name}.bias"))
+
+    def dense(*names: str) -> Any:
+        weights = [tensors[f"{name}.weight"] for name in names]
+        biases = [tensors[f"{name}.bias"] for name in names]
+        if len(names) == 1:
+            return kernels.pack(weights[0], biases[0], dtype)
+        return kernels.pack(np.concatenate(weights), np.concatenate(biases), dtype)
+
+    def layer(at: str) -> Layer:
+        qkv = dense(f"{at}.attention.query", f"{at}.attention.key", f"{at}.attention.value")
+        attention = Attention(qkv, dense(f"{at}.attention.output"), norm(f"{at}.attention.norm"))
+        intermediate, output = dense(f"{at}.feed_forward.intermediate"), dense(f"{at}.feed_forward.output")
+        return Layer(attention, FeedForward(intermediate, output, norm(f"{at}.feed_forward.norm")))
+
+    embeddings = Embeddings(
+        word=tensors["embeddings.word"],  # left in the file: rows are widened as they are looked up
+        position=array("embeddings.position"),
+        token_type=array("embeddings.token_type") if "embeddings.token_type" in tensors else None,
+        norm=norm("embeddings.norm"),
+        projection=dense("embeddings.projection") if "embeddings.projection.weight" in tensors else None,
+    )
+    layers = tuple(layer(f"layers.{i}") for i in range(config.num_hidden_layers))
+    bias = position_bias(array("position_bias"), config.max_tokens) if "position_bias" in tensors else None
+    return Weights(embeddings, layers, bias)
+
+
+def build_step(module: Module, tensors: Mapping[str, Floats], kernels: Kernels, dtype: DTypeLike) -> Step:
+    """Put a module and its tensors, by their names in its file, into a record."""
+    match module:
+        case modules.Dense():
+            zeros = np.zeros(module.out_features, np.float32)
+            linear = kernels.pack(tensors["linear.weight"], tensors.get("linear.bias", zeros), dtype)
+            projection = (
+                kernels.pack(tensors["residual.weight"], zeros, dtype) if module.has_projection else None
+            )
+            slope = tensors.get("activation_function.weight")
+            return module, DenseWeights(linear, projection, None if slope is None else np.array(slope, dtype))
+        case modules.LayerNorm():
+            return module, LayerNorm(
+                np.array(tensors["norm.weight"], dtype), np.array(tensors["norm.bias"], dtype)
+            )
+        case modules.WeightedLayerPooling():
+            return module, np.array(tensors["layer_weights"], dtype)
+    return module, None
+
+
+def build_head(tensors: Mapping[str, Floats], activation: str, kernels: Kernels, dtype: DTypeLike) -> Head:
+    """Take the head's tensors from those of a checkpoint."""
+    dense, output = (
+        kernels.pack(tensors[f"head.{part}.weight"], tensors[f"head.{part}.bias"], dtype)
+        for part in ("dense", "output")
+    )
+    return Head(dense, activation, output)
+
+
+def position_bias(table: Floats, positions: int) -> Floats:
+    """Spread a bias for each of 32 buckets over all distances between two tokens: (32, H) -> (H, 2P - 1) [1]_.
+
+    Column ``P - 1 + d`` is for a key that stands d tokens after the query; half of the buckets are for d > 0.
+    Distances below 8 have a bucket each. From there on buckets grow by the square root of 2, up to the last.
+
+    References
+    ----------
+    .. [1] Raffel et al., Exploring the Limits of Transfer Learning, 2019, section 2.1.
+    """
+    after = np.arange(1 - positions, positions)  # (2P - 1,)
+    distance = np.abs(after)
+    # Squares of the distances at which the buckets 9 to 15 begin: in integers, and so exact.
+    starts = 64 << np.arange(1, 8)
+    far = 8 + np.searchsorted(starts, distance * distance, side="right")
+    buckets = np.where(distance < 8, distance, far) + 16 * (after > 0)
+    return np.ascontiguousarray(table[buckets].T)
