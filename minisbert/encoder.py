@@ -24,7 +24,7 @@ from minisbert.engine.batching import Collector, OverlongTexts, Progress, as_tex
 from minisbert.engine.prompts import resolve_prompt, with_role
 from minisbert.engine.signatures import EncodeOptions, LoadOptions, encoding
 from minisbert.errors import EncodeValueError, shown
-from minisbert.kernels import Ready
+from minisbert.kernels import Replay
 from minisbert.text.base import TokenIds
 from minisbert.text.tokenizer import SentenceTokenizer, load_tokenizer
 from minisbert.weights import build_step, build_weights
@@ -148,9 +148,9 @@ class SentenceEncoder(TextModel):
         self._weights = build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
         others = [(module, load_module_tensors(module)) for module in self.config.modules]
         self._steps = [build_step(*other, self._kernels, self.dtype) for other in others]
-        self._vectors: Ready | None = None
+        self._vectors: Replay | None = None
         if all(map(is_plain, self.config.modules)):
-            self._vectors = self._kernels.program(
+            self._vectors = self._kernels.record(
                 partial(
                     model.sentence_vectors,
                     weights=self._weights,
@@ -358,7 +358,7 @@ class SentenceEncoder(TextModel):
             return 0
         return self._tokenizer.prompt_length(prompt, self.max_seq_length)
 
-    def _program(self, feature: str, prompt_length: int) -> Ready | None:
+    def _program(self, feature: str, prompt_length: int) -> Replay | None:
         """Return what can be computed in one call: vectors, or else states, if one layer's are all that is needed."""
         if self._vectors is not None and feature == SENTENCE and not prompt_length:
             return self._vectors
@@ -370,7 +370,7 @@ class SentenceEncoder(TextModel):
         return ids, np.full(len(ids), self._tokenizer.token_type, np.int32)
 
     def _prepare(
-        self, program: Ready | None, feature: str, prompt_length: int, rows: list[TokenIds], threads: int
+        self, program: Replay | None, feature: str, prompt_length: int, rows: list[TokenIds], threads: int
     ) -> Callable[[], Sequence[Floats]]:
         """Make what encodes one micro-batch on so many threads: ids of S sentences to vectors (D,) or states (T, D)."""
         ids, types = self._tokens(rows)

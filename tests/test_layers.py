@@ -25,7 +25,7 @@ STOREYS = [
     ("kernels.source",),
     ("kernels.runtime",),
     ("kernels.layout",),
-    ("kernels.tuning", "kernels.cpus"),
+    ("kernels.operations", "kernels.tuning", "kernels.cpus"),
     ("vectors",),
     ("checkpoint",),
     ("arrays", "errors"),

@@ -5,7 +5,7 @@
 The task is one of BERT's: 512 rows of width 384 times weights of 384 x 1536, in float32 on one thread. Every rung is
 compared with float64 before anything is timed, and all are timed in turns. The ceiling is what NumPy's BLAS reaches in
 half a second of multiplying matrices of about this size. Why the last rung looks as it does is explained where it
-stands, in `minisbert/kernels/simd.py` and `gemm.py`.
+stands, in `minisbert/kernels/source`: `microkernel.py` and `gemm.py`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from minisbert.kernels.compiled import ops as compiled
-from minisbert.kernels.cpus import one_blas_thread
+from minisbert.kernels.compiled.backend import BACKEND as compiled
+from minisbert.kernels.reference.blas import one_blas_thread
 from tools.bench.measure import ceiling, interleave
 from tools.bench.report import ranged, table
 

@@ -145,9 +145,9 @@ def warmup(arguments: argparse.Namespace) -> None:
             "numba is not installed, so there is nothing to compile: pip install numba"
         )
     start = time.perf_counter()
-    from minisbert.kernels.compiled import ops as compiled
+    from minisbert.kernels.runtime import load
 
-    compiled.prepare()
+    load.kernels()
     where = _kernel_folder() or "nowhere: no folder can be written to, so every process compiles anew"
     print_lines([f"{time.perf_counter() - start:.1f} s; compiled kernels are kept in {where}"])
 

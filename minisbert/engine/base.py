@@ -82,12 +82,12 @@ class TextModel(ABC):
         self._kernels, self.dtype = kernels, dtype
         # The first time, getting the kernels takes longer than reading the files.
         with closing(Workers(1)) as workers, watch_files() as self._files:
-            prepare = workers.submit(self._kernels.prepare)
+            prepare = workers.submit(self._kernels.warm_up)
             self.num_parameters = self._read(folder)
         prepare()
         self._files.give_back()
         states = partial(model.last_states, weights=self._weights, config=self.config.transformer)
-        self._states = self._kernels.program(states)
+        self._states = self._kernels.record(states)
         self.max_seq_length = self.config.max_seq_length
         self.prompts = dict(self.config.prompts)
         self.default_prompt_name = self.config.default_prompt_name

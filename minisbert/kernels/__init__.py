@@ -1,6 +1,23 @@
 """The operations that `minisbert.model` is written over, and the choice of who computes them.
 
-A backend is a module with the functions of `Kernels`. `minisbert.kernels.reference.ops` is the definition.
+`reference` is the definition; `compiled` is fast, on kernels whose source is in `source`, and which `runtime` compiles,
+loads and runs on several threads. `operations` has the table of what is compiled, `tuning` its constants. The words::
+
+    micro-kernel    the innermost loop over k of a multiply C = A B, all in registers         source.microkernel
+    micro-tile      the MR x NR numbers of C that it makes: the register block                tuning.MR, NR
+    panel           NR columns of B, packed: those of each k next to each other               compiled.packing
+    MC, KC          cache blocks: rows of A, and steps of k, that are used up before others   tuning.MC, KC
+    K_SUM           the accumulation block: so many products are summed, then added to C      tuning.K_SUM
+    prefetch        asking for memory ahead: PREFETCH_L1 bytes, from the second-level cache
+                    into the first; PREFETCH_L2 steps, from memory into the second            tuning
+    row_bytes       the leading dimension in bytes, padded against 4 KiB aliasing             tuning.row_bytes
+    plan            a model's operations, recorded once and replayed for each micro-batch     compiled.plan
+    arena           the memory of all results of a plan, shared out by liveness               compiled.plan
+    unit            what a thread takes at a time of an operation that is shared              operations
+    work queue      where threads take units, lock-free; its epoch counts operations          source.workqueue
+    owner, helper   the thread that calls; threads that spin, and take units of its work      runtime.helpers
+    slot            which of these threads: 0 is the owner
+    inlined         put into its callers, as a function that Numba compiles there             runtime.target
 """
 
 from __future__ import annotations
@@ -8,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -16,19 +33,15 @@ from numpy.typing import DTypeLike
 from minisbert.arrays import Floats, Ints
 from minisbert.errors import EncodeValueError
 
-__all__ = ["BACKENDS", "Kernels", "Ready", "select"]
+__all__ = ["BACKENDS", "Kernels", "Replay", "select"]
 
 BACKENDS = ("reference", "numba")
+# A function (ids, types, offsets) -> (N, width) or (S, width), which may have been recorded.
+Replay: TypeAlias = Callable[[Ints, Ints, Ints], Floats]
 
 
 # Each of these is documented where it is defined, in minisbert.kernels.reference.ops.
 # ruff: noqa: D102
-
-
-class Ready(Protocol):
-    """What a backend makes of a function from a micro-batch's tokens to vectors."""
-
-    def __call__(self, ids: Ints, types: Ints, offsets: Ints) -> Floats: ...
 
 
 class Kernels(Protocol):
@@ -36,7 +49,7 @@ class Kernels(Protocol):
 
     NAME: str
 
-    def prepare(self) -> None: ...
+    def warm_up(self) -> None: ...
     def threads(self, count: int) -> AbstractContextManager[None]: ...
     def pack(self, weight: Floats, bias: Floats, dtype: DTypeLike) -> Any: ...
     def linear(
@@ -56,7 +69,7 @@ class Kernels(Protocol):
     def attention(self, qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats: ...
     def mix(self, layers: Sequence[Floats], weights: Floats) -> Floats: ...
     def pool(self, x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats: ...
-    def program(self, function: Callable[..., Any]) -> Ready: ...
+    def record(self, function: Callable[..., Any]) -> Replay: ...
     def prelu(self, x: Floats, slope: Floats) -> Floats: ...
     def normalize(self, x: Floats) -> Floats: ...
 
@@ -77,6 +90,6 @@ def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
         from minisbert.kernels.reference import ops as reference
 
         return reference
-    from minisbert.kernels.compiled import ops as compiled
+    from minisbert.kernels.compiled.backend import BACKEND
 
-    return compiled
+    return BACKEND

@@ -10,10 +10,20 @@ from weakref import ref
 import numpy as np
 from numpy.typing import NDArray
 
-from minisbert.arrays import Floats
+from minisbert.arrays import Floats, Ints
 from minisbert.kernels.tuning import LINE, row_bytes
 
-__all__ = ["address", "for_weights", "is_laid_out", "is_table", "room_for", "rows"]
+__all__ = [
+    "address",
+    "for_weights",
+    "is_laid_out",
+    "is_table",
+    "laid_out",
+    "number",
+    "only_rows",
+    "room_for",
+    "rows",
+]
 
 _PER_LINE = LINE // 4  # floats
 
@@ -29,6 +39,29 @@ def address(x: NDArray[Any]) -> int:
     return place
 
 
+def laid_out(kind: str, value: Any) -> Any:
+    """Return an argument of an operation as the kernels read it, which as a rule it is: they can't check it.
+
+    The kinds are those of `minisbert.kernels.operations`.
+    """
+    if not isinstance(value, np.ndarray) or kind == "address":
+        return value
+    if kind != "rows":
+        return np.ascontiguousarray(value, {"floats": np.float32, "int32": np.int32, "int64": np.int64}[kind])
+    if is_laid_out(value):
+        return value
+    y = rows(*value.shape)
+    y[:] = value
+    return y
+
+
+def number(value: Any) -> int:
+    """Return an argument as the 64 bits that a kernel is given: an address, an integer, or the bits of a float64."""
+    if isinstance(value, np.ndarray):
+        return address(value)
+    return int(np.float64(value).view(np.int64)) if isinstance(value, float) else value or 0
+
+
 def room_for(size: int) -> Floats:
     """Return room for so many floats, from the start of a cache line: a vector across two lines takes two loads."""
     floats = np.empty(size + _PER_LINE, np.float32)
@@ -42,7 +75,7 @@ def _to_a_line(floats: Floats) -> int:
 
 
 def rows(N: int, width: int) -> Floats:
-    """Return an array (N, width) as the kernels read and write them: its rows stand `shape.row_bytes` apart."""
+    """Return an array (N, width) as the kernels read and write them: its rows stand `tuning.row_bytes` apart."""
     step = row_bytes(width)
     floats = np.empty(N * step // 4 + _PER_LINE, np.float32)
     return np.ndarray((N, width), np.float32, floats, _to_a_line(floats), (step, 4))
@@ -56,6 +89,11 @@ def is_laid_out(x: Floats) -> bool:
 def is_table(x: Floats) -> bool:
     """Whether the rows of a table follow each other, as the kernels read them."""
     return x.dtype == np.float32 and x.flags.c_contiguous
+
+
+def only_rows(table: Floats, ids: Ints) -> tuple[Floats, Ints]:
+    """Return a float32 table of just the rows that are needed of one of another dtype, and the ids in that."""
+    return table[ids].astype(np.float32), np.arange(len(ids), dtype=np.int32)
 
 
 _BLOCK = 16 << 20  # floats: 64 MB

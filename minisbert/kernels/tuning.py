@@ -1,6 +1,6 @@
-"""The shape of the fast kernels: how long a vector is on this processor, and how large a tile fits in its registers.
+"""The kernels' shape: vector length, register block and cache blocks for the processor at hand.
 
-It needs no Numba, so weights can be packed while Numba is still being imported.
+It needs no Numba, so weights can be packed while Numba is still being imported. The glossary is in `minisbert.kernels`.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ import os
 import llvmlite.binding as llvm
 
 __all__ = [
-    "ABREAST",
-    "BLOCK",
-    "CHUNK",
-    "COLUMNS",
-    "EARLY",
+    "KC",
+    "K_SUM",
     "LANES",
     "LINE",
-    "NARROW_COLUMNS",
-    "NARROW_ROWS",
+    "MC",
+    "MR",
+    "NARROW_MR",
+    "NARROW_NR",
     "NARROW_VECTORS",
-    "NEAR",
-    "PART",
-    "QUERIES",
-    "ROWS",
+    "NR",
+    "PREFETCH_L1",
+    "PREFETCH_L2",
+    "QUERY_BLOCK",
+    "SOFTMAX_ROWS",
     "UNROLL",
     "VECTORS",
     "attention_room",
@@ -37,7 +37,7 @@ __all__ = [
 _AVX2_NAMES = {"haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "alderlake", "x86-64-v3"}
 
 
-def _vector_shape() -> tuple[int, int]:
+def _registers() -> tuple[int, int]:
     """Return how many float32 a vector register holds, and how many such registers there are."""
     features = {name for name, there in llvm.get_host_cpu_features().items() if there}
     told = os.environ.get("NUMBA_CPU_FEATURES")
@@ -50,78 +50,86 @@ def _vector_shape() -> tuple[int, int]:
     return 4, 32 if "neon" in features else 16
 
 
-def _rows(vectors: int) -> int:
-    """Return how many rows fit in the registers for a tile so many vectors wide: B takes as many of them, A one."""
-    return (_registers - vectors - 1) // vectors
-
-
-LANES, _registers = _vector_shape()
-VECTORS = 3 if _registers == 32 else 2
-COLUMNS, ROWS = LANES * VECTORS, _rows(VECTORS)  # 9 rows with 32 registers, 6 with 16
-# A narrower tile: for attention, whose heads are two or four vectors of 16 wide, and for the columns that are left when
-# others are taken three vectors at a time.
-NARROW_VECTORS = 2
-NARROW_COLUMNS = LANES * NARROW_VECTORS
-# 8 rows with 32 registers, 6 with 16. There is room for 14: they are no faster, and take another third of a second to
-# compile.
-NARROW_ROWS = min(_rows(NARROW_VECTORS), 8)
+LANES, REGISTERS = _registers()
 LINE = 64  # bytes in a cache line
-# Bytes ahead at which a tile asks for B, from the second-level cache into the first; 0 where the processor does that in
-# time by itself: a tile of few registers goes through B at two thirds of the pace.
-NEAR = 1536 if _registers == 32 else 0
-# A sum over k is made in parts of so many terms, which are then added up. A float32 sum of thousands of terms, one
-# after the other, loses twice the digits; smaller parts would be stored and loaded too often.
-PART = 128
-# Steps ahead at which the first tile of a chunk asks for B, which may still be in memory: 200 nanoseconds for a tile of
-# 9 rows, fewer for lower ones. Where NEAR is 0 no tile asks for its own B.
-EARLY = PART // 2
-# So many steps of a panel are done for all rows of a block before the next ones, which are fetched meanwhile: 147 kB in
-# use and as much on its way, where a whole panel of 3072 steps would be four times that, and push A out of the cache.
-CHUNK = 6 * PART
-# Steps in a turn of the loop of the tallest tiles: counting, and asking for memory, is done once for all of them.
-UNROLL = 4 if _registers == 32 else 8
-# Rows of A that are multiplied by all panels of B before the next ones. More mean fewer readings of the weights, but A
-# is read from farther away: best from 108 to 117 on a Xeon with 2 MB of second-level cache, at 192 on a Zen 3 with
-# 512 kB, and anything from 36 to 180 on a Zen 5 with 1 MB.
-BLOCK = 13 * ROWS if _registers == 32 else 32 * ROWS
-ABREAST = 8 if _registers == 32 else 4  # so many rows of attention scores go through softmax side by side
-QUERIES = 4 * NARROW_ROWS  # so many of them are in work at once; a multiple of ABREAST
-assert QUERIES % ABREAST == 0
+
+# --- The register block: MR rows x NR columns of sums, NR being VECTORS vectors --------------------------
+#
+# The budget: MR x VECTORS sums, VECTORS vectors of B, one broadcast number of A. That is 27 + 3 + 1 = 31 of 32
+# registers for 9 x 3, and 12 + 2 + 1 = 15 of 16 for 6 x 2.
+
+VECTORS = 3 if REGISTERS == 32 else 2
+NR = LANES * VECTORS
+MR = (REGISTERS - VECTORS - 1) // VECTORS  # 9, or 6
+# A narrower block: for attention, whose heads are two or four vectors of 16 wide, and for the columns that are left
+# when the others are taken three vectors at a time. 14 rows would fit in 32 registers: they are no faster than 8, and
+# take another third of a second to compile.
+NARROW_VECTORS = 2
+NARROW_NR = LANES * NARROW_VECTORS
+NARROW_MR = min((REGISTERS - NARROW_VECTORS - 1) // NARROW_VECTORS, 8)  # 8, or 6
+# Steps of k in one turn of the micro-kernel's loop, for the tallest blocks: counting and prefetching once for all.
+UNROLL = 4 if REGISTERS == 32 else 8
+
+# --- The cache blocks, and the accumulation block --------------------------------------------------------
+
+# Rows of A that go through all panels of B before the next rows do. More mean fewer readings of the weights, but A is
+# read from farther away: best from 108 to 117 on a Xeon with 2 MB of second-level cache, at 192 on a Zen 3 with 512 kB,
+# and anything from 36 to 180 on a Zen 5 with 1 MB.
+MC = 13 * MR if REGISTERS == 32 else 32 * MR
+# The accumulation block: a sum over k is made in blocks of so many terms, which are then added up. A float32 sum of
+# thousands of terms, one after the other, loses twice the digits; smaller blocks would be stored and loaded too often.
+K_SUM = 128
+# Steps of a panel that are done for all MC rows before the next ones, which are prefetched meanwhile: 147 kB in use and
+# as much on its way. A whole panel of 3072 steps would be four times that, and push A out of the second-level cache.
+KC = 6 * K_SUM
+# Prefetch distances. Into the first-level cache, in bytes; 0 where the processor is in time by itself, as the 6 x 2
+# block goes through B at two thirds of the pace.
+PREFETCH_L1 = 1536 if REGISTERS == 32 else 0
+# And from memory, in steps, for the first block of rows, before which nobody can have asked: 200 nanoseconds with 9
+# rows, fewer with less. Where PREFETCH_L1 is 0 there is none.
+PREFETCH_L2 = K_SUM // 2
+
+# --- Attention -------------------------------------------------------------------------------------------
+
+SOFTMAX_ROWS = 8 if REGISTERS == 32 else 4  # rows of scores that go through softmax side by side
+QUERY_BLOCK = 4 * NARROW_MR  # rows of scores that are in work at once
+assert QUERY_BLOCK % SOFTMAX_ROWS == 0
 
 
 def row_bytes(width: int) -> int:
-    """Return how far apart rows of so many floats stand in memory: an odd number of cache lines.
+    """Return the leading dimension in bytes of rows of so many floats: an odd number of cache lines.
 
-    A tile reads up to 9 rows of A side by side. The innermost cache has 64 sets of 8 or 12 lines, and a line's address
-    says which set it may be in. Rows of 3072 floats, one after the other, are 192 lines apart: all lines of a step
-    would fall into one set and throw each other out. An odd distance spreads them over all sets.
+    The micro-kernel reads up to 9 rows of A side by side. The first-level cache has 64 sets of 8 or 12 lines, and the
+    address of a line says which set it may be in, so lines that are a multiple of 4 KiB apart share one (*4 KiB
+    aliasing*). Rows of 3072 floats, one after the other, are 12 KiB apart: all lines of a step would fall into one set
+    and throw each other out. An odd distance spreads them over all sets.
     """
     return ((width * 4 + LINE - 1) // LINE | 1) * LINE
 
 
 def count_panels(width: int) -> tuple[int, int]:
-    """Return how many panels of COLUMNS so many columns take, and how many with those of NARROW_COLUMNS that follow.
+    """Return how many panels of NR columns a matrix so wide has, and how many with those of NARROW_NR that follow.
 
     Of four or more vectors, in threes and twos, none is wasted: 16 are 4 x 3 + 2 x 2.
     """
     vectors = (width + LANES - 1) // LANES
     wide = max(0, vectors - -vectors % VECTORS * NARROW_VECTORS) // VECTORS
-    return wide, wide + (width - wide * COLUMNS + NARROW_COLUMNS - 1) // NARROW_COLUMNS
+    return wide, wide + (width - wide * NR + NARROW_NR - 1) // NARROW_NR
 
 
 def start_of_panel(p: int, wide: int) -> int:
     """Return the first column of panel p, where so many are wide."""
-    return min(p, wide) * COLUMNS + max(0, p - wide) * NARROW_COLUMNS
+    return min(p, wide) * NR + max(0, p - wide) * NARROW_NR
 
 
 def columns_of_values(K: int) -> int:
     """Return how many columns the panels of a head's values have, all of which are narrow."""
-    return (K + NARROW_COLUMNS - 1) // NARROW_COLUMNS * NARROW_COLUMNS
+    return (K + NARROW_NR - 1) // NARROW_NR * NARROW_NR
 
 
 def attention_room(T: int, K: int) -> int:
-    """Return how many floats `attend.attend` needs beside its arguments, for T tokens and heads of width K."""
+    """Return how many floats `attention.attend` needs beside its arguments, for T tokens and heads of width K."""
     wide, P = count_panels(T)
     keys, values = start_of_panel(P, wide), columns_of_values(K)
-    inverses = -(-QUERIES // NARROW_COLUMNS) * NARROW_COLUMNS
-    return keys * K + values * T + QUERIES * (keys + values) + inverses
+    inverses = -(-QUERY_BLOCK // NARROW_NR) * NARROW_NR
+    return keys * K + values * T + QUERY_BLOCK * (keys + values) + inverses

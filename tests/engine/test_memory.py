@@ -14,7 +14,7 @@ from tests.conftest import in_threads
 pytest.importorskip("numba", reason="numba is not installed, so no kernels read these")
 
 from minisbert.kernels import layout
-from minisbert.kernels.compiled import ops as compiled
+from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.tuning import LINE, row_bytes
 
 WIDTHS = [1, 15, 16, 17, 384, 400, 768, 1024, 3072]
@@ -46,7 +46,7 @@ def test_other_arrays_are_not_taken_for_such_rows() -> None:
     assert not any(map(layout.is_laid_out, others))
     for other in others:  # whatever its layout, it is read as what it is
         other[:] = np.arange(other.size).reshape(other.shape)
-        np.testing.assert_array_equal(compiled._rows(other), other)
+        np.testing.assert_array_equal(layout.laid_out("rows", other), other)
 
 
 @pytest.mark.parametrize("width", WIDTHS)

@@ -17,7 +17,7 @@ pytest.importorskip("numba", reason="numba is not installed, so nothing is compi
 CODE = """
 import numpy
 import sys
-from minisbert.kernels.compiled import ops as compiled
+from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.runtime import load
 x, w = numpy.ones((3, 40), numpy.float32), numpy.eye(40, dtype=numpy.float32)
 assert (compiled.linear(x, compiled.pack(w, numpy.zeros(40), numpy.float32)) == 1).all()

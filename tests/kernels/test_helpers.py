@@ -20,7 +20,8 @@ from tests.conftest import DATA, in_threads
 pytest.importorskip("numba", reason="numba is not installed, so there are no helper threads to test")
 
 from minisbert.kernels import layout
-from minisbert.kernels.compiled import ops as compiled
+from minisbert.kernels.compiled.backend import BACKEND as compiled
+from minisbert.kernels.operations import GROUPS
 from minisbert.kernels.runtime import helpers, load, native
 from tests.support.teams import left_to_helpers, weights
 
@@ -42,7 +43,7 @@ def test_helpers_change_no_bit(count: int, processors: int) -> None:
     qkv = np.tile(x, (1, 6))[:, :408].copy()
     heads = compiled.attention(qkv, np.array([0, 4, 9]), 4)
     for _ in range(200):
-        with helpers.helpers(count):
+        with helpers.awake(count):
             np.testing.assert_array_equal(compiled.linear(x, packed, "gelu"), alone)
             np.testing.assert_array_equal(compiled.attention(qkv, np.array([0, 4, 9]), 4), heads)
 
@@ -50,21 +51,21 @@ def test_helpers_change_no_bit(count: int, processors: int) -> None:
 def test_a_helper_does_a_whole_job_where_the_owner_does_nothing(processors: int) -> None:
     packed, x = weights()
     alone = compiled.linear(x, packed)
-    with helpers.helpers(1):
+    with helpers.awake(1):
         np.testing.assert_array_equal(left_to_helpers(x, packed), alone)
 
 
 def test_no_more_helpers_than_processors(processors: int) -> None:
-    with helpers.helpers(31):
+    with helpers.awake(31):
         assert helpers.threads() == processors
-        assert helpers._helpers.board[helpers.HELPERS] == processors - 1
+        assert helpers._helpers.queue[helpers.HELPERS] == processors - 1
     assert helpers.threads() == 1
 
 
 def test_on_one_processor_nobody_helps(processors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helpers, "processors", lambda: 1)
     monkeypatch.setattr(native, "start", lambda *_: pytest.fail("a helper that nobody has a processor for"))
-    with helpers.helpers(7):
+    with helpers.awake(7):
         assert helpers.threads() == 1
 
 
@@ -79,41 +80,41 @@ def test_where_no_helper_can_be_started_the_owner_works_alone(
         return len(started) <= 2 and start(*given)
 
     monkeypatch.setattr(native, "start", start_two)
-    with helpers.helpers(5):
+    with helpers.awake(5):
         assert helpers.threads() == 3
         np.testing.assert_array_equal(compiled.linear(x, packed), alone)
 
 
 def test_the_helpers_help_one_thread_at_a_time() -> None:
-    with helpers.helpers(1):
-        helped = helpers._board()
-        boards: list[Any] = []
+    with helpers.awake(1):
+        helped = helpers._queue()
+        queues: list[Any] = []
 
         def other() -> None:
-            with helpers.helpers(1):
-                boards.append(helpers._board())
+            with helpers.awake(1):
+                queues.append(helpers._queue())
 
         thread = threading.Thread(target=other)
         thread.start()
         thread.join(timeout=30)
-        assert boards[0] is not helped
-        assert helped is helpers._helpers.board
-    assert helpers._board() is not helped
+        assert queues[0] is not helped
+        assert helped is helpers._helpers.queue
+    assert helpers._queue() is not helped
 
 
 def test_an_error_gives_the_helpers_back() -> None:
-    with pytest.raises(ZeroDivisionError), helpers.helpers(1):
+    with pytest.raises(ZeroDivisionError), helpers.awake(1):
         raise ZeroDivisionError
     assert not helpers._helpers.lock.locked()
     assert helpers._helpers.owner is None
-    assert helpers._helpers.board[helpers.HELPERS] == 0
+    assert helpers._helpers.queue[helpers.HELPERS] == 0
 
 
 def test_job_numbers_start_again_before_they_overflow() -> None:
     packed, x = weights()
     expected = compiled.linear(x, packed)
-    with helpers.helpers(1):
-        helpers._board()[helpers.TICKET] = ctypes.c_int64(0x3FFFFE << 2 * helpers.BITS).value
+    with helpers.awake(1):
+        helpers._queue()[helpers.RANGE] = ctypes.c_int64(0x3FFFFE << 2 * helpers.BITS).value
         for _ in range(5):
             np.testing.assert_array_equal(compiled.linear(x, packed), expected)
 
@@ -121,9 +122,9 @@ def test_job_numbers_start_again_before_they_overflow() -> None:
 @pytest.mark.parametrize("count", [0, 3])
 def test_more_units_than_a_ticket_can_count(count: int, processors: int) -> None:
     """Attention has four units for a sentence; a sentence of one token attends to that alone."""
-    S = helpers.MOST // helpers.GROUPS + 2
+    S = helpers.MOST // GROUPS + 2
     qkv = np.random.default_rng(0).standard_normal((S, 12)).astype(np.float32)
-    with helpers.helpers(count):
+    with helpers.awake(count):
         np.testing.assert_array_equal(compiled.attention(qkv, np.arange(S + 1), 4), qkv[:, 8:])
 
 
@@ -211,41 +212,41 @@ print(codes)
     assert done.stdout.strip() == str([0] * 10), done.stderr
 
 
-def open_job(units: int) -> Any:
-    """Return a board with a job whose arguments are 0: whoever takes a unit would read from address 0."""
-    board = helpers.Board()
-    board[helpers.UNITS], board[helpers.TICKET] = units, 7 << 2 * helpers.BITS | units
-    return board
+def open_range(units: int) -> Any:
+    """Return a queue with an operation whose arguments are 0: whoever takes a unit would read from address 0."""
+    queue = helpers.Queue()
+    queue[helpers.UNITS], queue[helpers.RANGE] = units, 7 << 2 * helpers.BITS | units
+    return queue
 
 
 @pytest.mark.parametrize("left", [0, 1])  # units of the old job
 def test_a_helper_that_comes_late_takes_nothing_of_the_next_job(left: int) -> None:
     """Its owner is writing the arguments of a large job when a helper turns up for the small one before."""
-    board, kernels = open_job(left), load.kernels()
-    address = ctypes.addressof(board)
+    queue, kernels = open_range(left), load.kernels()
+    address = ctypes.addressof(queue)
     kernels.close(address)
-    board[helpers.UNITS] = 100
-    closed = board[helpers.TICKET]
+    queue[helpers.UNITS] = 100
+    closed = queue[helpers.RANGE]
     kernels.work(address, 7, 1)
     kernels.work(address, closed >> 2 * helpers.BITS, 1)  # or for the closed one
-    assert board[helpers.FINISHED] == 0
-    assert board[helpers.TICKET] == closed
+    assert queue[helpers.FINISHED] == 0
+    assert queue[helpers.RANGE] == closed
 
 
 def test_a_helper_that_is_not_wanted_takes_nothing_and_leaves() -> None:
     """The third thread stays for a while when the next sentence is for two."""
-    board = open_job(3)
-    board[helpers.HELPERS] = 1
-    load.kernels().watch(ctypes.addressof(board), 2)
-    assert board[helpers.FINISHED] == 0
+    queue = open_range(3)
+    queue[helpers.HELPERS] = 1
+    load.kernels().watch(ctypes.addressof(queue), 2)
+    assert queue[helpers.FINISHED] == 0
 
 
 def test_a_job_of_two_units_is_for_two_threads() -> None:
-    board = open_job(2)
-    board[helpers.HELPERS] = 7
+    queue = open_range(2)
+    queue[helpers.HELPERS] = 7
     for slot in (2, 7):
-        load.kernels().work(ctypes.addressof(board), 7, slot)
-    assert board[helpers.FINISHED] == 0
+        load.kernels().work(ctypes.addressof(queue), 7, slot)
+    assert queue[helpers.FINISHED] == 0
 
 
 @pytest.mark.skipif(
@@ -272,7 +273,7 @@ def test_short_and_long_jobs_by_turns() -> None:
         packed = compiled.pack(rng.standard_normal((width, 20)), rng.standard_normal(width), np.float32)
         x = rng.standard_normal((rows, 20)).astype(np.float32)
         jobs.append((x, packed, compiled.linear(x, packed)))
-    with helpers.helpers(2):
+    with helpers.awake(2):
         for x, packed, expected in jobs * 2000:
             np.testing.assert_array_equal(compiled.linear(x, packed), expected)
 

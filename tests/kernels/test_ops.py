@@ -16,23 +16,23 @@ pytest.importorskip("numba", reason="numba is not installed, so there are no com
 import itertools
 
 from minisbert.kernels import tuning
-from minisbert.kernels.compiled import ops as compiled
+from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.source import vector
 
 EPS = 2.0**-23
-ROWS, BLOCK = tuning.ROWS, tuning.BLOCK
+ROWS, BLOCK = tuning.MR, tuning.MC
 ROW_COUNTS = sorted({1, 2, 3, ROWS - 1, ROWS, ROWS + 1, 2 * ROWS, 2 * ROWS + 5, 100, BLOCK, BLOCK + 1})
 SHAPES = [
     (384, 96),
     (75, 31),
     (33, 300),
     (1, 1),
-    (tuning.COLUMNS, tuning.PART),
-    (tuning.COLUMNS + 1, tuning.PART + 1),
-    (tuning.COLUMNS + 1, tuning.CHUNK + tuning.PART + 1),
-    (tuning.NARROW_COLUMNS, tuning.CHUNK + 1),
-    (tuning.COLUMNS + tuning.LANES, tuning.PART // 2),  # four vectors in two narrow panels, or three and one
-    (tuning.COLUMNS + 2 * tuning.LANES, tuning.CHUNK + 1),
+    (tuning.NR, tuning.K_SUM),
+    (tuning.NR + 1, tuning.K_SUM + 1),
+    (tuning.NR + 1, tuning.KC + tuning.K_SUM + 1),
+    (tuning.NARROW_NR, tuning.KC + 1),
+    (tuning.NR + tuning.LANES, tuning.K_SUM // 2),  # four vectors in two narrow panels, or three and one
+    (tuning.NR + 2 * tuning.LANES, tuning.KC + 1),
 ]
 
 
@@ -147,7 +147,7 @@ def rounding(depth: int) -> float:
     error is spread by sqrt(n / 12). Sums grow to what they are, so theirs is at most half of that, of which the largest
     of some thousand errors are four: up to 1.4 times sqrt(n / 12) were seen on vectors of all lengths.
     """
-    n = min(depth, tuning.PART) + -(-depth // tuning.PART) + 1
+    n = min(depth, tuning.K_SUM) + -(-depth // tuning.K_SUM) + 1
     return 2 * math.sqrt(n / 12)
 
 
@@ -179,7 +179,7 @@ def test_a_row_of_linear_does_not_depend_on_the_others(width: int, depth: int) -
     x, residual = random(BLOCK, depth, seed=1), random(BLOCK, width, seed=2)
     together = compiled.linear(x, packed, "gelu"), compiled.linear(x, packed, residual=residual)
     for first in range(BLOCK):
-        for count in (1, 2, tuning.ROWS, tuning.ROWS + 1):
+        for count in (1, 2, tuning.MR, tuning.MR + 1):
             rows = slice(first, first + count)
             alone = (
                 compiled.linear(x[rows], packed, "gelu"),
@@ -217,16 +217,14 @@ def test_what_is_not_finite_stays_so() -> None:
     assert np.isnan(compiled.layer_norm(x, x[1], x[1], 1e-5)).all()
 
 
-@pytest.mark.parametrize(
-    ("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, tuning.NARROW_COLUMNS + 3)]
-)
+@pytest.mark.parametrize(("heads", "width"), [(12, 32), (3, 25), (2, 64), (1, 1), (2, tuning.NARROW_NR + 3)])
 @pytest.mark.parametrize(
     "lengths",
     [
         [1],
         [5, 0, 1],
-        [tuning.NARROW_COLUMNS, tuning.NARROW_COLUMNS + 1, 3],
-        [tuning.QUERIES - 1, tuning.QUERIES + 1],
+        [tuning.NARROW_NR, tuning.NARROW_NR + 1, 3],
+        [tuning.QUERY_BLOCK - 1, tuning.QUERY_BLOCK + 1],
         [vectors * tuning.LANES - 3 for vectors in range(3, 9)],  # all mixtures of wide and narrow panels
         [300, 2, 512],
     ],

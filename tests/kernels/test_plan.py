@@ -16,12 +16,12 @@ from minisbert import model
 from minisbert.checkpoint import modules
 from tests.conftest import DATA, TINY
 
-pytest.importorskip("numba", reason="numba is not installed, so there are no programs to test")
+pytest.importorskip("numba", reason="numba is not installed, so there are no plans to test")
 
 from minisbert.kernels import layout
-from minisbert.kernels.compiled import ops as compiled
-from minisbert.kernels.compiled.plan import INPUTS, PER_SENTENCE, PER_TOKEN, Program, Value, Writer
-from minisbert.kernels.tuning import BLOCK, row_bytes
+from minisbert.kernels.compiled.backend import BACKEND as compiled
+from minisbert.kernels.compiled.plan import INPUTS, PER_SENTENCE, PER_TOKEN, Plan, Recorder, Value
+from minisbert.kernels.tuning import MC, row_bytes
 
 FOLDER = Path("a checkpoint")
 MEAN, NORMALIZE = (
@@ -38,7 +38,7 @@ def encoder(request: pytest.FixtureRequest) -> Any:
 
 
 def function(encoder: Any, steps: Any) -> Any:
-    """Return what a program is made of: the transformer alone, or with modules after it."""
+    """Return what a plan is made of: the transformer alone, or with modules after it."""
     given = {"weights": encoder._weights, "config": encoder.config.transformer}
     if not steps:
         return partial(model.last_states, **given)
@@ -55,17 +55,17 @@ def tokens(encoder: Any, lengths: list[int]) -> tuple[Any, Any, Any]:
 
 
 @pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("lengths", [[1], [3, 0, 7], [11] * (1 + BLOCK // 10)])
+@pytest.mark.parametrize("lengths", [[1], [3, 0, 7], [11] * (1 + MC // 10)])
 @pytest.mark.parametrize("threads", [1, 2])
-def test_a_program_changes_no_bit(encoder: Any, lengths: list[int], threads: int, steps: Any) -> None:
+def test_a_plan_changes_no_bit(encoder: Any, lengths: list[int], threads: int, steps: Any) -> None:
     given = tokens(encoder, lengths)
     before = [array.copy() for array in given]
     whole = function(encoder, steps)
-    program, expected = compiled.program(whole), whole(*given, compiled)
+    plan, expected = compiled.record(whole), whole(*given, compiled)
     assert expected.shape[0] == (len(lengths) if steps else sum(lengths))
     with compiled.threads(threads):
         for _ in range(3):
-            np.testing.assert_array_equal(program(*given), expected)
+            np.testing.assert_array_equal(plan(*given), expected)
     for array, copy in zip(given, before, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -75,11 +75,11 @@ MARK = np.float32(1.2345e30)
 
 @pytest.mark.parametrize("lengths", [[0] * 200, [1], [3, 0, 7]])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_program_stays_in_its_room_and_reads_nothing_old(
+def test_a_plan_stays_in_its_room_and_reads_nothing_old(
     encoder: Any, lengths: list[int], threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, whole, rooms = tokens(encoder, lengths), function(encoder, (MEAN, NORMALIZE)), []
-    program, expected = compiled.program(whole), whole(*given, compiled)
+    plan, expected = compiled.record(whole), whole(*given, compiled)
     room_for = layout.room_for
 
     def marked(size: int) -> Any:
@@ -89,9 +89,9 @@ def test_a_program_stays_in_its_room_and_reads_nothing_old(
 
     monkeypatch.setattr(layout, "room_for", marked)
     with compiled.threads(threads):
-        np.testing.assert_array_equal(program(*given), expected)
+        np.testing.assert_array_equal(plan(*given), expected)
         whole(*given, compiled)
-    assert len(rooms) > len(encoder._weights.layers)  # the program's, and those of attention step by step
+    assert len(rooms) > len(encoder._weights.layers)  # the plan's, and those of attention step by step
     for room in rooms:
         assert (room[-4096:] == MARK).all()
 
@@ -99,25 +99,25 @@ def test_a_program_stays_in_its_room_and_reads_nothing_old(
 def test_a_signal_may_encode_something_else_before_a_program_begins(
     encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    program = compiled.program(function(encoder, (MEAN, NORMALIZE)))
+    plan = Plan(function(encoder, (MEAN, NORMALIZE)))
     short, long = tokens(encoder, [3]), tokens(encoder, [20, 30])
-    expected, address, nested = program(*short), layout.address, []
+    expected, address, nested = plan.replay(*short), layout.address, []
 
     def interrupted(x: Any) -> int:
-        if x is program.program.table and not nested:
+        if x is plan.table and not nested:
             nested.append(None)
-            program(*long)
+            plan.replay(*long)
         return address(x)
 
     monkeypatch.setattr(layout, "address", interrupted)
-    np.testing.assert_array_equal(program(*short), expected)
+    np.testing.assert_array_equal(plan.replay(*short), expected)
     assert nested
 
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_no_tokens_at_all(encoder: Any, steps: Any) -> None:
     nothing = np.empty(0, np.int32)
-    found = compiled.program(function(encoder, steps))(nothing, nothing, np.array([0, 0]))
+    found = compiled.record(function(encoder, steps))(nothing, nothing, np.array([0, 0]))
     assert found.shape == (1 if steps else 0, encoder.config.transformer.hidden_size)
     assert not found.any()
 
@@ -128,32 +128,34 @@ def test_a_table_of_words_of_another_dtype(encoder: Any, dtype: str) -> None:
     other = replace(weights.embeddings, word=weights.embeddings.word.astype(dtype))
     whole = partial(model.last_states, weights=replace(weights, embeddings=other), config=config)
     given = tokens(encoder, [4, 2])
-    np.testing.assert_array_equal(compiled.program(whole)(*given), whole(*given, compiled))
+    np.testing.assert_array_equal(compiled.record(whole)(*given), whole(*given, compiled))
 
 
 @pytest.mark.parametrize("steps", STEPS)
 def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -> None:
-    writer: Any = Writer()
+    recorder: Any = Recorder()
     whole = function(encoder, steps)
-    y = whole(*INPUTS, writer)
-    program = Program(whole)
+    y = whole(*INPUTS, recorder)
+    plan = Plan(whole)
     before = 3 + (encoder._weights.embeddings.projection is not None)
     layers = 7 * len(encoder._weights.layers)
-    assert len(writer.jobs) == len(program.table) == before + layers + len(steps)
+    assert len(recorder.steps) == len(plan.table) == before + layers + len(steps)
     arena, count = 1 << 40, {PER_TOKEN: 10, PER_SENTENCE: 3}
-    sentence_arena = arena + 4 * count[PER_TOKEN] * program.arena_width[PER_TOKEN]
+    sentence_arena = arena + 4 * count[PER_TOKEN] * plan.arena_width[PER_TOKEN]
     values = np.array(
         [0, count[PER_TOKEN], 1, count[PER_SENTENCE], *range(-4, 0), arena, sentence_arena, *range(-8, -4)]
     )
-    constant, times, base, by = np.moveaxis(program.table, -1, 0)
+    constant, times, base, by = np.moveaxis(plan.table, -1, 0)
     numbers = constant + values[base] + times * values[by]
-    end = arena + 4 * sum(count[of] * program.arena_width[of] for of in count)
+    end = arena + 4 * sum(count[of] * plan.arena_width[of] for of in count)
     # Of each result that is still read: its first byte and the one after.
     held: dict[Value, tuple[int, int]] = {}
-    uses = [[v for v in job if isinstance(v, Value) and v is not y] for job in writer.jobs]
-    for i, (job, found) in enumerate(zip(writer.jobs, numbers, strict=True)):
-        for value, number in zip(job, found, strict=True):
-            if isinstance(value, Value) and value is not y:
+    uses = [
+        [v for v in step if isinstance(v, Value) and not v.variable and v is not y] for step in recorder.steps
+    ]
+    for i, (step, found) in enumerate(zip(recorder.steps, numbers, strict=True)):
+        for value, number in zip(step, found, strict=True):
+            if isinstance(value, Value) and not value.variable and value is not y:
                 place = int(number), int(number) + 4 * count[value.of] * value.width
                 assert arena <= place[0] < place[1] <= end
                 assert held.setdefault(value, place) == place
@@ -166,12 +168,13 @@ def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -
 def test_memory_does_not_grow_with_the_layers(encoder: Any) -> None:
     config = encoder.config.transformer
     D, F = (row_bytes(width) // 4 for width in (config.hidden_size, config.intermediate_size))
-    program = Program(function(encoder, (MEAN, NORMALIZE)))
-    assert program.arena_width[PER_TOKEN] <= 6 * D + F
-    assert program.arena_width[PER_SENTENCE] <= D
+    plan = Plan(function(encoder, (MEAN, NORMALIZE)))
+    assert plan.arena_width[PER_TOKEN] <= 6 * D + F
+    assert plan.arena_width[PER_SENTENCE] <= D
 
 
 def test_a_multiply_with_an_activation_and_a_residual_is_refused() -> None:
     dense = compiled.pack(np.eye(4), np.zeros(4), np.float32)
+    x: Any = Value(PER_TOKEN, 4)
     with pytest.raises(ValueError, match="an activation or a residual, not both"):
-        Writer().linear(Value(4), dense, "gelu", Value(4))
+        Recorder().linear(x, dense, "gelu", x)

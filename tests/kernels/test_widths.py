@@ -21,7 +21,7 @@ CODE = """
 import sys
 import pytest
 from minisbert.kernels import tuning
-assert (tuning.LANES, tuning.VECTORS, tuning.ROWS) == {expected}
+assert (tuning.LANES, tuning.VECTORS, tuning.MR) == {expected}
 sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", {tests!r}]))
 """
 

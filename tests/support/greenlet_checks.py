@@ -9,7 +9,7 @@ import numpy as np
 
 import minisbert
 from minisbert.engine.workers import Workers
-from minisbert.kernels.compiled import ops as compiled
+from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.runtime import helpers, native
 from tests.conftest import DATA
 from tests.support.greenlets import Greenlets
@@ -31,7 +31,7 @@ def helpers_are_threads_of_the_system() -> None:
     """And so compute while this one waits for them, without giving greenlets a turn."""
     helpers.processors = lambda: 2  # also where there is only one
     packed, x = weights()
-    with helpers.helpers(1):
+    with helpers.awake(1):
         np.testing.assert_array_equal(left_to_helpers(x, packed), compiled.linear(x, packed))
 
 

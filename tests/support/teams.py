@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 
 from minisbert.kernels import layout
-from minisbert.kernels.compiled import ops as compiled
+from minisbert.kernels.compiled.backend import BACKEND as compiled
+from minisbert.kernels.operations import OPERATIONS
 from minisbert.kernels.runtime import helpers
-from minisbert.kernels.tuning import BLOCK
+from minisbert.kernels.tuning import MC
 
 
 def weights() -> tuple[Any, Any]:
@@ -22,16 +23,16 @@ def weights() -> tuple[Any, Any]:
 
 def left_to_helpers(x: Any, packed: Any) -> Any:
     """Do what `compiled.linear` does in such a way that the thread that the helpers help takes no unit itself."""
-    board, y = helpers._helpers.board, layout.rows(len(x), packed.width)
+    queue, y = helpers._helpers.queue, layout.rows(len(x), packed.width)
     y[:] = np.nan
-    x, units = compiled._rows(x), packed.P * -(-len(x) // BLOCK)
-    places = layout.address(x), packed.address, packed.bias_address, 0, 0, layout.address(y)
-    for place, number in enumerate((len(x), packed.K, packed.width, *places), helpers.ARGUMENTS):
-        board[place] = number
-    board[helpers.KIND], board[helpers.UNITS], board[helpers.FIRST] = helpers.MULTIPLY, units, 0
-    board[helpers.FINISHED] = 0
-    board[helpers.TICKET] = (board[helpers.TICKET] >> 2 * helpers.BITS) + 1 << 2 * helpers.BITS | units
+    x, units = layout.laid_out("rows", x), packed.P * -(-len(x) // MC)
+    given = (len(x), packed.K, packed.width, x, packed.panels, packed.bias, 0, 0, y)
+    for place, number in enumerate(map(layout.number, given), helpers.GIVEN):
+        queue[place] = number
+    queue[helpers.CODE], queue[helpers.UNITS], queue[helpers.FIRST] = OPERATIONS["linear"].code, units, 0
+    queue[helpers.FINISHED] = 0
+    queue[helpers.RANGE] = (queue[helpers.RANGE] >> 2 * helpers.BITS) + 1 << 2 * helpers.BITS | units
     give_up = time.monotonic() + 60
-    while board[helpers.FINISHED] < units:
+    while queue[helpers.FINISHED] < units:
         assert time.monotonic() < give_up, "no helper has taken a unit"
     return y

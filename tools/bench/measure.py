@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import minisbert
-from minisbert.kernels.cpus import one_blas_thread
+from minisbert.kernels.reference.blas import one_blas_thread
 from tools.bench.engines import Encode, make, minisbert_engine
 from tools.bench.peak import OPERATIONS, multiply_add
 from tools.bench.workloads import of_length, operations, workloads

@@ -14,7 +14,7 @@ import numpy as np
 
 import minisbert
 from minisbert import model
-from minisbert.kernels.compiled import ops as compiled
+from minisbert.kernels.compiled.backend import BACKEND as compiled
 from tools.bench.measure import ceiling
 
 __all__ = ["shares"]

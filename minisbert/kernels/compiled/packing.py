@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -47,16 +46,6 @@ class Packed:
     def P(self) -> int:
         """The number of panels."""
         return count_panels(self.width)[1]
-
-    @cached_property
-    def address(self) -> int:
-        """Where the panels are, asked for once."""
-        return layout.address(self.panels)
-
-    @cached_property
-    def bias_address(self) -> int:
-        """Where the bias is."""
-        return layout.address(self.bias)
 
 
 def pack(weight: Floats, bias: Floats) -> Packed:

@@ -1,60 +1,55 @@
-"""A whole model in one call: what it does to any micro-batch, written down once.
+"""Record and replay: a whole model in one call, as a plan that is made once.
 
-A short sentence takes a millisecond or two, and its fifty operations one more in the interpreter alone: making
-arrays, finding their addresses, calling. But they are the same operations every time, on the same weights; of all that
-they are given, only sizes and places differ. So the forward pass is run once, when a model is loaded, over *values*
-that stand for arrays, by a backend that writes down each operation instead of doing it. Every argument it writes is
-made of two constants and two of the VARIABLES, ``constant + base + times * count``: the address of a result, say, is
-that of the arena, where all results go, plus the bytes before it in a row times the number of rows. To run the program
-for a micro-batch, `board.run` is given the variables; it computes the arguments of each operation, and does them in
-turn.
+A short sentence takes a millisecond or two, and its fifty operations one more in the interpreter alone: making arrays,
+finding their addresses, calling. But they are the same operations every time, on the same weights; only sizes and
+addresses differ. So the forward pass is run once over *values*, which stand for arrays, on a backend that records each
+operation instead of doing it (as CUDA graphs and tracing compilers do). Every argument it records is made of two
+constants and two of the VARIABLES, ``constant + base + times * count``: the address of a result, say, is that of the
+arena plus the bytes before it in a row times the number of rows. To replay the plan for a micro-batch,
+`workqueue.replay` is given the variables; it computes the arguments of each step, and does the steps in turn.
 
-Results share the arena as variables share registers: each has its place until its last reader is done.
+All results stand in one arena, as variables share registers (*liveness*): each has its place until its last reader is
+done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from minisbert.arrays import Floats
-from minisbert.kernels.compiled.packing import ACTIVATIONS, Packed
-from minisbert.kernels.layout import address, is_table
-from minisbert.kernels.runtime.helpers import (
-    ATTEND,
-    EMBED,
-    GROUPS,
-    JOB,
-    MULTIPLY,
-    NORM,
-    NORMALIZE,
-    NUMBER_OF_VARIABLES,
-    POOL,
-    POSITIONS,
-)
-from minisbert.kernels.tuning import row_bytes
+from minisbert.arrays import Floats, Ints
+from minisbert.kernels import layout
+from minisbert.kernels.compiled.ops import Ops
+from minisbert.kernels.operations import STEP, Operation
+from minisbert.kernels.runtime import helpers
+from minisbert.kernels.tuning import MC, attention_room, row_bytes
 
-__all__ = ["INPUTS", "NO_PADDING", "PER_SENTENCE", "PER_TOKEN", "VARIABLES", "Program", "Writer"]
+__all__ = ["INPUTS", "PER_SENTENCE", "PER_TOKEN", "VARIABLES", "Plan", "Recorder", "Value"]
 
 # What a result has rows of: the numbers of both are among the VARIABLES.
 PER_TOKEN, PER_SENTENCE = "tokens", "sentences"
-_NAMES = "zero tokens blocks sentences ids types offsets y arena sentence_arena room room_size word word_ids"
+# The inputs, addresses of a replay's memory, and the table of words where that is not float32.
+_NAMES = "zero tokens blocks sentences ids types offsets y arena sentence_arena room room_bytes word word_ids"
 VARIABLES = tuple(_NAMES.split())
-assert len(VARIABLES) == NUMBER_OF_VARIABLES
-INPUTS: Any = ("ids", "types", "offsets")  # stand for the arrays of these names
-NO_PADDING = -1
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A result (N, width) or (S, width) that is not there yet."""
+    """An array (N, width) or (S, width) that is not there yet; an input is in a variable, a result in the arena."""
 
+    of: str
     width: int
-    of: str = PER_TOKEN
+    variable: str | None = None
+
+    @property
+    def shape(self) -> tuple[str, int]:
+        """The variable that is the number of rows, and the width."""
+        return self.of, self.width
 
     @property
     def size(self) -> int:
@@ -62,113 +57,97 @@ class Value:
         return row_bytes(self.width) // 4
 
 
+INPUTS: Any = [
+    Value(of, 1, name) for name, of in (("ids", PER_TOKEN), ("types", PER_TOKEN), ("offsets", PER_SENTENCE))
+]
 Argument: TypeAlias = "int | str | Value | tuple[int, str]"  # a constant, a variable, an address, a multiple
 
 
-class Writer:
-    """A backend that writes operations down: of each its kind, its units, and its arguments as on a board."""
+class Recorder(Ops):
+    """A backend that records operations: of each its code, its units, and its arguments."""
 
     def __init__(self) -> None:
-        self.jobs: list[list[Argument]] = []
+        self.steps: list[list[Argument]] = []
         self.head_width = 0
-        self.other_word: Floats | None = None
+        self.word: Floats | None = None  # if it is not float32
+        self.held: list[Any] = []  # whose addresses are recorded
 
-    def _write(self, *job: Argument) -> None:
-        self.jobs.append([*job, *[0] * (JOB - len(job))])
+    def _perform(self, operation: Operation, units: Any, arguments: list[Any]) -> None:
+        given = [layout.laid_out(kind, a) for kind, a in zip(operation.kinds, arguments, strict=True)]
+        recorded = [a if isinstance(a, str | Value) else layout.number(a) for a in given]
+        self.held += given
+        self.steps.append([operation.code, units, *recorded, *[0] * (STEP - 2 - len(recorded))])
 
-    def positions(self, ids: Any, offsets: Any, padding: int | None) -> Value:
-        """Write down `jit.positions`: numbers one after the other, for which N rows of a Value are more than enough."""
-        y = Value(1)
-        self._write(POSITIONS, 0, PER_SENTENCE, ids, offsets, NO_PADDING if padding is None else padding, y)
-        return y
+    def _rows(self, N: str, width: int) -> Value:
+        return Value(N, width)
 
-    def embed(
-        self,
-        ids: Any,
-        positions: Value,
-        types: Any,
-        word: Floats,
-        position: Floats,
-        token_type: Floats | None,
-    ) -> Value:
-        """Write down `jit.embed`; the rows of a table of another dtype are converted to one of their own each time."""
-        y = Value(word.shape[1])
-        words: Argument = address(word)
-        if not is_table(word):
-            self.other_word, words, ids = word, "word", "word_ids"
-        tables = words, address(position), 0 if token_type is None else address(token_type)
-        self._write(EMBED, 0, PER_TOKEN, y.width, ids, positions, types, *tables, y)
-        return y
+    def _numbers(self, N: str) -> Value:
+        return Value(N, 1)  # one after the other, for which the room of N rows is more than enough
 
-    def linear(
-        self, x: Value, dense: Packed, activation: str | None = None, residual: Value | None = None
-    ) -> Value:
-        """Write down `jit.linear`."""
-        assert x.of == PER_TOKEN  # as "blocks" counts those of tokens
-        if activation is not None and residual is not None:
-            raise ValueError("a program's multiply has an activation or a residual, not both")
-        y = Value(dense.width)
-        places = x, dense.address, dense.bias_address, residual or 0, ACTIVATIONS[activation], y
-        self._write(MULTIPLY, (dense.P, "blocks"), PER_TOKEN, dense.K, dense.width, *places)
-        return y
+    def _times(self, count: int, of: str) -> tuple[int, str]:
+        return count, of
 
-    def attention(self, qkv: Value, offsets: Any, num_heads: int, bias: Floats | None = None) -> Value:
-        """Write down `jit.attention`."""
-        D = qkv.width // 3
-        context, table, span = Value(D), 0, 0
-        if bias is not None:
-            table, span = address(bias), bias.shape[1]
-        self.head_width = D // num_heads
-        places = D, num_heads, qkv, offsets, table, span, context, "room", "room_size"
-        self._write(ATTEND, (GROUPS, PER_SENTENCE), *places)
-        return context
+    def _blocks(self, N: str) -> str:
+        assert N == PER_TOKEN
+        return "blocks"
 
-    def layer_norm(self, x: Value, weight: Floats, bias: Floats, eps: float) -> Value:
-        """Write down `jit.layer_norm`; eps as the bits of a float64."""
-        y, bits = Value(x.width, x.of), int(np.float64(eps).view(np.int64))
-        self._write(NORM, 0, x.of, x.width, x, address(weight), address(bias), bits, y)
-        return y
+    def _sentences(self, offsets: Value) -> str:
+        return offsets.of
 
-    def pool(self, x: Value, offsets: Any, mode: str, skip: int) -> Value:
-        """Write down the mean of whole sentences, which is all that `model.is_plain` lets through."""
-        assert (mode, skip) == ("mean", 0)
-        y = Value(x.width, PER_SENTENCE)
-        self._write(POOL, 0, PER_SENTENCE, x.width, x, offsets, y)
-        return y
+    def _room(self, N: str, K: int) -> tuple[str, str]:
+        self.head_width = K
+        return "room", "room_bytes"
 
-    def normalize(self, x: Value) -> Value:
-        """Write down `jit.normalize`."""
-        y = Value(x.width, x.of)
-        self._write(NORMALIZE, 0, x.of, x.width, x, y)
-        return y
+    def _float32_table(self, word: Floats, ids: Any) -> tuple[Any, Any]:
+        if layout.is_table(word):
+            return word, ids
+        self.word = word
+        return "word", "word_ids"
 
 
-class Program:
+class Plan:
     """The operations of ``y = function(ids, types, offsets, kernels)``.
 
     Attributes
     ----------
-    table : ndarray of int64, shape (jobs, JOB, 4)
-        What each number of a job is made of: the constant, times, and which variables base and count are.
+    table : ndarray of int64, shape (steps, STEP, 4)
+        What each number of a step is made of: the constant, times, and which variables base and count are.
     y : Value
         Stands for the result.
     arena_width : dict of str to int
         How many floats the arena has for each token and for each sentence.
-    head_width : int
-        K, on which the room for attention depends.
-    other_word : ndarray or None
-        The table of words, if it is not float32.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
-        writer = Writer()
-        self.y: Value = function(*INPUTS, writer)
-        self._function = function  # holds the weights, whose addresses are in the table
-        self.head_width, self.other_word = writer.head_width, writer.other_word
-        places, self.arena_width = _places(writer.jobs, self.y)
+        recorder = Recorder()
+        self.y: Value = function(*INPUTS, recorder)
+        self._held, self._head_width, self._word = recorder.held, recorder.head_width, recorder.word
+        places, self.arena_width = _places(recorder.steps, self.y)
         self.table: NDArray[np.int64] = np.array(
-            [[_terms(number, self.y, places) for number in job] for job in writer.jobs], np.int64
+            [[_terms(n, self.y, places) for n in step] for step in recorder.steps], np.int64
         )
+
+    def replay(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
+        """Return the result for a micro-batch: (N, width) or (S, width)."""
+        N, S = len(ids), len(offsets) - 1
+        ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
+        offsets = np.ascontiguousarray(offsets, np.int64)
+        y = layout.rows(N if self.y.of == PER_TOKEN else S, self.y.width)
+        room = attention_room(N, self._head_width)  # floats, for each thread
+        sizes = (
+            N * self.arena_width[PER_TOKEN],
+            S * self.arena_width[PER_SENTENCE],
+            room * helpers.threads(),
+            2 * len(self.table) * STEP,
+        )
+        arena = layout.room_for(sum(sizes))
+        *rooms, steps = (layout.address(arena) + 4 * start for start in accumulate(sizes[:-1], initial=0))
+        inputs = layout.address(ids), layout.address(types), layout.address(offsets)
+        word = () if self._word is None else layout.only_rows(self._word, ids)
+        words = tuple(map(layout.address, word)) or (0, 0)
+        variables = 0, N, -(-N // MC), S, *inputs, layout.address(y), *rooms, 4 * room, *words
+        helpers.replay(self.table, variables, steps)
+        return y
 
 
 def _terms(number: Argument, y: Value, places: dict[Value, int]) -> tuple[int, int, int, int]:
@@ -181,6 +160,8 @@ def _terms(number: Argument, y: Value, places: dict[Value, int]) -> tuple[int, i
             base = number
         case (times, count):
             pass
+        case Value(variable=str(base)):
+            pass
         case Value() if number is y:
             base = "y"
         case Value():
@@ -189,9 +170,9 @@ def _terms(number: Argument, y: Value, places: dict[Value, int]) -> tuple[int, i
     return constant, times, VARIABLES.index(base), VARIABLES.index(count)
 
 
-def _places(jobs: list[list[Argument]], y: Value) -> tuple[dict[Value, int], dict[str, int]]:
+def _places(steps: list[list[Argument]], y: Value) -> tuple[dict[Value, int], dict[str, int]]:
     """Give each result but y the first place in its part of the arena that nobody needs; say how wide the parts are."""
-    values = [[a for a in job if isinstance(a, Value) and a is not y] for job in jobs]
+    values = [[a for a in step if isinstance(a, Value) and not a.variable and a is not y] for step in steps]
     last = {value: i for i, some in enumerate(values) for value in some}
     places: dict[Value, int] = {}
     for i, some in enumerate(values):

@@ -52,7 +52,7 @@ PART = 96
 _ELEMENTS_IN_CACHE = 1 << 16
 
 
-def prepare() -> None:
+def warm_up() -> None:
     """Get ready: NumPy is."""
 
 
@@ -61,22 +61,18 @@ def threads(count: int) -> AbstractContextManager[None]:
     return one_blas_thread() if count == 1 else nullcontext()
 
 
-@dataclass(frozen=True)
-class Ready:
-    """``y = function(ids, types, offsets, kernels)``, ready for many micro-batches."""
+def record(function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]:
+    """Return ``(ids, types, offsets) -> function(ids, types, offsets, kernels)``; what overflows is infinite.
 
-    function: Callable[..., Any]
+    NumPy has nothing to record: each call is a run of the function.
+    """
 
-    def __call__(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
-        """Return what the function makes of a micro-batch; what overflows is infinite."""
+    def replay(ids: Ints, types: Ints, offsets: Ints) -> Floats:
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            result: Floats = self.function(ids, types, offsets, sys.modules[__name__])
+            result: Floats = function(ids, types, offsets, sys.modules[__name__])
         return result
 
-
-def program(function: Callable[..., Any]) -> Ready:
-    """Get a function of token ids, their types, offsets and kernels ready."""
-    return Ready(function)
+    return replay
 
 
 @dataclass(frozen=True)

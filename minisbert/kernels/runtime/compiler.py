@@ -17,7 +17,8 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minisbert.kernels import tuning
-from minisbert.kernels.runtime.target import compile_kernel, part
+from minisbert.kernels.operations import OPERATIONS
+from minisbert.kernels.runtime.target import compile_kernel, inlined
 
 __all__ = [
     "COMPILED",
@@ -25,10 +26,11 @@ __all__ = [
     "count_panels",
     "doubles_at",
     "floats_at",
+    "inlined",
     "ints_at",
     "kernel",
     "longs_at",
-    "part",
+    "operation",
     "row_bytes",
     "scratch",
     "start_of_panel",
@@ -39,9 +41,9 @@ __all__ = [
 # Of each kernel: its name, the types of its arguments, what the machine code calls it, and the code.
 COMPILED: list[tuple[str, list[str], str, bytes]] = []
 
-row_bytes = part(tuning.row_bytes)
-count_panels, start_of_panel = part(tuning.count_panels), part(tuning.start_of_panel)
-columns_of_values = part(tuning.columns_of_values)
+row_bytes = inlined(tuning.row_bytes)
+count_panels, start_of_panel = inlined(tuning.count_panels), inlined(tuning.start_of_panel)
+columns_of_values = inlined(tuning.columns_of_values)
 
 
 def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
@@ -56,10 +58,23 @@ def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[
     return compile_
 
 
+def operation(name: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
+    """Compile the kernel of an operation for the arguments that the table gives it; refuse one that has others."""
+    row = OPERATIONS[name]
+
+    def compile_(function: Callable[..., Any]) -> Any:
+        code = function.__code__
+        if code.co_varnames[: code.co_argcount] != row.names:
+            raise TypeError(f"the kernel of {name} takes {code.co_varnames}; expected {row.names}")
+        return kernel(*("f8" if kind == "real" else "i8" for kind in row.kinds), fastmath=fastmath)(function)
+
+    return compile_
+
+
 def _caller(symbol: str, kinds: tuple[Any, ...]) -> Any:
     """Make the function by which kernels call a kernel, as Numba's functions are called.
 
-    Before the arguments come the places of the result, which is nothing, and of an error, which there is never.
+    Before the arguments come the addresses of a result and of an error, as Numba has it; a kernel writes neither.
     """
 
     @intrinsic

@@ -101,7 +101,7 @@ def _link(compiled: Iterable[Compiled]) -> SimpleNamespace:
 def _function(engine: Any, symbol: str, arguments: list[str]) -> Any:
     kinds: list[Any] = [ctypes.c_void_p, ctypes.c_void_p, *(_KINDS[kind] for kind in arguments)]
     function: Any = ctypes.CFUNCTYPE(ctypes.c_int32, *kinds)(engine.get_function_address(symbol))
-    # Room for the result of Numba's functions, which is nothing, and for an error, which there is never.
+    # Numba's functions take the addresses of a result and of an error first; a kernel writes neither.
     places = (ctypes.c_int64 * 2)()
     result, error = ctypes.addressof(places), ctypes.addressof(places) + 8
     # The code goes when the engine does. A daemon thread may still run it after this module has been torn down.

@@ -30,7 +30,7 @@ from numba.core.typing import mathdecl
 from numba.core.typing.context import BaseContext
 from numba.cpython import mathimpl
 
-__all__ = ["compile_kernel", "part"]
+__all__ = ["compile_kernel", "inlined"]
 
 NAME = "minisbert"
 
@@ -39,7 +39,7 @@ class _Kernels(CPU):
     """The mark by which the functions that emit instructions find the rest."""
 
 
-# That of an earlier import of this module goes, if there was one: the registry refuses to replace it.
+# If this module was imported before, its mark has to go first: the registry refuses to replace one.
 target_registry.pop(NAME, None)
 target_registry[NAME] = _Kernels
 
@@ -83,12 +83,12 @@ def _jit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 dispatcher_registry[_Kernels], jit_registry[_Kernels] = _Dispatcher, _jit
 
 
-def part(function: Callable[..., Any]) -> Any:
-    """Make a short part of kernels, which is put in its place before anything is compiled.
+def inlined(function: Callable[..., Any]) -> Any:
+    """Make a short function that is inlined into the kernels that call it, before anything is compiled.
 
-    By itself it would be compiled, and then once more as a part of every caller, in twice the time. A part with loops
-    of its own is better a kernel: attention took a third longer to compile with such parts inside. Unlike `numba.njit`
-    this works where NUMBA_DISABLE_JIT is set.
+    By itself it would be compiled, and then once more in every caller, in twice the time. What has loops is better a
+    kernel: attention took a third longer to compile with such functions inlined. Unlike `numba.njit` this works where
+    NUMBA_DISABLE_JIT is set.
     """
     return _Dispatcher(function, targetoptions={"nopython": True, "inline": "always"})
 

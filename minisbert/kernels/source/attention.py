@@ -1,15 +1,15 @@
-"""Attention of some heads over one sentence, on the tiles of the matrix multiply.
+"""Attention of some heads over one sentence, by the micro-kernels of the matrix multiply.
 
 Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T up
-to 512. So the scores of a block of queries are made, turned into weights and used up before those of the next block:
-they take 31 kB for 230 tokens, at most 66 kB, and never leave the second-level cache. What the tile needs of k and v is
-packed for each head, 65 kB each at most for K = 32, from where the query-key-value multiply left them; q is read in
-place. Of each token a head needs two or four cache lines, kilobytes from those of the next token, and no prefetcher
-sees that coming. So the tiles of one head ask for the lines of the next: one tile for those on the left, its neighbour,
-if there is one, for those on the right; and tiles of every other panel of keys for the queries'.
+to 512. So the scores of QUERY_BLOCK queries are made, turned into weights and used up before those of the next: they
+take 31 kB for 230 tokens, at most 66 kB, and never leave the second-level cache. Keys and values are packed into panels
+for each head, 65 kB each at most for K = 32, from where the query-key-value multiply left them; queries are read in
+place. Of each token a head needs two or four cache lines, kilobytes from those of the next token, and no hardware
+prefetcher foresees that. So the micro-tiles of one head prefetch the lines of the next head: each micro-tile the line
+on the left, its neighbour, if there is one, the line on the right; every other panel of keys prefetches queries.
 
 The panels of T keys are those of a matrix T wide: of 230 keys, 15 vectors, the scores of 240 are computed, in panels of
-three. Values are two or four vectors wide: theirs are narrow.
+three. Values are two or four vectors wide: their panels are narrow.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from minisbert.kernels.runtime.compiler import (
     row_bytes,
     start_of_panel,
 )
-from minisbert.kernels.source.gemm import any_tile, copy, zero
+from minisbert.kernels.source.gemm import copy, microkernel, zero
 from minisbert.kernels.source.microkernel import copy_vector, softmax, transpose
 from minisbert.kernels.source.vector import LOG2_E
 from minisbert.kernels.tuning import (
-    ABREAST,
     LANES,
     LINE,
-    NARROW_COLUMNS,
-    NARROW_ROWS,
+    MR,
+    NARROW_MR,
+    NARROW_NR,
     NARROW_VECTORS,
-    NEAR,
-    QUERIES,
-    ROWS,
+    PREFETCH_L1,
+    QUERY_BLOCK,
+    SOFTMAX_ROWS,
 )
 
 
 @kernel(*["i8"] * 5)
 def add_bias(rows: int, T: int, bias: int, scores: int, s_step: int) -> None:
-    """Add what T keys are favoured by to rows of scores: from `bias` on, and for each next row from a place before."""
+    """Add a bias to rows of T scores: that of the first row starts at `bias`, of each next row one number before."""
     unit = np.float32(LOG2_E)
     for i in range(rows):
         row, added = floats_at(scores + i * s_step), floats_at(bias - i * 4)
@@ -66,8 +66,8 @@ def scale_rows(rows: int, K: int, x: int, x_step: int, factors: int, y: int, y_s
 def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
     """Copy the keys of a head, transposed: each panel, of as many keys as it has columns, as (K, its columns).
 
-    They are scaled here, as they are fewer than scores: such that softmax takes powers of 2. The last key fills up the
-    last panel: its scores there are computed, and left out.
+    They are scaled here, as they are fewer than the scores, and such that softmax takes powers of 2. The last panel is
+    filled up with copies of the last key, whose scores are computed and left out.
     """
     squares, scale = K // LANES * LANES, np.float32(LOG2_E / math.sqrt(K))
     wide, P = count_panels(T)
@@ -88,12 +88,12 @@ def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
 
 @kernel(*["i8"] * 5)
 def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
-    """Copy the values of a head: each narrow panel p as (T, NARROW_COLUMNS), and then zeros."""
-    for p in range(columns_of_values(K) // NARROW_COLUMNS):
-        count, width = min(NARROW_COLUMNS, K - p * NARROW_COLUMNS), NARROW_COLUMNS * 4
+    """Copy the values of a head: each narrow panel p as (T, NARROW_NR), and then zeros."""
+    for p in range(columns_of_values(K) // NARROW_NR):
+        count, width = min(NARROW_NR, K - p * NARROW_NR), NARROW_NR * 4
         source, panel = v + p * width, values + p * T * width
-        if count < NARROW_COLUMNS:
-            zero((panel, T * NARROW_COLUMNS))
+        if count < NARROW_NR:
+            zero((panel, T * NARROW_NR))
             copy((source, step, panel, width, T, count))
         else:
             for t in range(T):
@@ -111,26 +111,26 @@ def multiply_panels(
     a_step: int,
     b: int,
     c: int,
-    far: int,
+    later: int,
     apart: int,
-    far_step: int,
+    later_step: int,
 ) -> None:
     """``c = A B``: `count` rows of `steps` numbers from address a, a_step bytes apart, times all P panels of B.
 
-    Meanwhile memory is asked for rows from `far` on, far_step bytes apart; every other panel asks `apart` bytes on.
+    Meanwhile rows from `later` on are prefetched, later_step bytes apart; by every other panel, those `apart` bytes on.
     """
     c_step = start_of_panel(P, wide) * 4
     for p in range(P):
         start = start_of_panel(p, wide)
-        row, wanted = 0, far + p % 2 * apart
-        rows = ROWS if p < wide else NARROW_ROWS
+        row, wanted = 0, later + p % 2 * apart
+        rows = MR if p < wide else NARROW_MR
         tiles = (count + rows - 1) // rows
         for t in range(tiles):
             height = (count - row) // (tiles - t)
             panel, to, x = b + start * steps * 4, c + row * c_step + start * 4, a + row * a_step
-            there = wanted + row * far_step + t % 2 * LINE
-            given = height, x, a_step, panel, steps, to, c_step, 0, 0, 0, 0, NEAR, there, far_step
-            any_tile(p < wide, given)
+            there = wanted + row * later_step + t % 2 * LINE
+            given = height, x, a_step, panel, steps, to, c_step, 0, 0, 0, 0, PREFETCH_L1, there, later_step
+            microkernel(p < wide, given)
             row += height
 
 
@@ -149,23 +149,23 @@ def attend(
 ) -> None:
     """Fill the part of `context` (T, D) that heads start to stop of one sentence make, of its qkv (T, 3D).
 
-    Rows of both stand `shape.row_bytes` apart. `room` is for the floats that `shape.attention_room` counts. Bias
+    Rows of both stand `tuning.row_bytes` apart. `room` is for the floats that `tuning.attention_room` counts. Bias
     (H, span) is as in the definition; a span of 0 stands for none.
     """
     K, step = D // num_heads, row_bytes(3 * D)
     wide, key_panels = count_panels(T)
     key_columns, value_columns = start_of_panel(key_panels, wide), columns_of_values(K)
-    value_panels = value_columns // NARROW_COLUMNS
+    value_panels = value_columns // NARROW_NR
     keys = room
     values = keys + key_columns * K * 4
     scores, s_step = values + value_columns * T * 4, key_columns * 4
-    found = scores + QUERIES * s_step
-    inverses = found + QUERIES * value_columns * 4
+    found = scores + QUERY_BLOCK * s_step
+    inverses = found + QUERY_BLOCK * value_columns * 4
     for h in range(start, stop):
         pack_keys((T, K, step, qkv + (D + h * K) * 4, keys))
         pack_values((T, K, step, qkv + (2 * D + h * K) * 4, values))
-        for first in range(0, T, QUERIES):
-            count = min(QUERIES, T - first)
+        for first in range(0, T, QUERY_BLOCK):
+            count = min(QUERY_BLOCK, T - first)
             q = qkv + first * step + h * K * 4
             q_later = q + K * 4
             if h + 1 == num_heads:  # the first head of the next sentence
@@ -176,7 +176,7 @@ def attend(
             )
             if span > 0:
                 add_bias((count, T, bias + (h * span + span // 2 - first) * 4, scores, s_step))
-            for i in range(0, count, ABREAST):
+            for i in range(0, count, SOFTMAX_ROWS):
                 softmax(scores + i * s_step, s_step, T, inverses + i * 4)
             multiply_panels(
                 (count, T, 0, value_panels, scores, s_step, values, found, v_later, 2 * LINE, step)

@@ -1,48 +1,54 @@
-"""Vector code for the fast kernels, emitted as LLVM instructions through Numba.
+"""The micro-kernel of the matrix multiply, and vector code for rows, emitted as LLVM instructions through Numba.
 
 Numba compiles loops over scalars, and LLVM turns the simple ones into vector code by itself. For the one loop that
 takes nine tenths of the time, the matrix multiply, it does not find the best form. So we write that loop in
 LLVM's language, with llvmlite, as an *intrinsic*: a Python function that, while Numba compiles the kernel that
 calls it, appends instructions to it. LLVM then allocates registers and schedules for the processor at hand.
 
-Why `tile` looks as it does
----------------------------
+Register blocking: why the micro-kernel looks as it does
+--------------------------------------------------------
 A core of today can start two fused multiply-adds (FMA) of a whole vector in each cycle, and the result of one is
 there four cycles later. Peak speed so asks for at least eight FMAs under way that do not wait for each other,
 with all their inputs at hand. Inputs are the trouble: a core can load only two vectors a cycle, so an FMA that
 needs two fresh loads runs at half speed, before any cache is missed.
 
-The cure is to keep a *tile* of the result, ROWS x (VECTORS vectors), in registers. In step k, load VECTORS
-vectors of B and, one after another, ROWS single numbers of A, each copied into all lanes of a vector. Every
-loaded B vector then serves ROWS FMAs, and every number of A serves VECTORS::
+The cure is to keep a *micro-tile* of C, MR x NR numbers, in registers: MR rows of VECTORS vectors. In step k, load
+VECTORS vectors of B and, one after another, MR single numbers of A, each broadcast into all lanes of a vector. Every
+vector of B then serves MR FMAs, and every number of A serves VECTORS::
 
-              B[k]:   b0           b1           b2           ROWS = 9, VECTORS = 3: 27 independent FMAs a step,
+              B[k]:   b0           b1           b2           MR = 9, VECTORS = 3: 27 independent FMAs a step,
     A[0, k]  a0 ->  c00 += a0 b0  c01 += a0 b1  c02 += a0 b2   13.5 cycles' work, for 9 + 3 loads, 6 cycles' worth.
     A[1, k]  a1 ->  c10 += a1 b0  c11 += a1 b1  c12 += a1 b2
-       ...                                       27 registers for c, 3 for b, 1 for a: 31 of AVX-512's 32.
+       ...                                       Register budget: 27 for c, 3 for b, 1 for a: 31 of AVX-512's 32.
 
 So many loads do not hold up the FMAs of a core that has nothing else to do. But processors run two threads on a core,
 in a cloud those of two customers, and each then starts about half as many instructions and loads as before. That is
-why the tile is no more elongated, and why the loop around it has next to nothing else in it: beside such a neighbour
-9 x 3 is a tenth faster than 14 x 2 with an instruction more for each second row, and alone it is as fast.
+why the tile is no more elongated, and why the loop has next to nothing else in it: beside such a neighbour 9 x 3 is a
+tenth faster than 14 x 2 with an instruction more for each second row, and alone it is as fast.
 
-The sums stay in registers over the whole of k and are stored once. Each element of C is summed over k in one
-order, whatever the number of rows: so a row's result does not depend, not in one bit, on the rows beside it.
+The sums stay in registers over an accumulation block of k, K_SUM steps, and are then added to C. Each element of C is
+summed over k in one order, whatever the number of rows: so a row's result does not depend, not in one bit, on the rows
+beside it.
 
-B has to be *packed*: the VECTORS vectors of step k next to each other and after those of step k - 1, so that the
-loads walk straight through memory. `gemm` does that. The processor's prefetcher follows such a walk,
-but stops at the end of every 4 kB page, and is slow to start again. So the tile asks for memory itself, twice. NEAR
-ahead it asks for its own B, from the second-level cache into the first. And it asks for B that *others* will need, from
-memory into the second level: the caller says where, and how many bytes on for each step. A chunk of B is used by all
-tiles of a block before the next chunk is. If each of ten tiles, say, asks for a tenth of the next one, memory is busy
-at an even pace. If each asked for its own, the first would wait for memory and leave it idle for the others: a tenth of
-the time was lost in this way. But a step asks for one line, and one tile alone, or two, would have to ask for more. So
-the first tile of a chunk asks for its own B not NEAR bytes ahead but EARLY steps, about as long before as memory takes
-to answer: on a Zen 5 a sentence of 14 tokens takes a twelfth less time, one of 7 a sixth.
+Prefetching
+-----------
+B has to be *packed* into panels: the VECTORS vectors of step k next to each other and after those of step k - 1, so
+that the loads walk straight through memory. The processor's own prefetcher follows such a walk, but stops at the end
+of every 4 kB page, and is slow to start again. So the micro-kernel prefetches, twice:
+
+- Its own B, from the second-level cache into the first, PREFETCH_L1 bytes ahead.
+- From memory into the second level, the B of *later* tiles. The caller says where it is, and how many bytes further on
+  for each step. All tiles of MC rows use the same KC steps of B before the next KC. If each of ten tiles, say,
+  prefetches a tenth of the next KC steps, memory is busy at an even pace. If each prefetched its own, the first tile
+  would wait for memory and leave it idle during the others: a tenth of the time was lost in this way.
+
+A step prefetches one line for later tiles, and where there are only one or two tiles that is not all of B. So the
+first tile of KC steps prefetches its own B PREFETCH_L2 steps ahead, about as long before as memory takes to answer: on
+a Zen 5 a sentence of 14 tokens takes a twelfth less time, one of 7 a sixth.
 
 Beside a neighbour every instruction in the loop that is no FMA costs up to a hundredth. So the tallest tiles, which do
-most of the work, make UNROLL steps in a turn of their loop, count them once, and ask for others' B once: where a turn's
-share of that is no more than a line. All heights in that way would take a second longer to compile.
+most of the work, make UNROLL steps in a turn of their loop: these are counted once, and later B is prefetched once,
+where a turn's share of it is no more than a line. All heights in that way would take a second longer to compile.
 """
 
 from __future__ import annotations
@@ -70,9 +76,9 @@ from minisbert.kernels.source.vector import (
     joined,
     pieces,
 )
-from minisbert.kernels.tuning import ABREAST, LANES, LINE, NEAR, PART, ROWS, UNROLL
+from minisbert.kernels.tuning import K_SUM, LANES, LINE, MR, PREFETCH_L1, SOFTMAX_ROWS, UNROLL
 
-Sums = dict[tuple[int, int], Value]  # of a tile, by row and vector
+Sums = dict[tuple[int, int], Value]  # of a micro-tile, by row and vector
 
 
 # --- Moving vectors ---------------------------------------------------------------------------------------
@@ -134,7 +140,7 @@ def transpose(
 
 @intrinsic
 def softmax(_typing: Any, address: Any, step: Any, count: Any, inverses: Any) -> Any:
-    """``2**(x - max(x))`` in place, for ABREAST rows of `count` numbers; writes 1 / their sums to `inverses`.
+    """``2**(x - max(x))`` in place, for SOFTMAX_ROWS rows of `count` numbers; writes 1 / their sums to `inverses`.
 
     Within a row each step waits for the one before; side by side, as one long vector, the rows fill the time. They must
     have room for whole vectors; what follows their numbers is overwritten: by -inf, which no maximum is, and then by
@@ -145,7 +151,7 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, inverses: Any) ->
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
         address, step, count, inverses = arguments
-        rows = [b.add(address, b.mul(step, LONG(i))) for i in range(ABREAST)]
+        rows = [b.add(address, b.mul(step, LONG(i))) for i in range(SOFTMAX_ROWS)]
         vectors = b.sdiv(b.add(count, LONG(LANES - 1)), LONG(LANES))
 
         def places(vector: Value) -> list[Value]:
@@ -154,7 +160,7 @@ def softmax(_typing: Any, address: Any, step: Any, count: Any, inverses: Any) ->
 
         def each(start: Value, update: Callable[[Value, list[Value], Value], Value]) -> list[Value]:
             """Go through the vectors of the rows, with one for each row that is updated."""
-            kept = cgutils.alloca_once_value(b, joined(b, [start] * ABREAST))
+            kept = cgutils.alloca_once_value(b, joined(b, [start] * SOFTMAX_ROWS))
             with cgutils.for_range(b, vectors) as loop:
                 here = places(loop.index)
                 x = joined(b, [b.load(place, align=4) for place in here])
@@ -196,53 +202,53 @@ def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
     return x
 
 
-# --- The tile ---------------------------------------------------------------------------------------------
+# --- The micro-kernel -------------------------------------------------------------------------------------
 
 
-def make_tile(rows: int, vectors: int) -> Any:
-    """Make the function ``C = A B + D + E`` for a tile of `rows` rows and so many vectors of columns.
+def make_microkernel(rows: int, vectors: int) -> Any:
+    """Make the micro-kernel ``C = A B + D + E`` for a micro-tile of `rows` rows and so many vectors of columns.
 
-    It is called as ``tile(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, near, far, far_step)``: all of them
-    integers, the addresses of the first elements and the bytes from one row to the next (those of B are next to each
-    other). A step of 0 repeats a row. D and E may be C itself; at address 0 there is none. For each k, the B that is
-    `near` bytes further on is asked for, unless NEAR is 0, and the line at `far`, which moves on by far_step bytes;
-    where these are few, for UNROLL of them at once.
+    It is called as ``microkernel(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, ahead, later, later_step)``: all
+    of them integers, the addresses of the first elements and the bytes from one row to the next (the vectors of B are
+    next to each other). A row step of 0 repeats a row. D and E may be C itself; at address 0 there is none. For each k
+    it prefetches the B that is `ahead` bytes further on, unless PREFETCH_L1 is 0, and the line at `later`, which moves
+    on by later_step bytes; where these are few, once for UNROLL steps.
     """
 
     @intrinsic
-    def tile(_typing: Any, a: Any, a_step: Any, b: Any, steps: Any, c: Any, c_step: Any,
-             d: Any, d_step: Any, e: Any, e_step: Any, near: Any, far: Any, far_step: Any) -> Any:  # fmt: skip
+    def microkernel(_typing: Any, a: Any, a_step: Any, b: Any, steps: Any, c: Any, c_step: Any, d: Any, d_step: Any,
+                    e: Any, e_step: Any, ahead: Any, later: Any, later_step: Any) -> Any:  # fmt: skip
         def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-            _emit_parts(b, rows, vectors, *arguments)
+            _emit_accumulation_blocks(b, rows, vectors, *arguments)
             return context.get_dummy_value()
 
         return types.void(*[types.intp] * 13), emit
 
-    return tile
+    return microkernel
 
 
-def _emit_parts(b: Any, rows: int, vectors: int, a: Value, a_step: Value, panel: Value, steps: Value,
+def _emit_accumulation_blocks(b: Any, rows: int, vectors: int, a: Value, a_step: Value, panel: Value, steps: Value,
                 c: Value, c_step: Value, d: Value, d_step: Value, e: Value, e_step: Value,
-                near: Value, far: Value, far_step: Value) -> None:  # fmt: skip
-    """Emit the loop over the parts of k: the sums of each are added to those of the ones before, which are in C."""
+                ahead: Value, later: Value, later_step: Value) -> None:  # fmt: skip
+    """Emit the loop over accumulation blocks of k: the sums of each are added to those of earlier ones, in C."""
     a_of_row = _addresses(b, a, a_step, rows)
     kept = [cgutils.alloca_once_value(b, value) for value in (LONG(0), d, d_step)]
-    part, after = map(b.append_basic_block, ("part", "after"))
-    b.branch(part)
+    block, after = map(b.append_basic_block, ("block", "after"))
+    b.branch(block)
 
-    b.position_at_end(part)
+    b.position_at_end(block)
     start, d, d_step = (b.load(place) for place in kept)
     left = b.sub(steps, start)
-    is_last = b.icmp_signed("<=", left, LONG(PART))
-    stop = b.add(start, b.select(is_last, left, LONG(PART)))
-    sums = _emit_products(b, vectors, a_of_row, panel, start, stop, near, far, far_step)
+    is_last = b.icmp_signed("<=", left, LONG(K_SUM))
+    stop = b.add(start, b.select(is_last, left, LONG(K_SUM)))
+    sums = _emit_products(b, vectors, a_of_row, panel, start, stop, ahead, later, later_step)
     sums = _emit_addition(b, sums, d, d_step)
     sums = _emit_addition(b, sums, b.select(is_last, e, LONG(0)), e_step)
     for (i, v), total in sums.items():
         b.store(total, _at(b, c, c_step, i, v), align=4)
     for value, place in zip((stop, c, c_step), kept, strict=True):
         b.store(value, place)
-    b.cbranch(is_last, after, part)
+    b.cbranch(is_last, after, block)
     b.position_at_end(after)
 
 
@@ -266,18 +272,20 @@ def _at(b: Any, address: Value, step: Value, times: int, vector: int = 0) -> Val
 
 
 def _emit_products(b: Any, vectors: int, a_of_row: list[Value], panel: Value, start: Value, stop: Value,
-                   near: Value, far: Value, far_step: Value) -> Sums:  # fmt: skip
+                   ahead: Value, later: Value, later_step: Value) -> Sums:  # fmt: skip
     """Emit the sums of the products of the steps from `start` to `stop`."""
     rows, columns, b_step = range(len(a_of_row)), range(vectors), LONG(4 * LANES * vectors)
 
-    def add_products(k: Value, ahead: int, sums: Sums) -> Sums:
-        """Add the products of step ``k + ahead``, and ask for B; the first in a turn also for others'."""
-        here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, LONG(4)), LONG(4 * ahead))
-        b_of_column = [b.load(_at(b, here, b_step, ahead, v), align=4) for v in columns]
-        for v in columns[:: -(-LINE // (4 * LANES))] if NEAR else ():  # the first vector of each cache line
-            _prefetch(b, _at(b, b.add(here, near), b_step, ahead, v), level=1)
-        if ahead == 0:
-            there = b.add(far, b.mul(k, far_step))
+    lines = columns[:: -(-LINE // (4 * LANES))] if PREFETCH_L1 else ()  # the first vector of each cache line
+
+    def add_products(k: Value, step: int, sums: Sums) -> Sums:
+        """Add the products of step ``k + step``, and prefetch; later B only in the first step of a turn."""
+        here, offset = b.add(panel, b.mul(k, b_step)), b.add(b.mul(k, LONG(4)), LONG(4 * step))
+        b_of_column = [b.load(_at(b, here, b_step, step, v), align=4) for v in columns]
+        for v in lines:
+            _prefetch(b, _at(b, b.add(here, ahead), b_step, step, v), level=1)
+        if step == 0:
+            there = b.add(later, b.mul(k, later_step))
             _prefetch(b, b.inttoptr(there, VECTOR.as_pointer()), level=2)
         news = {}
         for i in rows:
@@ -287,8 +295,8 @@ def _emit_products(b: Any, vectors: int, a_of_row: list[Value], panel: Value, st
         return news
 
     k, sums = start, {(i, v): constant(0.0) for i in rows for v in columns}
-    if len(rows) >= ROWS - 1:
-        enough = b.icmp_signed("<=", far_step, LONG(LINE // UNROLL))
+    if len(rows) >= MR - 1:
+        enough = b.icmp_signed("<=", later_step, LONG(LINE // UNROLL))
         k, sums = _loop(b, k, b.select(enough, stop, start), UNROLL, sums, add_products)
     _, sums = _loop(b, k, stop, 1, sums, add_products)
     return sums
@@ -324,8 +332,8 @@ def _loop(
 
     b.position_at_end(turn)
     news = kept
-    for ahead in range(at_once):
-        news = update(k, ahead, news)
+    for step in range(at_once):
+        news = update(k, step, news)
     b.branch(check)
 
     for origin, first, values in ((before, start, sums), (turn, following, news)):
@@ -337,7 +345,7 @@ def _loop(
 
 
 def _prefetch(b: Any, pointer: Value, level: int) -> None:
-    """Ask for a cache line that will be read soon: to read it, into this level of cache and those below, as data."""
+    """Prefetch a cache line: to be read, into this level of cache and those below, as data."""
     byte = b.bitcast(pointer, ir.IntType(8).as_pointer())
     call(b, "llvm.prefetch.p0", ir.VoidType(), byte, *(ir.Constant(INT, n) for n in (0, 4 - level, 1)))
 

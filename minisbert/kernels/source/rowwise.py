@@ -1,6 +1,6 @@
 """The operations that go through tokens or sentences one by one: positions, embedding, norms, mean pooling.
 
-Rows of tokens and of sentences stand `shape.row_bytes` apart; those of tables follow each other.
+Rows of tokens and of sentences stand `tuning.row_bytes` apart; those of tables follow each other.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import numpy as np
 from minisbert.kernels.runtime.compiler import (
     doubles_at,
     floats_at,
+    inlined,
     ints_at,
-    kernel,
     longs_at,
-    part,
+    operation,
     row_bytes,
     scratch,
     whole_vectors,
@@ -26,7 +26,7 @@ from minisbert.kernels.runtime.compiler import (
 SUMS = frozenset({"reassoc", "nsz", "contract"})
 
 
-@kernel(*["i8"] * 5)
+@operation("positions")
 def positions(S: int, ids: int, offsets: int, padding: int, y: int) -> None:
     """Number each sentence's tokens, as `reference.positions` does; a padding of -1 stands for none."""
     ends, numbers, to = longs_at(offsets), ints_at(ids), ints_at(y)
@@ -40,7 +40,7 @@ def positions(S: int, ids: int, offsets: int, padding: int, y: int) -> None:
                 number += 1
 
 
-@kernel(*["i8"] * 9)
+@operation("embed")
 def embed(
     N: int,
     D: int,
@@ -54,7 +54,7 @@ def embed(
 ) -> None:
     """``y = word[ids] + token_type[types] + position[positions]``; tables are contiguous, token_type may be at 0.
 
-    That the tables have rows for the ids and types was checked by `tokenization.check_id` and `check_limits`.
+    That the tables have rows for the ids and types was checked by `text.base.check_id` and `text.tokenizer.check_limits`.
     """
     whole_vectors()
     of_word, of_position, of_type = ints_at(ids), ints_at(positions), ints_at(types)
@@ -70,7 +70,7 @@ def embed(
                 to[j] = w[j] + p[j]
 
 
-@kernel("i8", "i8", "i8", "i8", "i8", "f8", "i8", fastmath=SUMS)
+@operation("layer_norm", fastmath=SUMS)
 def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int) -> None:
     """``y = (x - mean) * scale * weight + bias`` by row, with ``scale = 1 / sqrt(variance + eps)``.
 
@@ -98,7 +98,7 @@ SUMMED = 128  # columns whose sums are made at once
 sums = scratch(2 * SUMMED)
 
 
-@part
+@inlined
 def mean_of_columns(x: int, step: int, T: int, columns: int, total: int, y: int) -> None:
     """Average some columns of T rows; `total` is room for their sums."""
     total_of, mean = doubles_at(total), floats_at(y)
@@ -112,7 +112,7 @@ def mean_of_columns(x: int, step: int, T: int, columns: int, total: int, y: int)
         mean[j] = total_of[j] / max(T, 1)
 
 
-@kernel("i8", "i8", "i8", "i8", "i8")
+@operation("mean_pool")
 def mean_pool(S: int, D: int, x: int, offsets: int, y: int) -> None:
     """Average the rows of each sentence: in float64, as hundreds are added one by one."""
     whole_vectors()
@@ -124,12 +124,12 @@ def mean_pool(S: int, D: int, x: int, offsets: int, y: int) -> None:
             mean_of_columns(first + left * 4, step, T, columns, total, y + s * step + left * 4)
 
 
-@kernel("i8", "i8", "i8", "i8", fastmath=SUMS)
-def normalize(S: int, D: int, x: int, y: int) -> None:
+@operation("normalize", fastmath=SUMS)
+def normalize(N: int, D: int, x: int, y: int) -> None:
     """Divide each row by its length; one shorter than 1e-12 by that."""
     step = row_bytes(D)
-    for s in range(S):
-        row, to = floats_at(x + s * step), floats_at(y + s * step)
+    for i in range(N):
+        row, to = floats_at(x + i * step), floats_at(y + i * step)
         squares = np.float32(0)
         for j in range(D):
             squares += row[j] * row[j]
