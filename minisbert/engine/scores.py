@@ -10,9 +10,8 @@ import numpy as np
 from minisbert.arrays import Floats
 from minisbert.checkpoint.cross_config import ACTIVATIONS
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
-from minisbert.kernels.reference.activations import sigmoid
-from minisbert.kernels.reference.ops import relu, silu
-from minisbert.kernels.reference.ops import softmax as softmax_in_place
+from minisbert.kernels.reference.activations import relu, sigmoid, silu
+from minisbert.kernels.reference.activations import softmax as softmax_in_place
 
 __all__ = ["Activation", "resolve_activation", "softmax"]
 

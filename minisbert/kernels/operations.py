@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ARGUMENTS", "GROUPS", "OPERATIONS", "STEP", "Operation"]
+__all__ = ["ACTIVATIONS", "ACTIVATION_CODES", "ARGUMENTS", "GROUPS", "OPERATIONS", "STEP", "Operation"]
 
 
 class Operation(NamedTuple):
@@ -62,3 +62,21 @@ ARGUMENTS = max(len(operation.names) for operation in OPERATIONS.values())
 STEP = 2 + ARGUMENTS
 # Attention's units are groups of heads of one sentence: enough for a few threads, few enough to set up quickly.
 GROUPS = 4
+
+# The functions of `source.vector` that `linear` ends in, by the names that checkpoints have for them. An activation is
+# added in this order: its definition in `reference.activations`, a line here, the function there. One that is not here
+# is computed by its definition.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_python": "gelu",
+    "gelu_fast": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+    "tanh": "tanh",
+    "quick_gelu": "quick_gelu",
+}
+# 0 stands for none.
+ACTIVATION_CODES = {function: code for code, function in enumerate(dict.fromkeys(ACTIVATIONS.values()), 1)}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from minisbert.kernels.reference import ops as reference
+from minisbert.kernels.reference.activations import ACTIVATIONS
 from tests.conftest import largest
 
 pytest.importorskip("numba", reason="numba is not installed, so there are no compiled kernels to test")
@@ -133,7 +134,7 @@ def test_other_activations(name: str) -> None:
         "tanh": vector._tanh,
     }[name]
     with np.errstate(over="ignore"):
-        exact = reference.ACTIVATIONS[name](x.astype(np.float64)[None].copy())[0]
+        exact = ACTIVATIONS[name](x.astype(np.float64)[None].copy())[0]
     found = loop(function)(x)
     # exp stops at exp(-87), which times -1e30 is not quite 0.
     assert (np.abs(found - exact) <= 4 * EPS * np.abs(exact) + 2e-8).all()
@@ -311,7 +312,7 @@ def test_mix_and_prelu() -> None:
     np.testing.assert_array_equal(compiled.prelu(x, slope), np.where(x > 0, x, x / 4))
 
 
-@pytest.mark.parametrize("activation", reference.ACTIVATIONS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_after_a_multiply(activation: str) -> None:
     weight, bias, x = random(31, 75) / 3, random(31), random(40, 75, seed=1)
     dense = compiled.pack(weight, bias, np.float32)

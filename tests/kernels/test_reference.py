@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from minisbert.kernels.reference import activations
 from minisbert.kernels.reference import ops as k
 from tests.conftest import largest
 
@@ -42,7 +43,7 @@ def exact_gelu(x: float) -> float:
 def test_gelu_is_exact_to_the_rounding_of_its_dtype(dtype: str) -> None:
     x = np.concatenate([np.linspace(-14, 14, 20_001), np.geomspace(1e-30, 14, 2_000), EXTREMES]).astype(dtype)
     exact = np.array([exact_gelu(float(value)) for value in x])
-    error = np.abs(k.gelu(x).astype(np.float64) - exact)
+    error = np.abs(activations.gelu(x).astype(np.float64) - exact)
     positive = x > 0
     assert (error[positive] <= 4 * EPS[dtype] * exact[positive]).all()
     # For x < 0 the result is far smaller than x: the error is bounded by 4 roundings of the terms that make
@@ -55,7 +56,7 @@ def test_gelu_is_exact_to_the_rounding_of_its_dtype(dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gelu_of_what_is_not_finite(dtype: str) -> None:
-    found = k.gelu(np.array([np.nan, np.inf, -np.inf], dtype))
+    found = activations.gelu(np.array([np.nan, np.inf, -np.inf], dtype))
     np.testing.assert_array_equal(found, np.array([np.nan, np.inf, 0], dtype))
 
 
@@ -79,7 +80,7 @@ def test_gelu_of_what_is_not_finite(dtype: str) -> None:
 def test_activations(name: str, exact: object, dtype: str) -> None:
     x = np.linspace(-20, 20, 999).reshape(27, 37).astype(dtype)
     expected = np.array([exact(float(value)) for value in x.ravel()]).reshape(x.shape)  # type: ignore[operator]
-    assert largest(k.ACTIVATIONS[name](x.copy()) - expected) <= 16 * EPS[dtype]
+    assert largest(activations.ACTIVATIONS[name](x.copy()) - expected) <= 16 * EPS[dtype]
 
 
 def sigmoid(x: float) -> float:
@@ -112,10 +113,10 @@ def sigmoid(x: float) -> float:
 def test_activations_of_dense_modules(name: str, exact: object, dtype: str) -> None:
     x = np.linspace(-30, 30, 999).reshape(27, 37).astype(dtype)
     expected = np.array([exact(float(value)) for value in x.ravel()]).reshape(x.shape)  # type: ignore[operator]
-    found = k.ACTIVATIONS[name](x.copy())
+    found = activations.ACTIVATIONS[name](x.copy())
     assert largest(found - expected) <= 32 * EPS[dtype]
     assert found.dtype == dtype
-    extremes = k.ACTIVATIONS[name](np.array([EXTREMES], dtype))  # warnings are errors
+    extremes = activations.ACTIVATIONS[name](np.array([EXTREMES], dtype))  # warnings are errors
     assert np.isfinite(extremes).all()
 
 
@@ -124,9 +125,9 @@ def test_activations_along_a_row(dtype: str) -> None:
     x = np.array([[1, 2, 4], [-1e4, 1e4, 0], [0, 0, 0]], dtype)
     shares = np.array([[math.exp(value - max(row)) for value in row] for row in x.tolist()])
     shares /= shares.sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(k.ACTIVATIONS["softmax"](x.copy()), shares, rtol=8 * EPS[dtype])
-    np.testing.assert_allclose(k.ACTIVATIONS["softmin"](-x), shares, rtol=8 * EPS[dtype])
-    found = k.ACTIVATIONS["logsoftmax"](x.copy())
+    np.testing.assert_allclose(activations.ACTIVATIONS["softmax"](x.copy()), shares, rtol=8 * EPS[dtype])
+    np.testing.assert_allclose(activations.ACTIVATIONS["softmin"](-x), shares, rtol=8 * EPS[dtype])
+    found = activations.ACTIVATIONS["logsoftmax"](x.copy())
     np.testing.assert_allclose(found[[0, 2]], np.log(shares[[0, 2]]), rtol=8 * EPS[dtype])
     np.testing.assert_array_equal(found[1], [-2e4, 0, -1e4])
     assert k.prelu(x, np.array([0.5], dtype)).tolist()[1] == [-5e3, 1e4, 0]
@@ -134,9 +135,9 @@ def test_activations_along_a_row(dtype: str) -> None:
 
 def test_activations_in_pieces_equal_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).standard_normal((7, 5))
-    whole = k.gelu(x)
+    whole = activations.gelu(x)
     monkeypatch.setattr(k, "_ELEMENTS_IN_CACHE", 12)
-    np.testing.assert_array_equal(k.ACTIVATIONS["gelu"](x.copy()), whole)
+    np.testing.assert_array_equal(activations.ACTIVATIONS["gelu"](x.copy()), whole)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -155,7 +156,7 @@ def test_linear(dtype: str) -> None:
     assert k.linear(x, dense).dtype == dtype
 
 
-@pytest.mark.parametrize("depth", [384, 3072, 3 * k.PART + 1])
+@pytest.mark.parametrize("depth", [384, 3072, 3 * k.K_SUM + 1])
 def test_the_error_of_linear_hardly_grows_with_its_depth(depth: int) -> None:
     """The sums are about sqrt(depth), of terms of about 1: BLAS by itself is off by 3 EPS of that."""
     rng = np.random.default_rng(depth)
@@ -187,7 +188,7 @@ def test_layer_norm_of_a_constant_row_is_the_bias() -> None:
 
 
 def test_softmax_survives_large_scores() -> None:
-    found = k.softmax(np.array([[1e4, 1e4 - 1, -1e4], [-1e30, 0, 1e30]], np.float32))
+    found = activations.softmax(np.array([[1e4, 1e4 - 1, -1e4], [-1e30, 0, 1e30]], np.float32))
     expected = [[1 / (1 + math.exp(-1)), 1 / (1 + math.e), 0], [0, 0, 1]]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
 

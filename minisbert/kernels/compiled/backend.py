@@ -19,7 +19,8 @@ from minisbert.kernels.compiled import packing
 from minisbert.kernels.compiled.ops import Ops
 from minisbert.kernels.compiled.packing import Packed
 from minisbert.kernels.compiled.plan import Plan
-from minisbert.kernels.operations import Operation
+from minisbert.kernels.operations import ACTIVATIONS, Operation
+from minisbert.kernels.reference import activations
 from minisbert.kernels.reference import ops as reference
 from minisbert.kernels.runtime import helpers, load
 from minisbert.kernels.tuning import MC, attention_room
@@ -63,9 +64,9 @@ class Backend(Ops):
             y = self.linear(x, dense, activation)
             y += residual
             return y
-        if activation in packing.ACTIVATIONS:
+        if activation is None or activation in ACTIVATIONS:
             return super().linear(x, dense, activation, residual)
-        y, function = super().linear(x, dense), reference.ACTIVATIONS[activation or ""]
+        y, function = super().linear(x, dense), activations.ACTIVATIONS[activation]
         for i in range(len(y)):  # by row: NumPy may treat the last elements of an array another way
             function(y[i : i + 1])
         return y

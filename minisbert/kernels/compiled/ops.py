@@ -11,8 +11,8 @@ from abc import ABC, abstractmethod
 from typing import Any
 
 from minisbert.arrays import Floats, Ints
-from minisbert.kernels.compiled.packing import ACTIVATIONS, Packed
-from minisbert.kernels.operations import GROUPS, OPERATIONS, Operation
+from minisbert.kernels.compiled.packing import Packed
+from minisbert.kernels.operations import ACTIVATION_CODES, ACTIVATIONS, GROUPS, OPERATIONS, Operation
 
 __all__ = ["NO_PADDING", "Ops"]
 
@@ -65,7 +65,8 @@ class Ops(ABC):
         (N, K), y = x.shape, self._rows(x.shape[0], dense.width)
         if activation is not None and residual is not None:  # the kernel would add the residual first
             raise ValueError("one kernel call has an activation or a residual, not both")
-        units, code = self._times(dense.P, self._blocks(N)), ACTIVATIONS[activation]
+        units = self._times(dense.P, self._blocks(N))
+        code = 0 if activation is None else ACTIVATION_CODES[ACTIVATIONS[activation]]
         weights: dict[str, Any] = {"panels": dense.panels, "bias": dense.bias}
         self._do(
             "linear",

@@ -11,22 +11,7 @@ from minisbert.arrays import Floats
 from minisbert.kernels import layout
 from minisbert.kernels.tuning import count_panels, start_of_panel
 
-__all__ = ["ACTIVATIONS", "Packed", "pack"]
-
-# The numbers that `gemm.activate` is given; 0 stands for none.
-ACTIVATIONS = {
-    None: 0,
-    "gelu": 1,
-    "gelu_python": 1,
-    "gelu_fast": 2,
-    "gelu_new": 2,
-    "gelu_pytorch_tanh": 2,
-    "relu": 3,
-    "silu": 4,
-    "swish": 4,
-    "tanh": 5,
-    "quick_gelu": 6,
-}
+__all__ = ["Packed", "pack"]
 
 
 @dataclass(frozen=True)

@@ -16,40 +16,17 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import DTypeLike
 
 from minisbert.arrays import Floats, Ints
-from minisbert.kernels.reference import activations
+from minisbert.kernels.reference.activations import ACTIVATIONS, softmax
 from minisbert.kernels.reference.blas import one_blas_thread
 
 NAME = "reference"
 
-# Q(t) = exp(-t**2 / 2) * P(t) / R(t) is the upper tail of the normal distribution, t >= 0: the numerator P
-# and the denominator R, constant term first, by dtype. Our own fits of Q(t) * exp(t**2 / 2) at the Chebyshev
-# points of t / (t + 3): the relative error of the quotient is 7e-9 for t <= 14 with the short form and 1e-17
-# for t <= 38 with the long one. All coefficients are positive, so nothing cancels when they are summed.
-NORMAL_TAIL = {
-    np.dtype(np.float32): (
-        (0.500000001865801846, 0.436455785099866497, 0.181828459674715222, 0.0401462372463846484,
-         0.00404042425925322421),
-        (1.0, 1.67079642721147099, 1.19675592945795765, 0.46574623946078346, 0.100638586383654554,
-         0.0101277116321234031),
-    ),
-    np.dtype(np.float64): (
-        (0.5, 0.809990304026811214, 0.651696807196482287, 0.335860806812055714, 0.121538977488563668,
-         0.0321039281330358219, 0.00625686423299593031, 0.000888937110169212174, 0.000088367415778048687,
-         5.58143856897899799e-6, 1.7173479643923034e-7),
-        (1.0, 2.41786516885648779, 2.73257090272656906, 1.90902668404817033, 0.918034517087736091,
-         0.319897951185302281, 0.0826728683734816311, 0.0159042760863344243, 0.00224222548701977549,
-         0.000221934738232116514, 0.0000139905917302189679, 4.30475296492103416e-7),
-    ),
-}  # fmt: skip
-
 # BLAS adds up hundreds of products in the order that it likes: in float32 that was more than half of all error. With
-# the sums of so many products each added to one another, it is what torch's is, or less, and the time 10 % more.
-PART = 96
-# An activation makes many passes over its input: in pieces of this many elements they stay in cache.
-_ELEMENTS_IN_CACHE = 1 << 16
+# accumulation blocks of so many products it is torch's error, or less, in 10 % more time.
+K_SUM = 96
 
 
 def warm_up() -> None:
@@ -91,9 +68,9 @@ def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Dense:
 def linear(x: Floats, dense: Dense, activation: str | None = None, residual: Floats | None = None) -> Floats:
     """``activation(x @ weight.T + bias) + residual``: (N, I) -> (N, O)."""
     w = dense.weight.T  # (I, O)
-    y: Floats = x[:, :PART] @ w[:PART]  # (N, O)
-    for i in range(PART, len(w), PART):
-        y += x[:, i : i + PART] @ w[i : i + PART]
+    y: Floats = x[:, :K_SUM] @ w[:K_SUM]  # (N, O)
+    for i in range(K_SUM, len(w), K_SUM):
+        y += x[:, i : i + K_SUM] @ w[i : i + K_SUM]
     y += dense.bias
     if activation is not None:
         y = ACTIVATIONS[activation](y)
@@ -146,14 +123,6 @@ def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
     y *= weight
     y += bias
     return y
-
-
-def softmax(scores: Floats) -> Floats:
-    """``exp(scores) / sum(exp(scores))`` over the last axis, in place; the maximum is subtracted first."""
-    scores -= scores.max(axis=-1, keepdims=True)
-    np.exp(scores, out=scores)
-    scores /= scores.sum(axis=-1, keepdims=True)
-    return scores
 
 
 def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats:
@@ -260,79 +229,3 @@ def normalize(x: Floats) -> Floats:
     """``x / max(norm(x), 1e-12)`` by row, norm being the Euclidean one: (S, D) -> (S, D)."""
     norms = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))  # (S, 1)
     return np.asarray(x / np.maximum(norms, x.dtype.type(1e-12)))
-
-
-def polynomial(coefficients: tuple[float, ...], t: Floats) -> Floats:
-    """``c[0] + c[1] t + c[2] t**2 + ...`` by Horner's rule, for at least two coefficients."""
-    *lower, highest = map(t.dtype.type, coefficients)
-    y = t * highest
-    for c in lower[:0:-1]:
-        y += c
-        y *= t
-    y += lower[0]
-    return y
-
-
-def gelu(x: Floats) -> Floats:
-    """``x * Phi(x)`` with the exact normal distribution function Phi, the erf form [1]_.
-
-    Computed as ``max(x, 0) - abs(x) * Q(abs(x))`` with the upper tail ``Q = 1 - Phi``: the same number,
-    without the branch at zero, and without the cancellation that ``1 + erf(x / sqrt(2))`` suffers for x < 0.
-
-    References
-    ----------
-    .. [1] Hendrycks and Gimpel, Gaussian Error Linear Units, 2016, section 2.
-    """
-    numerator, denominator = NORMAL_TAIL[x.dtype]
-    t = np.minimum(np.abs(x), x.dtype.type(39))  # exp(-39**2 / 2) is 0 in float64, and larger t overflow P
-    tail = polynomial(numerator, t)
-    tail /= polynomial(denominator, t)
-    tail *= t
-    np.square(t, out=t)
-    t *= x.dtype.type(-0.5)
-    tail *= np.exp(t, out=t)
-    return np.maximum(x, 0) - tail
-
-
-def gelu_tanh(x: Floats) -> Floats:
-    """``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3)))``: the approximation in the GELU paper."""
-    one, half = x.dtype.type(1), x.dtype.type(0.5)
-    inner = x.dtype.type(np.sqrt(2 / np.pi)) * (x + x.dtype.type(0.044715) * x**3)
-    return half * x * (one + np.tanh(inner))
-
-
-def silu(x: Floats) -> Floats:
-    """``x * sigmoid(x)``, with the sigmoid as a tanh, which cannot overflow."""
-    half = x.dtype.type(0.5)
-    return x * half * (np.tanh(half * x) + x.dtype.type(1))
-
-
-def relu(x: Floats) -> Floats:
-    """``max(x, 0)``."""
-    return np.maximum(x, 0)
-
-
-def _in_pieces(function: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
-    """Apply an elementwise function to (N, F) in place, a few rows at a time, so that they stay in cache."""
-
-    def apply(x: Floats) -> Floats:
-        rows = max(1, _ELEMENTS_IN_CACHE // max(1, x.shape[1]))
-        for start in range(0, len(x), rows):
-            x[start : start + rows] = function(x[start : start + rows])
-        return x
-
-    return apply
-
-
-# By the names that `hidden_act` takes in config.json, several of them aliases of one function; and, for Dense modules,
-# by the names of torch's classes in small letters.
-ACTIVATIONS: dict[str, Callable[[Floats], NDArray[np.floating]]] = {
-    **dict.fromkeys(("gelu", "gelu_python"), _in_pieces(gelu)),
-    **dict.fromkeys(("gelu_fast", "gelu_new", "gelu_pytorch_tanh"), _in_pieces(gelu_tanh)),
-    "relu": _in_pieces(relu),
-    **dict.fromkeys(("silu", "swish"), _in_pieces(silu)),
-    "tanh": _in_pieces(np.tanh),
-    "softmax": _in_pieces(softmax),
-    "softmin": _in_pieces(lambda x: softmax(-x)),
-    **{name: _in_pieces(function) for name, function in activations.OTHERS.items()},
-}

@@ -22,6 +22,7 @@ from minisbert.kernels.runtime.target import compile_kernel, inlined
 
 __all__ = [
     "COMPILED",
+    "branch",
     "columns_of_values",
     "count_panels",
     "doubles_at",
@@ -69,6 +70,19 @@ def operation(name: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Ca
         return kernel(*("f8" if kind == "real" else "i8" for kind in row.kinds), fastmath=fastmath)(function)
 
     return compile_
+
+
+def branch(name: str, parameters: str, calls: dict[int, str], scope: dict[str, Any]) -> Callable[..., Any]:
+    """Make a function that makes one of several calls, by its first parameter: a chain of ifs.
+
+    Numba can't index functions.
+    """
+    number, *_ = parameters.split(",")
+    chain = "\n    el".join(f"if {number} == {code}: {call}" for code, call in calls.items())
+    found = scope | {"__name__": __name__}
+    exec(f"def {name}({parameters}):\n    {chain}", found)
+    function: Callable[..., Any] = found[name]
+    return function
 
 
 def _caller(symbol: str, kinds: tuple[Any, ...]) -> Any:

@@ -27,8 +27,7 @@ from minisbert.kernels.runtime.compiler import (
     start_of_panel,
 )
 from minisbert.kernels.source.gemm import copy, microkernel, zero
-from minisbert.kernels.source.microkernel import copy_vector, softmax, transpose
-from minisbert.kernels.source.vector import LOG2_E
+from minisbert.kernels.source.vector import LOG2_E, copy_vector, softmax, transpose
 from minisbert.kernels.tuning import (
     LANES,
     LINE,

@@ -30,7 +30,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from minisbert.kernels.operations import ACTIVATION_CODES
 from minisbert.kernels.runtime.compiler import (
+    branch,
     count_panels,
     floats_at,
     inlined,
@@ -39,8 +41,8 @@ from minisbert.kernels.runtime.compiler import (
     scratch,
     start_of_panel,
 )
+from minisbert.kernels.source import vector
 from minisbert.kernels.source.microkernel import make_microkernel
-from minisbert.kernels.source.vector import gelu, gelu_tanh, quick_gelu, relu, silu, tanh
 from minisbert.kernels.tuning import (
     K_SUM,
     KC,
@@ -55,22 +57,17 @@ from minisbert.kernels.tuning import (
     VECTORS,
 )
 
-_ANY_HEIGHT = """
-def {name}(height, a, a_step, b, steps, c, c_step, d, d_step, e, e_step, ahead, later, later_step):
-    {chain}
-"""
-
 
 def microkernel_of_any_height(name: str, rows: int, vectors: int) -> Any:
-    """Compile the micro-kernels of 1 to `rows` rows: a chain of ifs, as Numba can't index functions.
+    """Compile the micro-kernels of 1 to `rows` rows.
 
-    They are one kernel, so that its heights are not compiled into each of its callers.
+    They are one kernel, so that all heights are not compiled into each of its callers.
     """
-    call = "height_{0}(a, a_step, b, steps, c, c_step, d, d_step, e, e_step, ahead, later, later_step)"
-    calls = [f"if height == {h}: {call.format(h)}" for h in range(rows, 0, -1)]
-    scope = {f"height_{h}": make_microkernel(h, vectors) for h in range(1, rows + 1)} | {"__name__": __name__}
-    exec(_ANY_HEIGHT.format(name=name, chain="\n    el".join(calls)), scope)
-    return kernel(*["i8"] * 14)(scope[name])
+    given = "a, a_step, b, steps, c, c_step, d, d_step, e, e_step, ahead, later, later_step"
+    heights = {h: make_microkernel(h, vectors) for h in range(rows, 0, -1)}
+    calls = {h: f"height_{h}({given})" for h in heights}
+    scope = {f"height_{h}": function for h, function in heights.items()}
+    return kernel(*["i8"] * 14)(branch(name, f"height, {given}", calls, scope))
 
 
 wide_microkernel = narrow_microkernel = microkernel_of_any_height("wide_microkernel", MR, VECTORS)
@@ -91,24 +88,16 @@ LARGEST = max(MR * NR, NARROW_MR * NARROW_NR)
 edge_tile, edge_residual = scratch(LARGEST), scratch(LARGEST)
 
 
+CALLS = {code: f"{name}(place)" for name, code in ACTIVATION_CODES.items()}
+activate_vector = inlined(branch("activate_vector", "code, place", CALLS, vars(vector)))
+
+
 @kernel("i8", "i8", "i8", "i8", "i8")
 def activate(c: int, c_step: int, height: int, vectors: int, code: int) -> None:
     """Apply an activation in place to a micro-tile: `height` rows of so many vectors at address c."""
     for i in range(height):
         for v in range(vectors):
-            place = c + i * c_step + v * LANES * 4
-            if code == 1:
-                gelu(place)
-            elif code == 2:
-                gelu_tanh(place)
-            elif code == 3:
-                relu(place)
-            elif code == 4:
-                silu(place)
-            elif code == 5:
-                tanh(place)
-            elif code == 6:
-                quick_gelu(place)
+            activate_vector(code, c + i * c_step + v * LANES * 4)
 
 
 @kernel(*["i8"] * 6)

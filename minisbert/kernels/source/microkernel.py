@@ -1,4 +1,4 @@
-"""The micro-kernel of the matrix multiply, and vector code for rows, emitted as LLVM instructions through Numba.
+"""The micro-kernel of the matrix multiply, emitted as LLVM instructions through Numba.
 
 Numba compiles loops over scalars, and LLVM turns the simple ones into vector code by itself. For the one loop that
 takes nine tenths of the time, the matrix multiply, it does not find the best form. So we write that loop in
@@ -61,145 +61,10 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minisbert.kernels.source.vector import (
-    FLOAT,
-    INT,
-    INTEGERS,
-    LONG,
-    VECTOR,
-    Value,
-    at_least,
-    call,
-    constant,
-    exp2,
-    fma,
-    joined,
-    pieces,
-)
-from minisbert.kernels.tuning import K_SUM, LANES, LINE, MR, PREFETCH_L1, SOFTMAX_ROWS, UNROLL
+from minisbert.kernels.source.vector import FLOAT, INT, LONG, VECTOR, Value, call, constant, fma, splat
+from minisbert.kernels.tuning import K_SUM, LANES, LINE, MR, PREFETCH_L1, UNROLL
 
 Sums = dict[tuple[int, int], Value]  # of a micro-tile, by row and vector
-
-
-# --- Moving vectors ---------------------------------------------------------------------------------------
-
-
-@intrinsic
-def copy_vector(_typing: Any, source: Any, target: Any) -> Any:
-    """Copy LANES floats from one address to another."""
-
-    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        source, target = (b.inttoptr(address, VECTOR.as_pointer()) for address in arguments)
-        b.store(b.load(source, align=4), target, align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp), emit
-
-
-@intrinsic
-def transpose(
-    _typing: Any, source: Any, source_step: Any, count: Any, target: Any, target_step: Any, factor: Any
-) -> Any:
-    """Copy a square of LANES x LANES floats times a factor, its rows as columns.
-
-    The last of `count` rows stands for those missing.
-
-    It is done in registers: blocks of 1 x 1, then of 2 x 2 and so on change places across the diagonal, and each such
-    change is one shuffle of two rows.
-    """
-
-    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        source, source_step, count, target, target_step, factor = arguments
-        factor = _splat(b, factor)
-
-        def at(address: Value, step: Value, row: Value) -> Value:
-            return b.inttoptr(b.add(address, b.mul(step, row)), VECTOR.as_pointer())
-
-        last = b.sub(count, LONG(1))
-        numbers = [b.select(b.icmp_signed("<", last, LONG(i)), last, LONG(i)) for i in range(LANES)]
-        rows = [b.load(at(source, source_step, number), align=4) for number in numbers]
-        size = 1
-        while size < LANES:
-            lanes = range(LANES)
-            upper = ir.Constant(INTEGERS, [j if not j & size else LANES + j - size for j in lanes])
-            lower = ir.Constant(INTEGERS, [j + size if not j & size else LANES + j for j in lanes])
-            for i in lanes:
-                if not i & size:
-                    x, y = rows[i], rows[i + size]
-                    rows[i], rows[i + size] = b.shuffle_vector(x, y, upper), b.shuffle_vector(x, y, lower)
-            size *= 2
-        for i in range(LANES):
-            b.store(b.fmul(rows[i], factor), at(target, target_step, LONG(i)), align=4)
-        return context.get_dummy_value()
-
-    return types.void(*[types.intp] * 5, types.float32), emit
-
-
-# --- Along a row ------------------------------------------------------------------------------------------
-
-
-@intrinsic
-def softmax(_typing: Any, address: Any, step: Any, count: Any, inverses: Any) -> Any:
-    """``2**(x - max(x))`` in place, for SOFTMAX_ROWS rows of `count` numbers; writes 1 / their sums to `inverses`.
-
-    Within a row each step waits for the one before; side by side, as one long vector, the rows fill the time. They must
-    have room for whole vectors; what follows their numbers is overwritten: by -inf, which no maximum is, and then by
-    some 1e-38, which no sum of 1 or more changes by, so the loops need not know where the numbers end. NaN is lost in
-    the maximum, and comes back in the sum. The sum is one number for each lane until the end, and so the same for the
-    same row anywhere.
-    """
-
-    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        address, step, count, inverses = arguments
-        rows = [b.add(address, b.mul(step, LONG(i))) for i in range(SOFTMAX_ROWS)]
-        vectors = b.sdiv(b.add(count, LONG(LANES - 1)), LONG(LANES))
-
-        def places(vector: Value) -> list[Value]:
-            start = b.mul(vector, LONG(4 * LANES))
-            return [b.inttoptr(b.add(row, start), VECTOR.as_pointer()) for row in rows]
-
-        def each(start: Value, update: Callable[[Value, list[Value], Value], Value]) -> list[Value]:
-            """Go through the vectors of the rows, with one for each row that is updated."""
-            kept = cgutils.alloca_once_value(b, joined(b, [start] * SOFTMAX_ROWS))
-            with cgutils.for_range(b, vectors) as loop:
-                here = places(loop.index)
-                x = joined(b, [b.load(place, align=4) for place in here])
-                b.store(update(x, here, b.load(kept)), kept)
-            return pieces(b, b.load(kept))
-
-        def larger(x: Value, y: Value) -> Value:
-            return b.select(b.fcmp_ordered(">", x, y), x, y)
-
-        least, last = constant(float("-inf")), b.sub(vectors, LONG(1))
-        left = _splat(b, b.trunc(b.sub(count, b.mul(last, LONG(LANES))), INT))
-        counts = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
-        for place in places(last):
-            b.store(b.select(counts, b.load(place, align=4), least), place, align=4)
-        most = each(least, lambda x, _, most: larger(x, most))
-        most = joined(b, [_across(b, x, larger) for x in most])
-
-        def add(x: Value, here: list[Value], total: Value) -> Value:
-            y = exp2(b, at_least(b, b.fsub(x, most), -126.0))
-            for piece, place in zip(pieces(b, y), here, strict=True):
-                b.store(piece, place, align=4)
-            return b.fadd(total, y)
-
-        for i, total in enumerate(each(constant(0.0), add)):
-            inverse = b.fdiv(ir.Constant(FLOAT, 1.0), b.extract_element(_across(b, total, b.fadd), INT(0)))
-            b.store(inverse, b.inttoptr(b.add(inverses, LONG(4 * i)), FLOAT.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, types.intp, types.intp), emit
-
-
-def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
-    """Join all lanes of a vector, and return the result in every lane: each step rotates by half as much."""
-    step = LANES // 2
-    while step:
-        lanes = [(i + step) % LANES for i in range(LANES)]
-        x = join(x, b.shuffle_vector(x, x, ir.Constant(INTEGERS, lanes)))
-        step //= 2
-    return x
 
 
 # --- The micro-kernel -------------------------------------------------------------------------------------
@@ -289,7 +154,7 @@ def _emit_products(b: Any, vectors: int, a_of_row: list[Value], panel: Value, st
             _prefetch(b, b.inttoptr(there, VECTOR.as_pointer()), level=2)
         news = {}
         for i in rows:
-            number = _splat(b, b.load(b.inttoptr(b.add(a_of_row[i], offset), FLOAT.as_pointer())))
+            number = splat(b, b.load(b.inttoptr(b.add(a_of_row[i], offset), FLOAT.as_pointer())))
             for v in columns:
                 news[i, v] = fma(b, number, b_of_column[v], sums[i, v])
         return news
@@ -348,10 +213,3 @@ def _prefetch(b: Any, pointer: Value, level: int) -> None:
     """Prefetch a cache line: to be read, into this level of cache and those below, as data."""
     byte = b.bitcast(pointer, ir.IntType(8).as_pointer())
     call(b, "llvm.prefetch.p0", ir.VoidType(), byte, *(ir.Constant(INT, n) for n in (0, 4 - level, 1)))
-
-
-def _splat(b: Any, number: Value) -> Value:
-    """Copy one number into all lanes."""
-    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
-    lane = b.insert_element(empty, number, ir.Constant(INT, 0))
-    return b.shuffle_vector(lane, empty, ir.Constant(INTEGERS, [0] * LANES))

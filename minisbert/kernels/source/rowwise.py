@@ -54,7 +54,7 @@ def embed(
 ) -> None:
     """``y = word[ids] + token_type[types] + position[positions]``; tables are contiguous, token_type may be at 0.
 
-    That the tables have rows for the ids and types was checked by `text.base.check_id` and `text.tokenizer.check_limits`.
+    The tables have rows for all ids and types: `text.base.check_id` and `text.tokenizer.check_limits` saw to that.
     """
     whole_vectors()
     of_word, of_position, of_type = ints_at(ids), ints_at(positions), ints_at(types)

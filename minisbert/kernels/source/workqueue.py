@@ -35,6 +35,7 @@ from numba.extending import intrinsic
 
 from minisbert.kernels.operations import ARGUMENTS, GROUPS, OPERATIONS, STEP
 from minisbert.kernels.runtime.compiler import (
+    branch,
     count_panels,
     doubles_at,
     inlined,
@@ -246,28 +247,16 @@ def share(queue: int, code: int, first: int, units: int, arguments: int) -> None
         looks = spin(looks, UNIT_LOOKS)
 
 
-_WHOLE = """
-def do_whole(code, a, reals):
-    {chain}
-"""
+def call_of(name: str) -> str:
+    """Return the call of an operation's kernel, of whose arguments some are read as float64."""
+    kinds = OPERATIONS[name].kinds
+    given = ", ".join(f"{'reals' if kind == 'real' else 'a'}[{i}]" for i, kind in enumerate(kinds))
+    return f"{name}(({given}))"
 
 
-def _dispatch() -> Any:
-    """Make the function that calls the kernel of an operation that is not shared: a chain of ifs, from the table.
-
-    Numba can't index functions.
-    """
-    whole = {name: operation for name, operation in OPERATIONS.items() if not operation.is_shared}
-    calls = []
-    for name, operation in whole.items():
-        given = (f"{'reals' if kind == 'real' else 'a'}[{i}]" for i, kind in enumerate(operation.kinds))
-        calls.append(f"if code == {operation.code}: {name}(({', '.join(given)}))")
-    scope = {name: getattr(rowwise, name) for name in whole} | {"__name__": __name__}
-    exec(_WHOLE.format(chain="\n    el".join(calls)), scope)
-    return inlined(scope["do_whole"])
-
-
-do_whole = _dispatch()
+WHOLE = {operation.code: name for name, operation in OPERATIONS.items() if not operation.is_shared}
+CALLS = {code: call_of(name) for code, name in WHOLE.items()}
+do_whole = inlined(branch("do_whole", "code, a, reals", CALLS, vars(rowwise)))
 
 
 @kernel("i8", "i8")
