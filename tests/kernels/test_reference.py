@@ -136,7 +136,7 @@ def test_activations_along_a_row(dtype: str) -> None:
 def test_activations_in_pieces_equal_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
     x = np.random.default_rng(0).standard_normal((7, 5))
     whole = activations.gelu(x)
-    monkeypatch.setattr(k, "_ELEMENTS_IN_CACHE", 12)
+    monkeypatch.setattr(activations, "_ELEMENTS_IN_CACHE", 12)
     np.testing.assert_array_equal(activations.ACTIVATIONS["gelu"](x.copy()), whole)
 
 
