@@ -109,7 +109,7 @@ def copy_of(tmp_path: Path) -> Callable[[str], Path]:
 
 
 def load_golden(name: str) -> dict[str, Any]:
-    """Read a golden file whole; `tools/make_golden.py` says what is in it."""
+    """Read a golden file whole; `tools/golden/make.py` says what is in it."""
     with np.load(DATA / f"{name}.npz") as file:
         return dict(file)
 

@@ -32,7 +32,7 @@ CHECKPOINTS = (*TINY, "minilm", "roberta")
 
 @pytest.fixture(scope="module")
 def reference() -> Any:
-    """`tools/make_golden.py`, which runs the reference implementation."""
+    """`tools/golden/make.py`, which runs the reference implementation."""
     from tools.golden import make as make_golden
 
     return make_golden

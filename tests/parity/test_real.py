@@ -32,7 +32,7 @@ def real(request: pytest.FixtureRequest) -> tuple[dict[str, Any], list[str], min
     golden = load_golden(name)
     every = texts.all_texts()
     assert str(golden["texts_sha256"]) == texts.fingerprint(every), (
-        "the texts changed: run tools/make_golden.py"
+        "the texts changed: run tools/golden/make.py"
     )
     return golden, [every[row] for row in golden["rows"]], minisbert.load(folder, backend=backend)
 

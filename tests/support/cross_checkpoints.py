@@ -1,7 +1,7 @@
 """Cross-encoders for the tests: seeded weights as `checkpoints` makes them, with a classifier on top.
 
 Each layout that sentence-transformers has written is there: ``config.json`` with the oldest key of the activation, or
-with a section of its own, and, as `tools/golden_pairs.py` has the reference save it, with modules.
+with a section of its own, and, as `tools/golden/pairs.py` has the reference save it, with modules.
 """
 
 from __future__ import annotations

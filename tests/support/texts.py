@@ -2,7 +2,7 @@
 
 The content is fixed: it depends neither on the Python version nor on the machine. The golden files hold
 token ids and vectors of exactly these texts, in this order, and the fingerprint of the list. So a text that
-is changed, added or removed here means that ``tools/make_golden.py`` must be run again.
+is changed, added or removed here means that ``tools/golden/make.py`` must be run again.
 
 Standard library only.
 """

@@ -1,4 +1,4 @@
-"""The engines that `bench.py` times: each is a function from texts to vectors, at the best settings a user would find.
+"""The engines that `run.py` times: each is a function from texts to vectors, at the best settings a user would find.
 
 All get the same threads and length-sorted batches. The peers' graphs are made from the same checkpoint, with pooling
 and normalising inside, and with the attention that each peer has a kernel of its own for: ONNX Runtime finds that one

@@ -1,6 +1,6 @@
 """Measuring several engines in one process, in turns: a machine whose speed drifts is as fast for one as for another.
 
-What is measured comes back as plain dictionaries, which `bench.py` writes as JSON and `report.py` reads.
+What is measured comes back as plain dictionaries, which `run.py` writes as JSON and `report.py` reads.
 """
 
 from __future__ import annotations

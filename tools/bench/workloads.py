@@ -1,4 +1,4 @@
-"""What `bench.py` times: checkpoints, and texts that every Python has, its own docstrings and source."""
+"""What `run.py` times: checkpoints, and texts that every Python has, its own docstrings and source."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write the checkpoints that `coverage_run.py` measures; transformers itself saves those with heads.
+"""Write the checkpoints that `run.py` measures; transformers itself saves those with heads.
 
 A *base* is a flat folder with a family's settings, tokenizer and weights, in float32, under the plain names that
 ``AutoModel`` saves. Each case begins as a copy of it with modules, is then laid out, and cast at last.

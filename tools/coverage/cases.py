@@ -1,4 +1,4 @@
-"""What `coverage_run.py` measures: which checkpoints, in which layouts, with which modules and dtypes, on which texts.
+"""What `run.py` measures: which checkpoints, in which layouts, with which modules and dtypes, on which texts.
 
 Not every combination, which would be thousands: each family with every pooling, each with every layout, each with
 every dtype.
@@ -31,7 +31,7 @@ TITLES = {
 DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 # How a checkpoint is laid out, and the version of sentence-transformers that its modules' type names and settings of
-# pooling are of. `coverage_build` says what each layout is.
+# pooling are of. `build.py` says what each layout is.
 PLAIN = "plain"
 LAYOUTS = {
     PLAIN: "6",

@@ -1,4 +1,4 @@
-"""The rows of `coverage_run.py` that are about cross-encoders: each family with each dtype, on the same pairs."""
+"""The rows of `run.py` that are about cross-encoders: each family with each dtype, on the same pairs."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def make_base(name: str, folder: Path) -> Path:
 
 
 def reference(folder: Path, weights: dict[str, torch.Tensor]) -> CrossEncoder:
-    """Load a checkpoint into the reference, all weights widened to float64: see `coverage_vectors`."""
+    """Load a checkpoint into the reference, all weights widened to float64: see `vectors.py`."""
     model = CrossEncoder(
         str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float64}
     )

