@@ -15,6 +15,7 @@ from pathlib import Path
 if sys.version_info < (3, 10):  # noqa: UP036  (whoever starts this with an old Python is to be told)
     sys.exit(f"minisbert needs Python 3.10 or newer; this is {platform.python_version()} ({sys.executable})")
 
+import release
 from venvs import (
     LOWEST,
     PLAIN,
@@ -94,6 +95,11 @@ def bench(arguments: list[str]) -> int:
     return run(prepare_parity("bench"), "-m", "tools.bench.run", *arguments)
 
 
+def bench_size(arguments: list[str]) -> int:
+    command = [sys.executable, "-m", "tools.bench.size", *arguments]  # it makes environments of its own
+    return in_the_open(command, PYTHONPATH=str(ROOT))
+
+
 def coverage(arguments: list[str]) -> int:
     return run(prepare_parity(), "-m", "tools.coverage.run", *arguments)
 
@@ -121,7 +127,9 @@ examples:
   python tools/dev.py coverage                   every kind of checkpoint beside the reference: ten minutes
   python tools/dev.py fuzz --count 20000         load damaged checkpoints: any fault but our own exceptions?
   python tools/dev.py bench --help               time minisbert beside its peers
+  python tools/dev.py bench-size                 what each takes on disk, into tools/results/sizes.json
   python tools/dev.py ladder                     time the matrix multiply, rung by rung
+  python tools/dev.py release                    do the version, the tag and the change log agree?
 
 On Linux PyPI's torch brings CUDA along, several GB. For the small CPU build, before --parity, bench or coverage:
   export PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
@@ -148,6 +156,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("pythons", help="list the Pythons that are to be found here")
     commands.add_parser("check", help="lint, formatting and types")
     commands.add_parser("bench", help="run the benchmarks; arguments go to tools.bench", add_help=False)
+    commands.add_parser("bench-size", help="measure installed sizes; arguments go there", add_help=False)
     commands.add_parser(
         "coverage",
         help="compare on every kind of checkpoint; arguments go to tools.coverage",
@@ -155,8 +164,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     commands.add_parser("fuzz", help="load damaged checkpoints; arguments go to tools.fuzz", add_help=False)
     commands.add_parser("ladder", help="from three loops to the matrix multiply, each rung timed")
+    commands.add_parser("release", help="compare the version, the tag of this commit and the change log")
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in {"test", "bench", "coverage", "fuzz"}:
+    if rest and args.command not in {"test", "bench", "bench-size", "coverage", "fuzz"}:
         parser.error(f"{args.command} takes no argument {rest[0]}")
     return args, rest
 
@@ -170,9 +180,11 @@ def main(argv: list[str]) -> int:
         "pythons": pythons,
         "check": check,
         "bench": lambda: bench(rest),
+        "bench-size": lambda: bench_size(rest),
         "coverage": lambda: coverage(rest),
         "fuzz": lambda: fuzz(rest),
         "ladder": ladder,
+        "release": lambda: release.main(ROOT),
     }
     try:
         return commands[args.command]()
