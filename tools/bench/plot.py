@@ -1,18 +1,114 @@
-"""The curves that `bench.py --curves` measured, drawn."""
+"""What was measured, drawn: the curves of one run as a PNG, and the two SVGs of the project's pages.
+
+The SVGs are the same bytes wherever the same matplotlib draws the same numbers: they hold no date and no random names.
+Their background is white, so that they can be read on a dark page too, and letters are drawn as outlines.
+"""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from tools.bench.engines import TITLES
+from tools.bench.report import ratios
 
-__all__ = ["draw"]
+__all__ = ["draw", "size", "speed"]
 
 # Okabe and Ito's colours, which can be told apart by everybody.
 COLOURS = {"minisbert": "#D55E00", "torch": "#0072B2", "onnxruntime": "#009E73", "openvino": "#7F7F7F"}
 MARKERS = {"minisbert": "o", "torch": "s", "onnxruntime": "^", "openvino": "D"}
+
+
+PAGE = {"font.size": 15, "svg.hashsalt": "minisbert", "figure.facecolor": "white"}
+GREY = "#555555"
+
+
+# --- The project's pages ----------------------------------------------------------------------------------
+
+
+def speed(runs: dict[str, dict[str, Any]], path: Path) -> bool:
+    """Draw minisbert's speed-up over each peer by length of text, a panel for each run; tell if there was any."""
+    panels = {
+        (processor, title): model["curves"]["lengths"]
+        for processor, found in runs.items()
+        for title, model in found["models"].items()
+        if "curves" in model
+    }
+    if not panels:
+        return False
+    with page(path, rows=len(panels), size=(9, 5.4)) as column:
+        for ((processor, title), points), axes in zip(panels.items(), column, strict=True):
+            speedups(axes, points)
+            threads = runs[processor]["machine"]["threads"]
+            axes.set_title(f"{title}, {processor}, {threads} threads", size=15, loc="left", pad=14)
+            axes.set(xlabel="tokens in a text", ylabel="speed-up, higher is better")
+        top = max(axes.get_ylim()[1] for axes in column)
+        for axes in column:
+            axes.set_ylim(0, top)
+    return True
+
+
+def speedups(axes: Any, points: list[dict[str, Any]]) -> None:
+    """Draw the median of the rounds' ratios as a line, a peer each, and the rounds' range as a shade."""
+    from matplotlib.ticker import FuncFormatter, NullLocator
+
+    xs = [point["tokens"] for point in points]
+    for name in [name for name in TITLES if name in points[0]["seconds"] and name != "minisbert"]:
+        taken = [ratios(point["seconds"], name) for point in points]
+        axes.plot(
+            xs, [statistics.median(values) for values in taken], color=COLOURS[name], marker=MARKERS[name],
+            label=f"over {TITLES[name]}", linewidth=3, markersize=8, zorder=3,
+        )  # fmt: skip
+        axes.fill_between(
+            xs, [*map(min, taken)], [*map(max, taken)], color=COLOURS[name], alpha=0.15, linewidth=0
+        )
+    axes.axhline(1, color=COLOURS["minisbert"], linewidth=2, linestyle="--", label="equally fast")
+    axes.set_xscale("log")
+    axes.set_xticks(xs)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.grid(color="#DDDDDD", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+
+
+def size(found: dict[str, Any], path: Path) -> None:
+    """Draw what each stack takes on disk as a bar."""
+    stacks = {name: stack["bytes"] / 1e6 for name, stack in found["stacks"].items()}
+    with page(path, rows=1, size=(11, 0.8 + 0.72 * len(stacks))) as (axes,):
+        colours = [COLOURS["minisbert"] if "minisbert" in name else "#8AA4B8" for name in stacks]
+        bars = axes.barh([*stacks], [*stacks.values()], color=colours, height=0.68)
+        axes.bar_label(bars, [f"{megabytes:,.0f} MB" for megabytes in stacks.values()], padding=6)
+        axes.invert_yaxis()
+        axes.set_xlim(0, 1.15 * max(stacks.values()))
+        axes.xaxis.set_visible(False)
+        axes.tick_params(left=False)
+        axes.spines[["top", "right", "bottom"]].set_visible(False)
+        what = f"installed by pip on {found['system']}, Python {found['python']}; {found['date']}"
+        axes.set_title(what, size=13, color=GREY, loc="left")
+
+
+@contextmanager
+def page(path: Path, rows: int, size: tuple[float, float]) -> Iterator[Any]:
+    """Give a column of axes to draw on, and write them as SVG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    with matplotlib.rc_context(PAGE):
+        shape = (size[0], rows * size[1])
+        figure, cells = pyplot.subplots(rows, 1, figsize=shape, squeeze=False, layout="constrained")
+        yield cells[:, 0]
+        figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
+        pyplot.close(figure)
+
+
+# --- The curves of one run --------------------------------------------------------------------------------
 
 
 def draw(found: dict[str, Any], path: Path) -> None:
@@ -52,7 +148,7 @@ def draw(found: dict[str, Any], path: Path) -> None:
     figure.supxlabel(
         f"{machine['processor']}, {machine['threads']} threads for every engine, float32; {found['date']}",
         size=9,
-        color="#555555",
+        color=GREY,
     )
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

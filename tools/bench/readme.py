@@ -1,13 +1,15 @@
-"""Replace what stands between two markers of a Markdown file, such as the README's tables."""
+"""Replace what stands between two markers of a Markdown file, such as the tables of `tools/results/README.md`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-__all__ = ["README", "add_option", "check", "rewrite", "with_block"]
+__all__ = ["README", "RESULTS", "ROOT", "add_option", "check", "rewrite", "with_block", "with_blocks"]
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+ROOT = Path(__file__).resolve().parents[2]
+README = ROOT / "README.md"
+RESULTS = ROOT / "tools" / "results" / "README.md"
 
 
 def with_block(text: str, name: str, block: str) -> str:
@@ -28,6 +30,17 @@ def with_block(text: str, name: str, block: str) -> str:
     return f"{before}{start}\n\n{block.strip()}\n\n{end}{after}"
 
 
+def with_blocks(path: Path, blocks: dict[str, str]) -> str:
+    """Return a file's text with several blocks replaced, or raise ValueError that names the file."""
+    text = path.read_text(encoding="utf-8")
+    for name, block in blocks.items():
+        try:
+            text = with_block(text, name, block)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+    return text
+
+
 def rewrite(path: Path, name: str, block: str) -> None:
     """Replace the block of that name in a file, or raise ValueError as `with_block`."""
     path.write_text(with_block(path.read_text(encoding="utf-8"), name, block), encoding="utf-8")
@@ -35,8 +48,8 @@ def rewrite(path: Path, name: str, block: str) -> None:
 
 def add_option(parser: argparse.ArgumentParser) -> None:
     """Add ``--readme [FILE]``."""
-    what = "rewrite the README's tables"
-    parser.add_argument("--readme", nargs="?", type=Path, const=README, metavar="FILE", help=what)
+    what = "rewrite the tables of tools/results/README.md, or of another file"
+    parser.add_argument("--readme", nargs="?", type=Path, const=RESULTS, metavar="FILE", help=what)
 
 
 def check(parser: argparse.ArgumentParser, path: Path | None, name: str) -> None:

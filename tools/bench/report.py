@@ -1,4 +1,4 @@
-"""What `bench.py` measured, as Markdown: for the terminal, and for the README between two markers.
+"""What `run.py` measured, as Markdown: for the terminal, and for `tools/results/README.md`.
 
 Medians come with the lowest and the highest value of the rounds. A ratio is taken within a round, and the median of
 the rounds' ratios is shown. Nothing here measures, so the tables can be made anew from a stored result.
@@ -16,7 +16,7 @@ from tools.bench.engines import TITLES
 
 __all__ = ["NAME", "markdown", "ratios"]
 
-NAME = "benchmark"  # of the README's markers, which a processor's name follows
+NAME = "benchmark"  # of the markers, which a processor's name follows
 KINDS = {"paragraphs": "paragraphs", "titles": "titles", "code": "functions of code", "mixed": "of all kinds"}
 Found = dict[str, Any]
 

@@ -1,12 +1,13 @@
 """Time minisbert beside its peers: one interleaved run, on texts that every Python has.
 
     python tools/dev.py bench                                     everything but the long parts, on all-MiniLM-L6-v2
-    python tools/dev.py bench --model minilm roberta --readme     both models, into the README
-    python tools/dev.py bench --parts --curves --json curves.json --plot curves.png
-    python tools/dev.py bench --from run.json curves.json --readme
+    python tools/dev.py bench --model minilm roberta --json a.json  both models, stored
+    python tools/dev.py bench --parts --curves --json b.json        the curves alone, stored
+    python tools/dev.py bench --from a.json b.json --json tools/results/emerald-rapids.json
+    python tools/dev.py bench --from tools/results/*.json --readme  all tables and plots of the project's pages
 
-Stored results of several runs are joined: of the same texts and engines, all rounds count. In the README each processor
-has tables of its own, between two markers that name it.
+Stored results of one processor are joined: of the same texts and engines, all rounds count. Each processor's stand in a
+file of tools/results that is named after it, and its tables in the README beside it, between two markers that name it.
 
 Every round times each engine on each task in turn, and beside them the machine's own ceiling, which is what NumPy's
 BLAS reaches, and its peak, which no multiply passes: multiply-adds on what is in the first cache. So a machine whose
@@ -38,16 +39,16 @@ import minisbert
 from minisbert.kernels.cpus import resolve_num_threads
 from minisbert.kernels.tuning import LANES
 from tests.support import texts as parity_texts
-from tools.bench import plot, readme, report
+from tools.bench import plot, readme, report, stored
 from tools.bench.engines import ENGINES, make, reference_vectors
 from tools.bench.measure import curves, errors, latency, scaling, throughput
 from tools.bench.processes import avx2, memory, start
+from tools.bench.publish import publish
 from tools.bench.shares import shares
 from tools.bench.workloads import MODELS, SIZES, checkpoint, workloads
 
 PACKAGES = ("numpy", "numba", "torch", "sentence-transformers", "onnxruntime", "openvino")
 PARTS = ("errors", "throughput", "latency", "threads", "shares", "start", "avx2")
-OF_ROUNDS = ("throughput", "latency", "threads", "start", "avx2")  # whose lists have a value for each round
 MEMORY_COUNTS = (10_000, 100_000)
 
 
@@ -146,45 +147,6 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return {"date": today, "machine": machine(args.threads), "versions": versions(), "models": models}
 
 
-def stored(file: Path) -> dict[str, Any]:
-    """Read what ``--json`` wrote, or stop."""
-    try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or "machine" not in found:
-            raise ValueError("it names no machine")
-    except (OSError, ValueError) as error:
-        sys.exit(f"bench: --from {file}: expected what --json wrote ({error})")
-    return found
-
-
-def merged(files: list[Path]) -> dict[str, Any]:
-    """Join the results of several runs: rounds of the same thing add up, of anything else the last one counts."""
-    runs = [stored(file) for file in files]
-    alike = ("processor", "threads", "float32 a vector")
-    if len({tuple(run["machine"][key] for key in alike) for run in runs}) > 1:
-        sys.exit("bench: the runs are of different processors or numbers of threads, so they can't be joined")
-    models: dict[str, Any] = {}
-    for run in runs:
-        for title, found in run["models"].items():
-            model = models.setdefault(title, {})
-            for part, more in found.items():
-                model[part] = joined(model.get(part), more) if part in OF_ROUNDS else more
-    return {**runs[-1], "models": models}
-
-
-def joined(found: Any, more: Any) -> Any:
-    """Append the rounds of a later run to those of an earlier one, which timed the same engines on the same texts."""
-    if isinstance(found, list):
-        return found + more
-    if not isinstance(found, dict):
-        return more
-    if "gflop" in found:
-        one, other = ((timed["gflop"], sorted(timed["seconds"])) for timed in (found, more))
-        if one != other:
-            sys.exit("bench: the runs timed different texts or engines, so their rounds can't be joined")
-    return found | {key: joined(found.get(key), value) for key, value in more.items()}
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
@@ -207,38 +169,42 @@ def parse() -> argparse.Namespace:
         nargs="+",
         type=Path,
         metavar="FILE",
-        help="show stored results instead, joined",
+        help="show stored results instead, those of one processor joined",
     )
     add("--json", type=Path, metavar="FILE", help="write everything that was measured")
     add("--plot", type=Path, metavar="FILE.png", help="draw the curves")
-    readme.add_option(parser)
+    add("--readme", action="store_true", help="rewrite all tables and plots from the results of --from")
     args = parser.parse_args()
     if args.plot and not (args.curves or args.results):
         parser.error("--plot needs --curves, or --from a run that had it")
+    if args.readme and not args.results:
+        parser.error(
+            "--readme needs --from: store with --json first, and then give the files of all processors"
+        )
     if args.memory and not Path("/proc/self/status").exists():
         parser.error("--memory reads /proc, which only Linux has")
-    args.found = merged(args.results) if args.results else None
-    measured = args.found["machine"]["processor"] if args.found else processor()
-    readme.check(parser, args.readme, block(measured))
+    args.runs = stored.by_processor(args.results) if args.results else {}
+    if len(args.runs) > 1 and (args.json or args.plot):
+        parser.error(f"--json and --plot are for one processor, and these are of {', '.join(args.runs)}")
     return args
-
-
-def block(name: str) -> str:
-    """Name the README's block of tables for the processor of that name: each has one of its own."""
-    return f"{report.NAME}, {name}"
 
 
 def main() -> None:
     args = parse()
-    found = args.found or measure(args)
-    if args.json:
-        args.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
-    tables = report.markdown(found)
-    print(tables)
+    runs = args.runs or {"": measure(args)}
+    for found in runs.values():
+        if args.json:
+            args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        if "transcribed" not in found:
+            print(report.markdown(found), end="\n\n")
+        if args.plot:
+            plot.draw(found, args.plot)
     if args.readme:
-        readme.rewrite(args.readme, block(found["machine"]["processor"]), tables)
-    if args.plot:
-        plot.draw(found, args.plot)
+        try:
+            written = publish(args.results, readme.ROOT)
+        except (OSError, ValueError) as error:
+            sys.exit(f"bench: --readme: {error}")
+        print(*(f"written: {path}" for path in written), sep="\n", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `coverage_run.py` measured: a line for each row, the README's table, and the rows that miss a bound."""
+"""What `run.py` measured: a line for each row, the tables of `tools/results/README.md`, and the rows out of bounds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 __all__ = ["BOUNDS", "NAME", "line", "markdown", "misses"]
 
-NAME = "coverage"  # of the README's markers
+NAME = "coverage"  # of the markers
 ERRORS = {"float64": "float64", "numba": "float32", "reference": "float32, NumPy alone"}
 # The largest errors that are allowed: of a component of a unit vector; of a component of any vector, as a part of its
 # largest one; of a score.
@@ -43,7 +43,7 @@ def line(row: Row) -> str:
 
 
 def markdown(found: Row) -> str:
-    """Return the README's tables, a line for each family, and what the words in them mean."""
+    """Return all tables, a line for each family, and what the words in them mean."""
     vectors = {"layouts": "layout", "poolings": "pooling", "dtypes": "dtype"}
     tables = [
         table("checkpoint", vectors, found["vectors"], {}),

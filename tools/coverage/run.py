@@ -2,11 +2,9 @@
 
     python tools/dev.py coverage [--json FILE] [--readme]
 
-Each row is a checkpoint, made in a temporary folder: `coverage_cases.py` says which. The reference runs in float64
+Each row is a checkpoint, made in a temporary folder: `cases.py` says which. The reference runs in float64
 on the same weights, each text alone. minisbert is compared with it in float64, and in float32 on both backends; and
 its compiled kernels with themselves, in other batches. The exit code is 1 if a row misses a bound.
-
-The file has not the command's name, because numba imports a module named ``coverage`` wherever there is one.
 """
 
 from __future__ import annotations
