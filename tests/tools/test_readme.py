@@ -1,8 +1,9 @@
-"""Tables that are written into the README, between two markers each."""
+"""Tables that are written between two markers each, and what the README says of the files and commands here."""
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import pytest
@@ -48,10 +49,56 @@ def test_missing_markers_and_files_are_known_before_anything_is_measured(
 ) -> None:
     parser = argparse.ArgumentParser()
     readme.add_option(parser)
-    assert parser.parse_args(["--readme"]).readme == readme.README
+    assert parser.parse_args(["--readme"]).readme == readme.RESULTS
     readme.check(parser, parser.parse_args([]).readme, "speed")
     readme.check(parser, parser.parse_args(["--readme", str(page)]).readme, "speed")
     for path, name in ((page, "size"), (page.with_name("none"), "speed")):
         with pytest.raises(SystemExit):
             readme.check(parser, path, name)
         assert f"--readme {path}: " in capsys.readouterr().err
+
+
+# --- What the README says ---------------------------------------------------------------------------------
+
+PATH = re.compile(r"(?:minisbert|tests|tools|\.ci|\.github)/[\w./*-]*")
+
+
+def pages() -> list[Path]:
+    contributing = readme.ROOT / ".github" / "CONTRIBUTING.md"
+    return [readme.README, readme.RESULTS, *([contributing] if contributing.exists() else [])]
+
+
+def test_every_path_that_a_page_names_exists() -> None:
+    for page in pages():
+        named = {found.rstrip(".") for found in PATH.findall(page.read_text(encoding="utf-8"))}
+        assert named
+        missing = [path for path in named if not [*readme.ROOT.glob(path)]]
+        assert not missing, f"{page} names {missing}"
+
+
+def test_every_link_within_the_repository_leads_to_a_file() -> None:
+    for page in pages():
+        links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+        missing = [link for link in links if not (page.parent / link).exists()]
+        assert not missing, f"{page} links to {missing}"
+
+
+def test_every_heading_that_the_readme_links_to_is_there() -> None:
+    text = readme.README.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
+
+
+def test_every_command_that_a_page_names_is_one_of_dev_py() -> None:
+    known = set(
+        re.findall(r'add_parser\(\s*"([\w-]+)"', (readme.ROOT / "tools" / "dev.py").read_text("utf-8"))
+    )
+    for page in pages():
+        named = set(re.findall(r"python tools/dev\.py ([\w-]+)", page.read_text(encoding="utf-8")))
+        assert named
+        assert named <= known, f"{page} names {named - known}"
+
+
+def test_the_readme_stays_short() -> None:
+    assert len(readme.README.read_text(encoding="utf-8").splitlines()) <= 260
