@@ -230,8 +230,8 @@ def test_the_speed_table_has_a_line_for_each_workload_and_all_processors_beside_
 ) -> None:
     table = publish.speed_table(stored.by_processor(store(tmp_path, new=RESULT, old=TRANSCRIPT)))
     assert row(table, "speed-up over")[1:] == [
-        "New: torch", "ONNX Runtime", "OpenVINO", "Old: torch", "ONNX Runtime", "OpenVINO",
-    ]  # fmt: skip
+        *(f"{name}<br>{peer}" for name in ("New", "Old") for peer in ("torch", "ONNX Runtime", "OpenVINO")),
+    ]
     assert row(table, "many short texts, 13 tokens")[1:] == ["2.0×", "", "1.5×", "4.5×", "", ""]  # noqa: RUF001
     assert row(table, "one short text, 13 tokens")[1:] == ["2.5×", "", "1.5×", "", "", "1.9×"]  # noqa: RUF001
     assert row(table, "many long texts")[1:] == [""] * 6

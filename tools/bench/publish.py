@@ -55,8 +55,7 @@ def speed_table(runs: dict[str, Found]) -> str:
     """Return a line for each workload, and for each processor how many times as fast as each peer minisbert is."""
     models = {processor: next(iter(found["models"].items())) for processor, found in runs.items()}
     engines = [name for name in TITLES if name != "minisbert"]
-    first = engines[0]
-    head = [f"{p}: {TITLES[n]}" if n == first else TITLES[n] for p in runs for n in engines]
+    head = [f"{processor}<br>{TITLES[name]}" for processor in runs for name in engines]
     rows = []
     for kind, place in WORKLOADS.items():
         cells = [cell(model, place, name) for _, model in models.values() for name in engines]
