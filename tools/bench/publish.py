@@ -52,16 +52,20 @@ def block(found: Found) -> str:
 
 
 def speed_table(runs: dict[str, Found]) -> str:
-    """Return a line for each workload, and for each processor how many times as fast as each peer minisbert is."""
+    """Return a line for each processor and peer: how many times as fast minisbert is, a column for each workload."""
     models = {processor: next(iter(found["models"].items())) for processor, found in runs.items()}
-    engines = [name for name in TITLES if name != "minisbert"]
-    head = [f"{processor}<br>{TITLES[name]}" for processor in runs for name in engines]
-    rows = []
+    head = ["speed-up over"]
     for kind, place in WORKLOADS.items():
-        cells = [cell(model, place, name) for _, model in models.values() for name in engines]
-        tokens = next((f"{e['tokens']:.0f} tokens" for _, m in models.values() if (e := entry(m, place))), "")
-        rows.append([f"{kind}, {tokens}", *cells])
-    return f"{report.table(['speed-up over', *head], rows)}\n\n{footer(runs, models)}"
+        tokens = next(
+            (f", {e['tokens']:.0f} tokens" for _, m in models.values() if (e := entry(m, place))), ""
+        )
+        head.append(f"{kind}{tokens}")
+    rows = []
+    for processor, (_, model) in models.items():
+        for name in [name for name in TITLES if name != "minisbert"]:
+            cells = [cell(model, place, name) for place in WORKLOADS.values()]
+            rows += [[f"{TITLES[name]}, on {processor}", *cells]] if any(cells) else []
+    return f"{report.table(head, rows)}\n\n{footer(runs, models)}"
 
 
 def footer(runs: dict[str, Found], models: dict[str, tuple[str, Found]]) -> str:
