@@ -20,13 +20,13 @@ from numba.extending import intrinsic
 
 from minisbert.kernels.layout import address, room_for
 from minisbert.kernels.source import microkernel, vector
-from minisbert.kernels.tuning import LANES, ROWS, VECTORS
+from minisbert.kernels.tuning import LANES, MR, VECTORS
 
 __all__ = ["AT_ONCE", "OPERATIONS", "STEPS", "TALL", "WIDE", "multiply_add", "run"]
 
 # Of 32 registers 5 x 5 sums, 5 vectors of B and 1 number of A take 31, and 10 loads serve 25 multiply-adds. Of 16, a
 # tile of 4 x 3 takes all, with 7 loads for 12.
-TALL, WIDE = (5, 5) if ROWS * VECTORS > 16 else (4, 3)
+TALL, WIDE = (5, 5) if MR * VECTORS > 16 else (4, 3)
 OPERATIONS = 2 * TALL * WIDE * LANES  # a step
 STEPS = 32  # after which it starts again at the first number: 11 kB, which stay in the first cache
 AT_ONCE = 4
@@ -49,7 +49,7 @@ def _steps(_typing: Any, a: Any, b: Any, count: Any) -> Any:
             news = {}
             for i in rows:
                 place = b.add(a, b.add(b.mul(step, k.type(4)), k.type(4 * (i * STEPS + ahead))))
-                number = microkernel._splat(b, b.load(b.inttoptr(place, vector.FLOAT.as_pointer())))
+                number = vector.splat(b, b.load(b.inttoptr(place, vector.FLOAT.as_pointer())))
                 news |= {(i, v): vector.fma(b, number, vectors[v], sums[i, v]) for v in columns}
             return news
 

@@ -52,20 +52,18 @@ def block(found: Found) -> str:
 
 
 def speed_table(runs: dict[str, Found]) -> str:
-    """Return a line for each processor and peer: how many times as fast minisbert is, a column for each workload."""
+    """Return a line for each workload, a column for each processor: how many times as fast minisbert is."""
     models = {processor: next(iter(found["models"].items())) for processor, found in runs.items()}
-    head = ["speed-up over"]
-    for kind, place in WORKLOADS.items():
-        tokens = next(
-            (f", {e['tokens']:.0f} tokens" for _, m in models.values() if (e := entry(m, place))), ""
-        )
-        head.append(f"{kind}{tokens}")
+    peers = [name for name in TITLES if name != "minisbert"]
     rows = []
-    for processor, (_, model) in models.items():
-        for name in [name for name in TITLES if name != "minisbert"]:
-            cells = [cell(model, place, name) for place in WORKLOADS.values()]
-            rows += [[f"{TITLES[name]}, on {processor}", *cells]] if any(cells) else []
-    return f"{report.table(head, rows)}\n\n{footer(runs, models)}"
+    for kind, place in WORKLOADS.items():
+        entries = [e for _, model in models.values() if (e := entry(model, place))]
+        cells = [
+            " · ".join(filter(None, (cell(m, place, name) for name in peers))) for _, m in models.values()
+        ]
+        rows += [[f"{kind}, {entries[0]['tokens']:.0f} tokens", *cells]] if entries else []
+    head = f"speed-up over {' · '.join(TITLES[name] for name in peers)}"
+    return f"{report.table([head, *models], rows)}\n\n{footer(runs, models)}"
 
 
 def footer(runs: dict[str, Found], models: dict[str, tuple[str, Found]]) -> str:
