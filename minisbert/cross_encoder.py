@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -16,10 +17,18 @@ from minisbert.arrays import Floats, Ints
 from minisbert.checkpoint import hub
 from minisbert.checkpoint.cross_config import CrossEncoderConfig, read_cross_config
 from minisbert.checkpoint.tensors import head_tensors, load_tensors
-from minisbert.engine.arguments import check_collection, check_flag, check_integer, check_unused, plain
+from minisbert.engine.arguments import check_computation, check_flag, check_integer, check_unused
 from minisbert.engine.base import TextModel
-from minisbert.engine.batching import OverlongTexts, Progress, read_chunks
-from minisbert.engine.inputs import as_pairs, check_pairs, is_pair
+from minisbert.engine.collect import OverlongTexts, Progress
+from minisbert.engine.inputs import (
+    as_pairs,
+    check_collection,
+    check_pairs,
+    is_pair,
+    plain,
+    read_chunks,
+    token_chunks,
+)
 from minisbert.engine.prompts import resolve_prompt
 from minisbert.engine.scores import Activation, resolve_activation, softmax
 from minisbert.engine.signatures import LoadOptions, PredictOptions, RankOptions
@@ -206,14 +215,26 @@ class CrossEncoder(TextModel):
         """
         check_unused("predict", unused, PredictOptions)
         softmaxed = check_flag("apply_softmax", apply_softmax)
-        self._check_batch(batch_size, truncation)
-        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM, self._tokenizer.count_all)
+        check_computation(batch_size, truncation)
+        self._files.refuse_overwritten()
+        activate = resolve_activation(self.activation_fn if activation_fn is None else activation_fn)
         prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
-        scores = self._predict(
-            inputs, prompt, batch_size, show_progress_bar, activation_fn, softmaxed, overlong
-        )
+        pairs, count = as_pairs(inputs)
+        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM, self._tokenizer.count_all)
+        progress = Progress(count, show_progress_bar, self.ITEM)
+        chunks = token_chunks(read_chunks(pairs, check_pairs, prompt), self._tokenizer, overlong)
+        scores: list[Floats] = []
+        with (
+            closing(progress),
+            closing(self._results(chunks, self._compute, batch_size, progress)) as results,
+        ):
+            for logits in results:
+                self._refuse_overflow(logits, len(scores))
+                scores += [self._score(row[None], activate, softmaxed) for row in logits]
         overlong.report()
-        return scores[0] if is_pair(inputs) else scores
+        found = np.concatenate([np.empty((0, self.num_labels), self.dtype), *scores])  # (S, C)
+        found = found[:, 0] if self.num_labels == 1 else found
+        return found[0] if is_pair(inputs) else found
 
     def rank(
         self,
@@ -265,42 +286,16 @@ class CrossEncoder(TextModel):
         check_collection("documents", documents, "a list of strings")
         if top_k is not None and check_integer("top_k", top_k) < 0:
             raise EncodeValueError(f"top_k is {shown(top_k)}; expected at least 0")
-        self._check_batch(batch_size, truncation)
         texts = list(map(plain, documents))
-        overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM, self._tokenizer.count_all)
-        prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
         pairs = [(query, text) for text in texts]
-        scores = self._predict(pairs, prompt, batch_size, show_progress_bar, activation_fn, False, overlong)
-        overlong.report()
+        predict: Any = self.predict  # to whose overloads a str is no choice
+        scores = predict(
+            pairs, prompt_name, prompt, batch_size, show_progress_bar, activation_fn, truncation=truncation
+        )
         results = [{"corpus_id": i, "score": score} for i, score in enumerate(scores.tolist())]
         if return_documents:
             results = [result | {"text": text} for result, text in zip(results, texts, strict=True)]
         return sorted(results, key=lambda result: -result["score"])[:top_k]
-
-    def _predict(
-        self,
-        inputs: Any,
-        prompt: str,
-        batch_size: int,
-        show_progress_bar: bool | Callable[[int], object] | None,
-        activation_fn: str | Activation | None,
-        apply_softmax: bool,
-        overlong: OverlongTexts,
-    ) -> Floats:
-        """Score pairs: (S,) or (S, C)."""
-        activate = resolve_activation(self.activation_fn if activation_fn is None else activation_fn)
-        pairs, count = as_pairs(inputs)
-        chunks = self._token_chunks(pairs, prompt, overlong)
-        progress = Progress(count, show_progress_bar, self.ITEM)
-        scores: list[Floats] = []
-
-        def finish(rows: list[Floats]) -> None:
-            self._check_finite([np.isfinite(row).all() for row in rows], len(scores))
-            scores.extend(self._score(row[None], activate, apply_softmax) for row in rows)
-
-        self._run(chunks, self._prepare, batch_size, progress, finish)
-        result = np.concatenate([np.empty((0, self.num_labels), self.dtype), *scores])  # (S, C)
-        return result[:, 0] if self.num_labels == 1 else result
 
     def tokenize(self, inputs: Sequence[str] | Iterable[Sequence[str]]) -> dict[str, list[TokenIds]]:
         """Return the token ids and token types of each pair, cut to `max_seq_length`.
@@ -310,10 +305,12 @@ class CrossEncoder(TextModel):
         dict
             ``"input_ids"`` and ``"token_type_ids"``: a list of int32 arrays each, one a pair, not padded.
         """
-        overlong = OverlongTexts(self.max_seq_length, "silent", self.ITEM, self._tokenizer.count_all)
-        chunks = self._token_chunks(as_pairs(inputs)[0], "", overlong)
-        rows = [np.ascontiguousarray(row.T) for chunk in chunks for row in chunk]  # (2, T) each
-        return {"input_ids": [row[0] for row in rows], "token_type_ids": [row[1] for row in rows]}
+        chunks = read_chunks(as_pairs(inputs)[0], check_pairs)
+        rows = [
+            row for first, chunk in chunks for row in self._tokenizer(chunk, first, self.max_seq_length)[0]
+        ]
+        columns = [np.ascontiguousarray(row.T) for row in rows]  # (2, T) each
+        return {"input_ids": [ids for ids, _ in columns], "token_type_ids": [types for _, types in columns]}
 
     def token_counts(self, inputs: Sequence[str] | Iterable[Sequence[str]]) -> NDArray[np.int64]:
         """Return how many tokens each pair has before it is cut, special ones included: (S,)."""
@@ -321,33 +318,14 @@ class CrossEncoder(TextModel):
         counts = (count for first, chunk in chunks for count in self._tokenizer.count_all(chunk, first))
         return np.fromiter(counts, np.int64)
 
-    def _token_chunks(
-        self, inputs: Iterator[Any], prompt: str, overlong: OverlongTexts
-    ) -> Iterator[list[TokenIds]]:
-        """Read, check, prefix, tokenise and cut the pairs, a chunk at a time: ids and types (T, 2) each."""
-        for first, chunk in read_chunks(inputs, check_pairs):
-            prompted = [(prompt + one, other) for one, other in chunk]
-            rows = self._tokenizer(prompted, first, self.max_seq_length)
-            overlong.add(list(map(self._tokenizer.count, rows)), prompted, first)
-            yield [self._tokenizer.join(pair, self.max_seq_length) for pair in rows]
-
-    def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:
+    def _compute(self, rows: list[TokenIds]) -> Sequence[Floats]:
+        """Compute a micro-batch: the ids and types (T, 2) of S pairs to the logits (C,) of each."""
         ids, types = np.ascontiguousarray(np.concatenate(rows).T)  # (N,) each
-        return ids, types
-
-    def _prepare(self, rows: list[TokenIds], threads: int) -> Callable[[], Sequence[Floats]]:
-        """Make what judges one micro-batch on so many threads: tokens (T, 2) of S pairs to S arrays of logits (C,)."""
-        ids, types = self._tokens(rows)
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
-
-        def compute() -> Sequence[Floats]:
-            # What overflows becomes infinity or NaN, and an error of ours once the logits are looked at.
-            with self._kernels.threads(threads), np.errstate(over="ignore", invalid="ignore"):
-                return list(
-                    model.logits(self._states(ids, types, offsets), offsets, self._head, self._kernels)
-                )
-
-        return compute
+        # What overflows becomes infinity or NaN, and an error of ours once the logits are looked at.
+        with np.errstate(over="ignore", invalid="ignore"):
+            states = self._states(ids, types, offsets)
+            return list(model.logits(states, offsets, self._head, self._kernels))
 
     def _score(self, logits: Floats, activate: Activation, apply_softmax: bool) -> Floats:
         """Turn the logits of one pair into its scores, by itself, so that it does not depend on others: (1, C)."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
@@ -18,13 +19,13 @@ from minisbert.checkpoint import hub
 from minisbert.checkpoint.config import CheckpointConfig, read_config
 from minisbert.checkpoint.modules import SENTENCE, TOKENS, is_plain, needs_all_layers
 from minisbert.checkpoint.tensors import load_module_tensors, load_tensors
-from minisbert.engine.arguments import check_choice, check_flag, check_integer, check_unused
+from minisbert.engine.arguments import check_encode, check_integer, check_unused
 from minisbert.engine.base import TextModel
-from minisbert.engine.batching import Collector, OverlongTexts, Progress, as_texts, check_texts, read_chunks
+from minisbert.engine.collect import Collector, OverlongTexts, Progress
+from minisbert.engine.inputs import as_texts, check_texts, read_chunks, token_chunks
 from minisbert.engine.prompts import resolve_prompt, with_role
-from minisbert.engine.signatures import EncodeOptions, LoadOptions, encoding
+from minisbert.engine.signatures import LoadOptions, encoding
 from minisbert.errors import EncodeValueError, shown
-from minisbert.kernels import Replay
 from minisbert.text.base import TokenIds
 from minisbert.text.tokenizer import SentenceTokenizer, load_tokenizer
 from minisbert.weights import build_step, build_weights
@@ -148,16 +149,7 @@ class SentenceEncoder(TextModel):
         self._weights = build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
         others = [(module, load_module_tensors(module)) for module in self.config.modules]
         self._steps = [build_step(*other, self._kernels, self.dtype) for other in others]
-        self._vectors: Replay | None = None
-        if all(map(is_plain, self.config.modules)):
-            self._vectors = self._kernels.record(
-                partial(
-                    model.sentence_vectors,
-                    weights=self._weights,
-                    config=self.config.transformer,
-                    steps=self._steps,
-                )
-            )
+        self._is_plain = all(map(is_plain, self.config.modules))
         self._tokenizer = load_tokenizer(self.config)
         self.similarity_fn_name = self.config.similarity_fn_name
         self.truncate_dim = self.config.truncate_dim
@@ -244,47 +236,34 @@ class SentenceEncoder(TextModel):
         CalibrationWarning
             If vectors are quantised by ranges of their own.
         """
-        check_unused("encode", unused, EncodeOptions)
+        dimension = (
+            None if output_value == TOKENS else self._resolve_dimension(truncate_dim)
+        )  # states are whole
         precision = "float32" if precision is None else precision
-        normalize = check_flag("normalize_embeddings", normalize_embeddings)
-        check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
-        check_choice("precision", precision, tuple(vectors.PRECISIONS))
-        self._check_batch(batch_size, truncation)
+        normalize = check_encode(
+            batch_size, output_value, precision, normalize_embeddings, truncation, (out, ranges), unused
+        )
+        self._files.refuse_overwritten()
+        prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
+        compute = partial(self._compute, output_value, self._count_prompt(prompt) if prompt else 0)
         texts, count = as_texts(sentences)
         overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM, self._tokenizer.count_all)
-        prompt = resolve_prompt(self.prompts or {}, self.default_prompt_name, prompt_name, prompt)
-        prompt_length = self._count_prompt(prompt)
-        program = self._program(output_value, prompt_length)
-        prepare = partial(self._prepare, program, output_value, prompt_length)
-        chunks = self._token_chunks(texts, prompt, overlong)
         progress = Progress(count, show_progress_bar, self.ITEM)
-        if output_value == "token_embeddings":
-            if precision != "float32" or out is not None or ranges is not None:
-                raise EncodeValueError(
-                    "token_embeddings go without precision, ranges and out: they are ragged"
-                )
-            result: Any = []
-
-            def extend(states: list[Floats]) -> None:
-                self._check_finite([np.isfinite(state).all() for state in states], len(result))
-                result.extend(states)
-
-            self._run(chunks, prepare, batch_size, progress, extend)
-        else:
-            dimension = self._resolve_dimension(truncate_dim)
+        chunks = token_chunks(read_chunks(texts, check_texts, prompt), self._tokenizer, overlong)
+        collector = None
+        if dimension is not None:
             collector = Collector(out, count, dimension, precision, self.dtype, ranges)
-
-            def finish(rows: list[Floats]) -> None:
-                block = np.array(rows)[:, :dimension]  # (S, D)
-                self._check_finite(
-                    np.isfinite(block).all(axis=1),
-                    collector.rows,
-                    ", or a pooling of the maximum has no token left",
-                )
-                collector.add(self._kernels.normalize(block) if normalize else block)
-
-            self._run(chunks, prepare, batch_size, progress, finish)
-            result = collector.result()
+        with closing(progress), closing(self._results(chunks, compute, batch_size, progress)) as results:
+            if collector is None:
+                result: Any = self._collect_states(results)
+            else:
+                for rows in results:
+                    found = np.array(rows)[:, :dimension]  # (S, D)
+                    if not np.isfinite(found).all():
+                        reason = ", or a pooling of the maximum has no token left"
+                        self._refuse_overflow(found, collector.rows, reason)
+                    collector.add(self._kernels.normalize(found) if normalize else found)
+                result = collector.result()
         overlong.report()
         return result[0] if isinstance(sentences, str) else result
 
@@ -320,8 +299,10 @@ class SentenceEncoder(TextModel):
         dict
             ``"input_ids"`` and ``"token_type_ids"``: a list of int32 arrays each, one a text, not padded.
         """
-        overlong = OverlongTexts(self.max_seq_length, "silent", self.ITEM, self._tokenizer.count_all)
-        rows = [ids for chunk in self._token_chunks(as_texts(texts)[0], "", overlong) for ids in chunk]
+        chunks = read_chunks(as_texts(texts)[0], check_texts)
+        rows = [
+            ids for first, chunk in chunks for ids in self._tokenizer(chunk, first, self.max_seq_length)[0]
+        ]
         types: list[TokenIds] = [np.full(len(ids), self._tokenizer.token_type, np.int32) for ids in rows]
         return {"input_ids": rows, "token_type_ids": types}
 
@@ -342,60 +323,41 @@ class SentenceEncoder(TextModel):
             )
         return int(dimension)
 
-    def _token_chunks(
-        self, texts: Iterator[Any], prompt: str, overlong: OverlongTexts
-    ) -> Iterator[list[TokenIds]]:
-        """Read, check, prefix, tokenise and cut the texts, a chunk at a time."""
-        for first, chunk in read_chunks(texts, check_texts):
-            prompted = [prompt + text for text in chunk] if prompt else chunk
-            rows = self._tokenizer(prompted, first, self.max_seq_length)
-            overlong.add(list(map(self._tokenizer.count, rows)), prompted, first)
-            yield [self._tokenizer.join(ids, self.max_seq_length) for ids in rows]
-
     def _count_prompt(self, prompt: str) -> int:
         """Return how many tokens of each sentence are the prompt's, where a pooling leaves them out."""
-        if not prompt or all(getattr(module, "include_prompt", True) for module in self.config.modules):
+        if all(getattr(module, "include_prompt", True) for module in self.config.modules):
             return 0
         return self._tokenizer.prompt_length(prompt, self.max_seq_length)
 
-    def _program(self, feature: str, prompt_length: int) -> Replay | None:
-        """Return what can be computed in one call: vectors, or else states, if one layer's are all that is needed."""
-        if self._vectors is not None and feature == SENTENCE and not prompt_length:
-            return self._vectors
-        needs_all = any(needs_all_layers(module) for module, _ in self._steps)
-        return None if needs_all else self._states
-
-    def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:
+    def _compute(self, feature: str, prompt_length: int, rows: list[TokenIds]) -> Sequence[Floats]:
+        """Compute a micro-batch: the token ids (T,) of S sentences to a vector (D',) or the states (T, D) of each."""
         ids: Ints = np.concatenate(rows)  # (N,)
-        return ids, np.full(len(ids), self._tokenizer.token_type, np.int32)
-
-    def _prepare(
-        self, program: Replay | None, feature: str, prompt_length: int, rows: list[TokenIds], threads: int
-    ) -> Callable[[], Sequence[Floats]]:
-        """Make what encodes one micro-batch on so many threads: ids of S sentences to vectors (D,) or states (T, D)."""
-        ids, types = self._tokens(rows)
+        types = np.full(len(ids), self._tokenizer.token_type, np.int32)
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
-
-        def encode() -> Sequence[Floats]:
-            with self._kernels.threads(threads):
-                if program is None:
-                    config = self.config.transformer
-                    states = model.hidden_states(ids, types, offsets, self._weights, config, self._kernels)
-                    return self._features(states, feature, prompt_length, offsets)
-                result = program(ids, types, offsets)
-                if program is self._vectors:
-                    return list(result)
-                return self._features([result], feature, prompt_length, offsets)
-
-        return encode
-
-    def _features(
-        self, states: Iterable[Floats], feature: str, prompt_length: int, offsets: Ints
-    ) -> Sequence[Floats]:
-        """Make vectors (D,) of S sentences, or arrays (T, D), of the states (N, D) of their tokens after each layer."""
+        if self._is_plain and feature == SENTENCE and not prompt_length:
+            return list(self._vectors(ids, types, offsets))
         # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            states: Iterable[Floats]
+            if any(needs_all_layers(module) for module, _ in self._steps):
+                config = self.config.transformer
+                states = model.hidden_states(ids, types, offsets, self._weights, config, self._kernels)
+            else:
+                states = [self._states(ids, types, offsets)]
             found = model.features(states, offsets, prompt_length, self._steps, self._kernels)[feature]
-        if feature == TOKENS:  # arrays of their own: a part of a micro-batch would hold all of it in memory
-            return [states.copy() for states in np.split(found, offsets[1:-1])]
+        if feature == TOKENS:  # arrays of their own: views would hold all of a micro-batch in memory
+            return [part.copy() for part in np.split(found, offsets[1:-1])]
         return list(found)
+
+    def _vectors(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
+        """Compute vectors (S, D') in one call, which is possible where all modules are plain."""
+        plan = self._plans.get(SENTENCE) or self._record(SENTENCE, model.sentence_vectors, steps=self._steps)
+        return plan(ids, types, offsets)
+
+    def _collect_states(self, results: Iterable[list[Floats]]) -> list[Floats]:
+        """Collect the states (T, D) of each sentence."""
+        found: list[Floats] = []
+        for states in results:
+            self._refuse_overflow(states, len(found))
+            found += states
+        return found

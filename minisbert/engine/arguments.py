@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minisbert.engine.signatures import EncodeOptions
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
+from minisbert.vectors import PRECISIONS
 
 __all__ = [
     "check_choice",
-    "check_collection",
+    "check_computation",
     "check_dtype",
+    "check_encode",
     "check_flag",
     "check_integer",
     "check_unused",
-    "plain",
 ]
 
 
@@ -48,24 +50,39 @@ def check_integer(name: str, value: object) -> int:
     raise EncodeTypeError(f"{name} is {shown(value)}; expected an integer")
 
 
-def check_collection(name: str, value: object, expected: str) -> None:
-    """Refuse what is no collection, and sets: their order, and so that of the rows, changes from run to run."""
-    refused = isinstance(value, str | bytes | bytearray | memoryview | Mapping | set | frozenset)
-    if refused or not isinstance(value, Iterable):
-        hint = "; a set has no order: sort it" if isinstance(value, set | frozenset) else ""
-        raise EncodeTypeError(f"{name} is {type(value).__name__} {shown(value)}; expected {expected}{hint}")
-
-
-def plain(value: Any) -> Any:
-    """Return what a scalar of Arrow stands for, and anything else as it is."""
-    return value.as_py() if hasattr(type(value), "as_py") else value
-
-
 def check_flag(name: str, value: object) -> bool:
     """Return True or False, Python's or NumPy's; None counts as False, as it does in sentence-transformers."""
     if value is None or isinstance(value, bool | np.bool_):
         return bool(value)
     raise EncodeTypeError(f"{name} is {shown(value)}; expected True or False")
+
+
+def check_encode(
+    batch_size: int,
+    output_value: str,
+    precision: str,
+    normalize: object,
+    truncation: str,
+    arrays: Sequence[object],
+    unused: Mapping[str, object],
+) -> bool:
+    """Check what `encode` is told; return whether to normalise."""
+    check_unused("encode", unused, EncodeOptions)
+    found = check_flag("normalize_embeddings", normalize)
+    check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
+    check_choice("precision", precision, tuple(PRECISIONS))
+    check_computation(batch_size, truncation)
+    is_vectors_alone = precision != "float32" or any(array is not None for array in arrays)
+    if output_value == "token_embeddings" and is_vectors_alone:
+        raise EncodeValueError("token_embeddings go without precision, ranges and out: they are ragged")
+    return found
+
+
+def check_computation(batch_size: int, truncation: str) -> None:
+    """Check what every computation is told."""
+    check_choice("truncation", truncation, ("warn", "silent", "error"))
+    if check_integer("batch_size", batch_size) < 1:
+        raise EncodeValueError(f"batch_size is {shown(batch_size)}; expected at least 1")
 
 
 def check_unused(function: str, arguments: Mapping[str, object], options: type) -> None:

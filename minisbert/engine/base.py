@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -12,18 +12,19 @@ from typing import Any, ClassVar, TypeVar
 from weakref import WeakValueDictionary
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import DTypeLike
 
 from minisbert import model
 from minisbert.arrays import Floats, Ints
 from minisbert.checkpoint import hub
 from minisbert.checkpoint.config import TextConfig
 from minisbert.checkpoint.files import watch_files
+from minisbert.checkpoint.modules import TOKENS
 from minisbert.engine.arguments import check_choice, check_dtype, check_integer
-from minisbert.engine.batching import Progress, tokens_per_batch
-from minisbert.engine.workers import Prepare, Workers, run
+from minisbert.engine.collect import Progress
+from minisbert.engine.workers import Compute, Workers, compute_chunks
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeValueError, shown
-from minisbert.kernels import BACKENDS, Kernels, select
+from minisbert.kernels import BACKENDS, Kernels, Ready, select
 from minisbert.kernels.cpus import resolve_num_threads
 from minisbert.text.base import TextTokenizer, TokenIds
 from minisbert.weights import Weights
@@ -80,14 +81,13 @@ class TextModel(ABC):
     def _open(self, folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -> None:
         """Read a checkpoint, and be the original of all that use it."""
         self._kernels, self.dtype = kernels, dtype
+        self._plans: dict[str, Ready] = {}
         # The first time, getting the kernels takes longer than reading the files.
         with closing(Workers(1)) as workers, watch_files() as self._files:
-            prepare = workers.submit(self._kernels.warm_up)
+            wait = workers.submit(self._kernels.warm_up)
             self.num_parameters = self._read(folder)
-        prepare()
+        wait()
         self._files.give_back()
-        states = partial(model.last_states, weights=self._weights, config=self.config.transformer)
-        self._states = self._kernels.record(states)
         self.max_seq_length = self.config.max_seq_length
         self.prompts = dict(self.config.prompts)
         self.default_prompt_name = self.config.default_prompt_name
@@ -196,39 +196,35 @@ class TextModel(ABC):
         for name, value in state["settings"].items():
             setattr(self, name, value)
 
-    def _run(
-        self,
-        chunks: Iterable[list[TokenIds]],
-        prepare: Prepare,
-        batch_size: int,
-        progress: Progress,
-        consume: Callable[[list[Floats]], None],
-    ) -> None:
-        """Compute all chunks of inputs, as `workers.run` does; a single input's helpers wake while it is tokenised."""
-        c = self.config.transformer
-        most_tokens = tokens_per_batch(max(3 * c.hidden_size, c.intermediate_size))
-        with self._kernels.threads(self.num_threads if progress.total == 1 else 1):
-            run(chunks, prepare, batch_size, self.num_threads, most_tokens, progress, consume)
+    def _results(
+        self, chunks: Iterable[list[TokenIds]], compute: Compute, batch_size: int, progress: Progress
+    ) -> Generator[list[Floats], None, None]:
+        """Yield the results of each chunk of token ids, in order: to be closed, as `workers.compute_chunks` says."""
+        width = max(3 * self.config.transformer.hidden_size, self.config.transformer.intermediate_size)
+        return compute_chunks(chunks, compute, self._kernels, self.num_threads, batch_size, width, progress)
 
-    @abstractmethod
-    def _tokens(self, rows: list[TokenIds]) -> tuple[Ints, Ints]:
-        """Join the rows of a chunk or a micro-batch: the ids and types (N,) of all tokens."""
+    def _states(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
+        """Compute the states (N, D) that come out of the last layer."""
+        plan = self._plans.get(TOKENS) or self._record(TOKENS, model.last_states)
+        return plan(ids, types, offsets)
 
-    def _check_batch(self, batch_size: int, truncation: str) -> None:
-        """Check what every computation is told, and that the weights are still what was loaded."""
-        check_choice("truncation", truncation, ("warn", "silent", "error"))
-        if check_integer("batch_size", batch_size) < 1:
-            raise EncodeValueError(f"batch_size is {shown(batch_size)}; expected at least 1")
-        self._files.refuse_overwritten()
+    def _record(self, feature: str, function: Callable[..., Floats], **others: Any) -> Ready:
+        """Record the plan of a function of `model`, once it is needed: for all copies too, which share all plans.
 
-    def _check_finite(self, finite: ArrayLike, first: int, other_reason: str = "") -> None:
-        """Refuse results if not all of them are finite; the first of them is of input `first`."""
-        finite = np.asarray(finite)
-        if not finite.all():
-            raise CheckpointError(
-                f"{self.config.transformer_folder / 'model.safetensors'}: gives NaN or infinity for {self.ITEM} "
-                f"{first + finite.argmin()}; the weights are too large for {self.dtype}{other_reason}"
-            )
+        Two threads may both record it at once; either plan is right.
+        """
+        given = {"weights": self._weights, "config": self.config.transformer, **others}
+        plan = self._plans[feature] = self._kernels.program(partial(function, **given))
+        return plan
+
+    def _refuse_overflow(self, results: Iterable[Floats], first: int, other_reason: str = "") -> None:
+        """Refuse results of which one is not finite; the first of them is of input `first`."""
+        for index, result in enumerate(results, first):
+            if not np.isfinite(result).all():
+                raise CheckpointError(
+                    f"{self.config.transformer_folder / 'model.safetensors'}: gives NaN or infinity for {self.ITEM} "
+                    f"{index}; the weights are too large for {self.dtype}{other_reason}"
+                )
 
 
 def _find(kind: type[T], folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -> T:

@@ -3,79 +3,89 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from functools import partial
+from itertools import chain, pairwise, starmap
 from queue import Empty
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
 
 from minisbert.arrays import Floats
-from minisbert.engine.batching import FIRST_CHUNK, Progress, micro_batches
+from minisbert.engine.batching import micro_batches, tokens_per_batch
+from minisbert.engine.collect import Progress
+from minisbert.engine.inputs import FIRST_CHUNK
+from minisbert.kernels import Kernels
 from minisbert.kernels.runtime import native
 from minisbert.text.base import TokenIds
 
-__all__ = ["Prepare", "Workers", "run"]
+__all__ = ["Compute", "Workers", "compute_chunks"]
 
 T = TypeVar("T")
-# The token ids of S sentences, and on how many threads, to a function that computes S results.
-Prepare: TypeAlias = Callable[[list[TokenIds], int], Callable[[], Sequence[Floats]]]
-# The rows of a micro-batch, and a function that computes their results, or waits for them.
-Job: TypeAlias = tuple[list[int], Callable[[], Sequence[Floats]]]
+# The token ids of S inputs to S results.
+Compute: TypeAlias = Callable[[list[TokenIds]], Sequence[Floats]]
+# A micro-batch: which rows of a chunk are in it, and their token ids.
+Batch: TypeAlias = tuple[list[int], list[TokenIds]]
+# One that is begun: its rows, and a function that waits for their results, or computes them.
+Begun: TypeAlias = tuple[list[int], Callable[[], Sequence[Floats]]]
 # What workers take from, one after the other; after None comes nothing more.
 Jobs: TypeAlias = "native.SimpleQueue[_Job[Any] | None]"
 
 
-def run(
+def compute_chunks(
     chunks: Iterable[list[TokenIds]],
-    prepare: Prepare,
-    batch_size: int,
+    compute: Compute,
+    kernels: Kernels,
     num_threads: int,
-    most_tokens: int,
+    batch_size: int,
+    width: int,
     progress: Progress,
-    consume: Callable[[list[Floats]], None],
-) -> None:
-    """Compute chunks of sentences on all workers, and hand on the results of each chunk in order.
+) -> Generator[list[Floats], None, None]:
+    """Yield the results of each chunk of inputs, in order; `width` is that of a layer's widest activations.
 
-    While the workers compute one chunk, this thread makes the next: `chunks` tokenises as it goes.
+    While workers compute one chunk, this thread reads the next, which is tokenised as it is read. What is left before
+    its end has to be closed, so that the workers end.
     """
-    pending: deque[list[Job]] = deque()
 
-    def finish() -> None:
-        jobs = pending.popleft()
-        results: list[Floats] = [np.empty(0)] * sum(len(rows) for rows, _ in jobs)
-        for rows, wait in jobs:
-            for row, result in zip(rows, wait(), strict=True):
-                results[row] = result
-            progress.update(len(rows))
-        consume(results)
+    def on_all_threads(ids: list[TokenIds]) -> Sequence[Floats]:
+        with kernels.threads(num_threads):
+            return compute(ids)
 
-    workers: Workers | None = None
+    def begin(batches: list[Batch], is_alone: bool) -> list[Begun]:
+        if is_alone:  # in this thread, once it is waited for
+            return [(rows, partial(compute if is_single else on_all_threads, ids)) for rows, ids in batches]
+        return [(rows, workers.submit(partial(compute, ids))) for rows, ids in batches]
+
+    is_single = progress.total == 1  # then all threads wake while it is tokenised; else each works by itself
+    with closing(Workers(num_threads)) as workers, kernels.threads(num_threads if is_single else 1):
+        begun = starmap(begin, _batched(chunks, progress.total, num_threads, batch_size, width))
+        for batches, _ in pairwise(chain(begun, [[]])):  # the next chunk is begun before one is waited for
+            yield _results(batches, progress)
+
+
+def _batched(
+    chunks: Iterable[list[TokenIds]], total: int | None, num_threads: int, batch_size: int, width: int
+) -> Iterator[tuple[list[Batch], bool]]:
+    """Yield the micro-batches of each chunk, and whether it is but one, with which the input ends."""
     taken = 0
-    try:
-        for chunk in chunks:
-            taken += len(chunk)
-            is_last = taken == progress.total or len(chunk) < FIRST_CHUNK
-            # All threads should be done at the same time with the last chunk; before, each goes on to the next one.
-            finishing = num_threads if is_last or progress.total is None else 1
-            batches = micro_batches([len(ids) for ids in chunk], batch_size, finishing, most_tokens)
-            # One that is alone, with which the input ends, is computed where it is waited for, on all threads.
-            alone = is_last and len(batches) == 1
-            threads = num_threads if alone else 1
-            jobs: Iterable[Job] = ((rows, prepare([chunk[row] for row in rows], threads)) for rows in batches)
-            if not alone:
-                submit = (workers := workers or Workers(num_threads)).submit
-                jobs = ((rows, submit(job)) for rows, job in jobs)
-            pending.append(list(jobs))
-            if len(pending) > 1:
-                finish()
-        while pending:
-            finish()
-    finally:
-        with closing(progress):
-            if workers is not None:
-                workers.close()
+    for chunk in chunks:
+        taken += len(chunk)
+        is_last = taken == total or len(chunk) < FIRST_CHUNK
+        # All threads should be done at the same time with the last chunk; before, each goes on to the next one.
+        finishing = num_threads if is_last or total is None else 1
+        batches = micro_batches(list(map(len, chunk)), batch_size, finishing, tokens_per_batch(width))
+        yield [(rows, [chunk[row] for row in rows]) for rows in batches], is_last and len(batches) == 1
+
+
+def _results(batches: list[Begun], progress: Progress) -> list[Floats]:
+    """Wait for the micro-batches of a chunk, and return the results of its inputs in order."""
+    results: list[Floats] = [np.empty(0)] * sum(len(rows) for rows, _ in batches)
+    for rows, wait in batches:
+        for row, result in zip(rows, wait(), strict=True):
+            results[row] = result
+        progress.update(len(rows))
+    return results
 
 
 class Workers:

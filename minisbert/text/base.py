@@ -44,7 +44,7 @@ class TextTokenizer:
     num_special: int
     vocab_size: int
 
-    def encode(self, texts: Sequence[str], most: int, name: Callable[[int], str]) -> list[TokenIds]:
+    def ids_of(self, texts: Sequence[str], most: int, name: Callable[[int], str]) -> list[TokenIds]:
         """Return the ids of each text, without special tokens: all of them, or more than `most` from the left.
 
         `name` says what text i is called in messages.
@@ -55,29 +55,29 @@ class TextTokenizer:
         for row, rest in unread.items():
             heads[row] = next(rest)
         with _blame(texts, name):
-            found = self._encode(heads)
+            found = self._ids_of_all(heads)
             while more := _next_pieces(unread, found, most):
-                for row, ids in zip(more, self._encode([*more.values()]), strict=True):
+                for row, ids in zip(more, self._ids_of_all([*more.values()]), strict=True):
                     found[row] = np.concatenate([found[row], ids])
         return found
 
     def lengths(self, texts: Sequence[str], name: Callable[[int], str]) -> list[int]:
         """Return how many ids all of each text has, without special tokens; a long text takes no more memory."""
         lengths = [0] * len(texts)
-        parts = ((row, part) for row, text in enumerate(texts) for part in pieces(text, self._cut, PIECE))
+        unread = ((row, piece) for row, text in enumerate(texts) for piece in pieces(text, self._cut, PIECE))
         with _blame(texts, name):
-            while some := [*islice(parts, AT_ONCE)]:
-                for (row, _), ids in zip(some, self._encode([part for _, part in some]), strict=True):
+            while some := [*islice(unread, AT_ONCE)]:
+                for (row, _), ids in zip(some, self._ids_of_all([piece for _, piece in some]), strict=True):
                     lengths[row] += len(ids)
         return lengths
 
     def is_longer(self, one: str, other: str, name: Callable[[int], str]) -> bool:
         """Whether one text has more ids than another: of each no more is read than it takes to know."""
-        parts, rest = (pieces(text, self._cut, PIECE) for text in (one, other))
+        ours, theirs = (pieces(text, self._cut, PIECE) for text in (one, other))
         lead = 0
         with _blame((one, other), name):
-            while part := next(parts if lead <= 0 else rest, ""):  # of the one that is behind
-                [ids] = self._encode([part])
+            while piece := next(ours if lead <= 0 else theirs, ""):  # of the one that is behind
+                [ids] = self._ids_of_all([piece])
                 lead += len(ids) if lead <= 0 else -len(ids)
         return lead > 0
 
@@ -85,11 +85,11 @@ class TextTokenizer:
     def _cut(self) -> re.Pattern[str]:
         return safe_cut(self.library)  # which takes some milliseconds, that short texts need not spend
 
-    def _encode(self, texts: list[str]) -> list[TokenIds]:
+    def _ids_of_all(self, texts: list[str]) -> list[TokenIds]:
         """Return the ids of all of each text; the library gets a few texts at a time."""
         if len(texts) > 1 and (len(texts) > AT_ONCE or sum(map(len, texts)) > CHARACTERS_AT_ONCE):
             half = len(texts) // 2
-            return self._encode(texts[:half]) + self._encode(texts[half:])
+            return self._ids_of_all(texts[:half]) + self._ids_of_all(texts[half:])
         with library_errors(self.path):
             encodings = self.library.encode_batch_fast(texts, add_special_tokens=False)
         rows = [encoding.ids for encoding in encodings]

@@ -38,8 +38,8 @@ class PairTokenizer(TextTokenizer):
 
     def __call__(
         self, pairs: Sequence[tuple[str, str]], first: int, max_tokens: int
-    ) -> list[tuple[TokenIds, TokenIds]]:
-        """Return the ids of both texts of each pair, without special tokens: of each all that `join` has to know.
+    ) -> tuple[list[TokenIds], list[int]]:
+        """Return the ids and types (T, 2) of each pair, cut to `max_tokens`, and how many tokens it is known to have.
 
         Raises
         ------
@@ -47,18 +47,15 @@ class PairTokenizer(TextTokenizer):
             As `minisbert.text.tokenizer.SentenceTokenizer`; the message counts the pairs from `first`.
         """
         room = max_tokens - self.num_special
-        ids = self.encode([text for pair in pairs for text in pair], room, _names(first))
+        ids = self.ids_of([text for pair in pairs for text in pair], room, _names(first))
         found = list(zip(ids[::2], ids[1::2], strict=True))
         if room % 2:  # of two texts that would each fill it, the longer one gets one token more
             for row, (one, other) in enumerate(found):
                 if min(len(one), len(other)) > room:
                     is_longer = self.is_longer(*pairs[row], _names(first + row))
                     found[row] = one[: room + is_longer], other[: room + 1 - is_longer]
-        return found
-
-    def count(self, pair: tuple[TokenIds, TokenIds]) -> int:
-        """Return how many tokens a pair has whose texts have these ids."""
-        return len(pair[0]) + len(pair[1]) + self.num_special
+        counts = [len(one) + len(other) + self.num_special for one, other in found]
+        return [self.join(pair, max_tokens) for pair in found], counts
 
     def count_all(self, pairs: Sequence[tuple[str, str]], first: int) -> list[int]:
         """Return how many tokens each pair has that is not cut; it raises what a call does."""

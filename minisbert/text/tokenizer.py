@@ -34,8 +34,10 @@ class SentenceTokenizer(TextTokenizer):
     after: TokenIds
     token_type: int
 
-    def __call__(self, texts: Sequence[str], first: int, max_tokens: int) -> list[TokenIds]:
-        """Return the ids of each text without special tokens: all, or more than are left of `max_tokens`.
+    def __call__(self, texts: Sequence[str], first: int, max_tokens: int) -> tuple[list[TokenIds], list[int]]:
+        """Return the ids (T,) of each sentence, cut to `max_tokens`, and how many tokens it is known to have.
+
+        Of one that is cut these are more than `max_tokens`, but not all: no more of a text is read than it takes.
 
         Raises
         ------
@@ -44,25 +46,21 @@ class SentenceTokenizer(TextTokenizer):
         CheckpointError
             If the tokenizer fails, or gives an id that the word embeddings have no row for.
         """
-        return self.encode(texts, max_tokens - self.num_special, lambda index: f"sentence {first + index}")
-
-    def count(self, ids: TokenIds) -> int:
-        """Return how many tokens a sentence has whose text has these ids."""
-        return len(ids) + self.num_special
+        room = max_tokens - self.num_special
+        rows, counts = [], []
+        for ids in self.ids_of(texts, room, lambda index: f"sentence {first + index}"):
+            rows.append(np.concatenate([self.before, ids[:room], self.after]))
+            counts.append(len(ids) + self.num_special)
+        return rows, counts
 
     def count_all(self, texts: Sequence[str], first: int) -> list[int]:
         """Return how many tokens each sentence has that is not cut; it raises what a call does."""
         lengths = self.lengths(texts, lambda index: f"sentence {first + index}")
         return [length + self.num_special for length in lengths]
 
-    def join(self, ids: TokenIds, max_tokens: int) -> TokenIds:
-        """Put the special tokens round a text's ids, cut from the right so that there are at most `max_tokens`."""
-        return np.concatenate([self.before, ids[: max_tokens - self.num_special], self.after])
-
     def prompt_length(self, prompt: str, max_tokens: int) -> int:
         """Count the tokens that a prompt puts before a text: its own, alone and cut, without a special last one."""
-        [ids] = self([prompt], 0, max_tokens)
-        ids = self.join(ids, max_tokens)
+        [ids], _ = self([prompt], 0, max_tokens)
         special = {id for id, token in self.library.get_added_tokens_decoder().items() if token.special}
         return len(ids) - (len(ids) > 0 and int(ids[-1]) in special)
 

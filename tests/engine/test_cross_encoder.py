@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 import minisbert
 from minisbert.checkpoint import cross_config
-from minisbert.engine import batching, scores
+from minisbert.engine import inputs, scores
 from tests.conftest import DATA, edit_json, largest, load_golden
 from tests.support import cross_checkpoints
 
@@ -105,7 +105,7 @@ def test_order_is_kept_over_chunks(
     model: minisbert.CrossEncoder, pairs: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = model.predict(pairs, truncation="silent")
-    monkeypatch.setattr(batching, "CHUNK", 7)
+    monkeypatch.setattr(inputs, "CHUNK", 7)
     np.testing.assert_allclose(model.predict(pairs, truncation="silent"), expected, atol=1e-6)
     assert model.token_counts(pairs).tolist() == [model.token_counts([pair])[0] for pair in pairs]
     with pytest.raises(minisbert.EncodeTypeError, match="pair 100 is int 3"):
@@ -115,7 +115,7 @@ def test_order_is_kept_over_chunks(
 def test_a_generator_is_read_as_it_is_scored(
     model: minisbert.CrossEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batching, "CHUNK", 4)
+    monkeypatch.setattr(inputs, "CHUNK", 4)
     read = 0
 
     def generator() -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minisbert
-from minisbert.engine import batching
+from minisbert.engine import batching, collect, inputs
 from minisbert.text import base
 from tests.conftest import BATCH_TOLERANCE, DATA, FEW, largest
 
@@ -138,7 +138,7 @@ def test_an_item_that_is_no_string_is_named(bert: Encoder, value: Any) -> None:
 
 
 def test_the_index_counts_over_chunks(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CHUNK", 2)
+    monkeypatch.setattr(inputs, "CHUNK", 2)
     with pytest.raises(minisbert.EncodeTypeError, match="sentence 5 is int"):
         bert.encode(["a"] * 5 + [1])
     with pytest.raises(minisbert.EncodeValueError, match="sentence 3 holds a lone surrogate"):
@@ -175,7 +175,7 @@ def test_a_lone_surrogate_far_into_a_chunk_is_found(bert: Encoder) -> None:
 def test_order_is_kept_over_chunks_and_batches(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [f"{'word ' * (i % 7)}{i}" for i in range(50)]
     alone = np.stack([bert.encode(text) for text in texts])
-    monkeypatch.setattr(batching, "CHUNK", 7)
+    monkeypatch.setattr(inputs, "CHUNK", 7)
     monkeypatch.setattr(batching, "TOKENS_PER_BATCH", 30)
     monkeypatch.setattr(batching, "SHARED_TOKENS", 0)
     assert largest(bert.encode(texts) - alone) <= BATCH_TOLERANCE
@@ -260,7 +260,7 @@ def test_precisions(
     bert: Encoder, precision: str, dtype: Any, width: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = minisbert.vectors.quantize(bert.encode(FEW), precision)
-    monkeypatch.setattr(batching, "CHUNK", 2)  # ranges are over all sentences, not over a chunk
+    monkeypatch.setattr(inputs, "CHUNK", 2)  # ranges are over all sentences, not over a chunk
     for collection in (FEW, iter(FEW)):
         found = bert.encode(collection, precision=precision)
         assert found.dtype == dtype
@@ -288,7 +288,7 @@ def test_with_ranges_calls_can_be_compared(bert: Encoder, precision: str) -> Non
 
 
 def test_with_ranges_nothing_waits_for_the_last_text(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CHUNK", 4)
+    monkeypatch.setattr(inputs, "CHUNK", 4)
     out = np.zeros((20, 75), np.uint8)
     ahead = []
 
@@ -372,7 +372,7 @@ def test_a_generator_that_does_not_fit_out(bert: Encoder, rows: int, message: st
 
 
 def test_a_generator_is_read_as_it_is_encoded(bert: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batching, "CHUNK", 4)
+    monkeypatch.setattr(inputs, "CHUNK", 4)
     out = np.zeros((20, 75), np.float32)
     ahead = []
 
@@ -390,19 +390,19 @@ import re
 import sys
 from pathlib import Path
 import numpy as np
-from minisbert.engine import batching
+from minisbert.engine import collect
 
 def peak():
     return 1024 * int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
 
 block, count = np.ones((1000, 64), np.float32), eval(sys.argv[1])
 before = peak()
-collector = batching.Collector(None, count, 64, "float32", np.dtype(np.float32))
+collector = collect.Collector(None, count, 64, "float32", np.dtype(np.float32))
 for _ in range(512):
     collector.add(block)
 result = collector.result()
 assert result.shape == (512_000, 64) and result.all()
-assert result.nbytes > 2 * batching.ROOM  # so it had to grow
+assert result.nbytes > 2 * collect.ROOM  # so it had to grow
 print((peak() - before) / result.nbytes)
 """
 
@@ -418,12 +418,10 @@ def test_the_vectors_of_a_generator_are_not_in_memory_twice(count: str) -> None:
 
 def test_memory_grows_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[int] = []
-    resize = batching.Collector._resize
-    monkeypatch.setattr(
-        batching.Collector, "_resize", lambda *given: (steps.append(given[2]), resize(*given))
-    )
-    monkeypatch.setattr(batching, "ROOM", 1000)
-    collector = batching.Collector(None, None, 1, "float32", np.dtype(np.float32))
+    resize = collect.Collector._resize
+    monkeypatch.setattr(collect.Collector, "_resize", lambda *given: (steps.append(given[2]), resize(*given)))
+    monkeypatch.setattr(collect, "ROOM", 1000)
+    collector = collect.Collector(None, None, 1, "float32", np.dtype(np.float32))
     rows = np.arange(20_000, dtype=np.float32)[:, np.newaxis]
     for row in rows:
         collector.add(row[np.newaxis])
@@ -432,7 +430,7 @@ def test_memory_grows_in_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_was_not_filled_is_given_back() -> None:
-    collector = batching.Collector(None, None, 64, "float32", np.dtype(np.float32))
+    collector = collect.Collector(None, None, 64, "float32", np.dtype(np.float32))
     tracemalloc.start()
     collector.add(np.ones((3, 64), np.float32))
     result = collector.result()
@@ -440,7 +438,7 @@ def test_what_was_not_filled_is_given_back() -> None:
     tracemalloc.stop()
     assert result.shape == (3, 64)
     assert result.base is None
-    assert current < batching.ROOM / 100
+    assert current < collect.ROOM / 100
 
 
 @pytest.mark.parametrize("precision", ["float32", "int8", "ubinary"])

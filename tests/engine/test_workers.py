@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import minisbert
-from minisbert.engine import batching
+from minisbert.engine import collect, inputs
 from minisbert.engine.workers import Workers
 from minisbert.kernels.runtime import native
 from tests.conftest import BATCH_TOLERANCE, DATA, FEW, in_threads, largest
@@ -59,7 +59,7 @@ def test_any_number_of_threads(
 def test_an_error_in_the_middle_leaves_no_thread(
     bert: Encoder, monkeypatch: pytest.MonkeyPatch, no_thread_is_left: Callable[[], None]
 ) -> None:
-    monkeypatch.setattr(batching, "CHUNK", 8)
+    monkeypatch.setattr(inputs, "CHUNK", 8)
     bert.encode("a text")
     no_thread_is_left()
 
@@ -178,7 +178,7 @@ def test_a_second_interrupt_leaves_no_bar_open(bert: Encoder, monkeypatch: pytes
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Workers, "close", interrupted)
-    monkeypatch.setattr(batching.Progress, "close", lambda progress: closed.append(progress))
+    monkeypatch.setattr(collect.Progress, "close", lambda progress: closed.append(progress))
     with pytest.raises(KeyboardInterrupt):
         bert.encode(FEW * 40)
     assert len(closed) == 1
@@ -199,6 +199,6 @@ def test_a_progress_bar_appears_on_a_terminal_after_a_while(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     bert.encode(FEW)
     assert capsys.readouterr().err == ""
-    monkeypatch.setattr(batching, "PROGRESS_DELAY", 0)
+    monkeypatch.setattr(collect, "PROGRESS_DELAY", 0)
     bert.encode(FEW)
     assert "6/6" in capsys.readouterr().err

@@ -36,7 +36,8 @@ def test_truncation_is_the_library_s_own(tiny: Path) -> None:
     for limit in range(2, 30):
         library.enable_truncation(limit)
         expected = [encoding.ids for encoding in library.encode_batch(texts)]
-        assert [mine.join(ids, limit).tolist() for ids in mine(texts, 0, limit)] == expected
+        rows, _ = mine(texts, 0, limit)
+        assert [ids.tolist() for ids in rows] == expected
 
 
 def test_truncation_and_padding_in_the_file_are_overridden(tiny: Path) -> None:
