@@ -19,13 +19,12 @@ from minisbert.checkpoint import hub
 from minisbert.checkpoint.config import CheckpointConfig, read_config
 from minisbert.checkpoint.modules import SENTENCE, TOKENS, is_plain, needs_all_layers
 from minisbert.checkpoint.tensors import load_module_tensors, load_tensors
-from minisbert.engine.arguments import check_encode, check_integer, check_unused
+from minisbert.engine.arguments import check_dimension, check_encode, check_unused
 from minisbert.engine.base import TextModel
 from minisbert.engine.collect import Collector, OverlongTexts, Progress
 from minisbert.engine.inputs import as_texts, check_texts, read_chunks, token_chunks
 from minisbert.engine.prompts import resolve_prompt, with_role
 from minisbert.engine.signatures import LoadOptions, encoding
-from minisbert.errors import EncodeValueError, shown
 from minisbert.text.base import TokenIds
 from minisbert.text.tokenizer import SentenceTokenizer, load_tokenizer
 from minisbert.weights import build_step, build_weights
@@ -236,11 +235,8 @@ class SentenceEncoder(TextModel):
         CalibrationWarning
             If vectors are quantised by ranges of their own.
         """
-        dimension = (
-            None if output_value == TOKENS else self._resolve_dimension(truncate_dim)
-        )  # states are whole
-        precision = "float32" if precision is None else precision
-        normalize = check_encode(
+        dimension = None if output_value == TOKENS else self._resolve_dimension(truncate_dim)
+        precision, normalize = check_encode(
             batch_size, output_value, precision, normalize_embeddings, truncation, (out, ranges), unused
         )
         self._files.refuse_overwritten()
@@ -255,7 +251,10 @@ class SentenceEncoder(TextModel):
             collector = Collector(out, count, dimension, precision, self.dtype, ranges)
         with closing(progress), closing(self._results(chunks, compute, batch_size, progress)) as results:
             if collector is None:
-                result: Any = self._collect_states(results)
+                result: Any = []
+                for states in results:  # (T, D) each
+                    self._refuse_overflow(states, len(result))
+                    result += states
             else:
                 for rows in results:
                     found = np.array(rows)[:, :dimension]  # (S, D)
@@ -313,15 +312,8 @@ class SentenceEncoder(TextModel):
         return np.fromiter(counts, np.int64)
 
     def _resolve_dimension(self, truncate_dim: int | None) -> int:
-        most = self.config.embedding_dimension
         dimension = self.truncate_dim if truncate_dim is None else truncate_dim
-        if dimension is None:
-            return most
-        if not 1 <= check_integer("truncate_dim", dimension) <= most:
-            raise EncodeValueError(
-                f"truncate_dim is {shown(dimension)}; expected 1 to {most} for this checkpoint"
-            )
-        return int(dimension)
+        return check_dimension(dimension, self.config.embedding_dimension)
 
     def _count_prompt(self, prompt: str) -> int:
         """Return how many tokens of each sentence are the prompt's, where a pooling leaves them out."""
@@ -338,12 +330,11 @@ class SentenceEncoder(TextModel):
             return list(self._vectors(ids, types, offsets))
         # What overflows becomes infinity or NaN, and an error of ours once the vectors are looked at.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            states: Iterable[Floats]
             if any(needs_all_layers(module) for module, _ in self._steps):
                 config = self.config.transformer
                 states = model.hidden_states(ids, types, offsets, self._weights, config, self._kernels)
             else:
-                states = [self._states(ids, types, offsets)]
+                states = iter([self._states(ids, types, offsets)])
             found = model.features(states, offsets, prompt_length, self._steps, self._kernels)[feature]
         if feature == TOKENS:  # arrays of their own: views would hold all of a micro-batch in memory
             return [part.copy() for part in np.split(found, offsets[1:-1])]
@@ -353,11 +344,3 @@ class SentenceEncoder(TextModel):
         """Compute vectors (S, D') in one call, which is possible where all modules are plain."""
         plan = self._plans.get(SENTENCE) or self._record(SENTENCE, model.sentence_vectors, steps=self._steps)
         return plan(ids, types, offsets)
-
-    def _collect_states(self, results: Iterable[list[Floats]]) -> list[Floats]:
-        """Collect the states (T, D) of each sentence."""
-        found: list[Floats] = []
-        for states in results:
-            self._refuse_overflow(states, len(found))
-            found += states
-        return found

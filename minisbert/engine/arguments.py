@@ -16,6 +16,7 @@ from minisbert.vectors import PRECISIONS
 __all__ = [
     "check_choice",
     "check_computation",
+    "check_dimension",
     "check_dtype",
     "check_encode",
     "check_flag",
@@ -57,25 +58,37 @@ def check_flag(name: str, value: object) -> bool:
     raise EncodeTypeError(f"{name} is {shown(value)}; expected True or False")
 
 
+def check_dimension(dimension: int | None, most: int) -> int:
+    """Return how many components vectors are cut to: at most all of them, which None stands for."""
+    if dimension is None:
+        return most
+    if not 1 <= check_integer("truncate_dim", dimension) <= most:
+        raise EncodeValueError(
+            f"truncate_dim is {shown(dimension)}; expected 1 to {most} for this checkpoint"
+        )
+    return int(dimension)
+
+
 def check_encode(
     batch_size: int,
     output_value: str,
-    precision: str,
+    precision: str | None,
     normalize: object,
     truncation: str,
     arrays: Sequence[object],
     unused: Mapping[str, object],
-) -> bool:
-    """Check what `encode` is told; return whether to normalise."""
+) -> tuple[str, bool]:
+    """Check what `encode` is told; return the precision, and whether to normalise."""
     check_unused("encode", unused, EncodeOptions)
-    found = check_flag("normalize_embeddings", normalize)
+    precision = "float32" if precision is None else precision
+    normalizes = check_flag("normalize_embeddings", normalize)
     check_choice("output_value", output_value, ("sentence_embedding", "token_embeddings"))
     check_choice("precision", precision, tuple(PRECISIONS))
     check_computation(batch_size, truncation)
-    is_vectors_alone = precision != "float32" or any(array is not None for array in arrays)
-    if output_value == "token_embeddings" and is_vectors_alone:
+    is_for_vectors = precision != "float32" or any(array is not None for array in arrays)
+    if output_value == "token_embeddings" and is_for_vectors:
         raise EncodeValueError("token_embeddings go without precision, ranges and out: they are ragged")
-    return found
+    return precision, normalizes
 
 
 def check_computation(batch_size: int, truncation: str) -> None:

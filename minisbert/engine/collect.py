@@ -78,10 +78,8 @@ class Collector:
         start, self.rows = self.rows, self.rows + len(ready)
         if self._out is None or self._waits:
             self._gather(ready)
-        elif self.rows > len(self._out):
-            raise EncodeValueError(
-                f"there are more sentences than the {len(self._out)} rows that were expected"
-            )
+        elif (most := len(self._out)) < self.rows:
+            raise EncodeValueError(f"there are more sentences than the {most} rows that were expected")
         else:
             self._out[start : self.rows] = ready
 
@@ -150,24 +148,19 @@ class OverlongTexts:
 
     def report(self) -> None:
         """Warn once about all inputs that were cut, in words that don't depend on them: Python keeps each text."""
-        if not self._rows:
-            return
-        message = (
-            f"some {self._item}s were cut to max_seq_length, {self.max_tokens} tokens: the warning's rows are their "
-            "indices. Split them, or pass truncation='silent'"
-        )
-        warnings.warn(
-            TruncationWarning(message, tuple(self._rows), self._longest), stacklevel=_level_of_caller()
-        )
+        if self._rows:
+            message = (
+                f"some {self._item}s were cut to max_seq_length, {self.max_tokens} tokens: the warning's rows are "
+                "their indices. Split them, or pass truncation='silent'"
+            )
+            warning = TruncationWarning(message, tuple(self._rows), self._longest)
+            warnings.warn(warning, stacklevel=_level_of_caller())
 
 
 def _level_of_caller() -> int:
     """Return the ``stacklevel``, where this is called, of the first frame outside of minisbert."""
-    frames = (frame for frame, _ in walk_stack(sys._getframe(1)))
-    ours = takewhile(
-        lambda frame: str(frame.f_globals.get("__name__")).partition(".")[0] == "minisbert", frames
-    )
-    return 1 + sum(1 for _ in ours)
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_stack(sys._getframe(1)))
+    return 1 + sum(1 for _ in takewhile(lambda name: name.partition(".")[0] == "minisbert", modules))
 
 
 class Progress:

@@ -137,6 +137,19 @@ def test_a_class_of_one_s_own_is_loaded_for_itself(bert: Any) -> None:
     assert type(minisbert.load(bert.path)) is minisbert.SentenceEncoder
 
 
+def test_a_plan_is_recorded_once_it_is_needed_and_for_all(copy_of: Copy) -> None:
+    encoder = minisbert.load(copy_of("tiny-bert"))
+    other = copy.deepcopy(encoder)  # before anything was recorded
+    assert encoder._plans == {}
+    other.encode(FEW)
+    assert list(encoder._plans) == ["sentence_embedding"]
+    plans = dict(encoder._plans)
+    encoder.encode(FEW, output_value="token_embeddings")
+    minisbert.load(encoder.path).encode(FEW)
+    assert list(other._plans) == ["sentence_embedding", "token_embeddings"]
+    assert other._plans["sentence_embedding"] is plans["sentence_embedding"]
+
+
 def test_the_last_one_lets_go_of_the_weights(copy_of: Copy, loads: list[Path]) -> None:
     encoder = minisbert.load(copy_of("tiny-bert"))
     folder, weights, expected = encoder.path, weakref.ref(encoder._weights), encoder.encode(FEW)
