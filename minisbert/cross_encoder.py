@@ -223,11 +223,9 @@ class CrossEncoder(TextModel):
         overlong = OverlongTexts(self.max_seq_length, truncation, self.ITEM, self._tokenizer.count_all)
         progress = Progress(count, show_progress_bar, self.ITEM)
         chunks = token_chunks(read_chunks(pairs, check_pairs, prompt), self._tokenizer, overlong)
+        results = self._results(chunks, self._compute, batch_size, progress)
         scores: list[Floats] = []
-        with (
-            closing(progress),
-            closing(self._results(chunks, self._compute, batch_size, progress)) as results,
-        ):
+        with closing(progress), closing(results):
             for logits in results:
                 self._refuse_overflow(logits, len(scores))
                 scores += [self._score(row[None], activate, softmaxed) for row in logits]

@@ -249,7 +249,8 @@ class SentenceEncoder(TextModel):
         collector = None
         if dimension is not None:
             collector = Collector(out, count, dimension, precision, self.dtype, ranges)
-        with closing(progress), closing(self._results(chunks, compute, batch_size, progress)) as results:
+        results = self._results(chunks, compute, batch_size, progress)
+        with closing(progress), closing(results):
             if collector is None:
                 result: Any = []
                 for states in results:  # (T, D) each
@@ -337,7 +338,7 @@ class SentenceEncoder(TextModel):
                 states = iter([self._states(ids, types, offsets)])
             found = model.features(states, offsets, prompt_length, self._steps, self._kernels)[feature]
         if feature == TOKENS:  # arrays of their own: views would hold all of a micro-batch in memory
-            return [part.copy() for part in np.split(found, offsets[1:-1])]
+            return [sentence.copy() for sentence in np.split(found, offsets[1:-1])]
         return list(found)
 
     def _vectors(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:

@@ -167,16 +167,13 @@ class TextModel(ABC):
         Where nothing was chosen there is nothing in the pickle either, so that the machine that unpickles it chooses.
         """
         name, revision = hub.name_and_commit(self.path) or (None, None)
+        num_threads = None if self._default_threads else self.num_threads
         return {
             "folder": str(self.path),
             "name": name,
             "revision": revision,
             "fingerprint": self._files.fingerprint(self.path),
-            "arguments": (
-                self._backend,
-                self.dtype.name,
-                None if self._default_threads else self.num_threads,
-            ),
+            "arguments": (self._backend, self.dtype.name, num_threads),
             "settings": {name: getattr(self, name) for name in self.SETTINGS},
         }
 

@@ -21,6 +21,8 @@ Vector: TypeAlias = "np.ndarray[tuple[int], np.dtype[Any]]"  # (D,)
 Vectors: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[Any]]"  # (S, D), or (T, D)
 # What is certainly no single string, which is an iterable of strings too.
 Texts: TypeAlias = "list[str] | tuple[str, ...] | Iterator[str] | NDArray[Any]"
+Sentence: TypeAlias = Literal["sentence_embedding"]
+Tokens: TypeAlias = Literal["token_embeddings"]
 
 _ARRAYS = "results are NumPy arrays; make tensors of them with torch.from_numpy(...)"
 _FILES = "this is read from the checkpoint's files"
@@ -110,35 +112,23 @@ class Encode(Protocol):
 
     @overload
     def __call__(
-        self,
-        sentences: str,
-        *,
-        output_value: Literal["sentence_embedding"] = ...,
-        **options: Unpack[EncodeOptions],
+        self, sentences: str, *, output_value: Sentence = ..., **options: Unpack[EncodeOptions]
     ) -> Vector: ...
     @overload
     def __call__(
-        self,
-        sentences: Texts,
-        *,
-        output_value: Literal["sentence_embedding"] = ...,
-        **options: Unpack[EncodeOptions],
+        self, sentences: Texts, *, output_value: Sentence = ..., **options: Unpack[EncodeOptions]
     ) -> Vectors: ...
     @overload
     def __call__(
-        self,
-        sentences: Iterable[str],
-        *,
-        output_value: Literal["sentence_embedding"] = ...,
-        **options: Unpack[EncodeOptions],
+        self, sentences: Iterable[str], *, output_value: Sentence = ..., **options: Unpack[EncodeOptions]
     ) -> NDArray[Any]: ...
     @overload
     def __call__(
-        self, sentences: str, *, output_value: Literal["token_embeddings"], **options: Unpack[EncodeOptions]
+        self, sentences: str, *, output_value: Tokens, **options: Unpack[EncodeOptions]
     ) -> Vectors: ...
     @overload
     def __call__(
-        self, sentences: Texts, *, output_value: Literal["token_embeddings"], **options: Unpack[EncodeOptions]
+        self, sentences: Texts, *, output_value: Tokens, **options: Unpack[EncodeOptions]
     ) -> list[Vectors]: ...
     @overload
     def __call__(

@@ -44,30 +44,34 @@ def compute_chunks(
 ) -> Generator[list[Floats], None, None]:
     """Yield the results of each chunk of inputs, in order; `width` is that of a layer's widest activations.
 
-    While workers compute one chunk, this thread reads the next, which is tokenised as it is read. What is left before
-    its end has to be closed, so that the workers end.
+    While workers compute one chunk, this thread reads the next, which is tokenised as it is read. Whoever stops before
+    the last one has to close this, which ends the workers.
     """
+    is_single = progress.total == 1
 
     def on_all_threads(ids: list[TokenIds]) -> Sequence[Floats]:
         with kernels.threads(num_threads):
             return compute(ids)
 
     def begin(batches: list[Batch], is_alone: bool) -> list[Begun]:
-        if is_alone:  # in this thread, once it is waited for
+        if is_alone:  # computed in this thread, when its results are asked for
             return [(rows, partial(compute if is_single else on_all_threads, ids)) for rows, ids in batches]
         return [(rows, workers.submit(partial(compute, ids))) for rows, ids in batches]
 
-    is_single = progress.total == 1  # then all threads wake while it is tokenised; else each works by itself
+    # The helpers of a single input wake while it is tokenised. Workers compute on one thread each, and so does NumPy's
+    # BLAS.
     with closing(Workers(num_threads)) as workers, kernels.threads(num_threads if is_single else 1):
         begun = starmap(begin, _batched(chunks, progress.total, num_threads, batch_size, width))
-        for batches, _ in pairwise(chain(begun, [[]])):  # the next chunk is begun before one is waited for
-            yield _results(batches, progress)
+        for batches, _ in pairwise(
+            chain(begun, [[]])
+        ):  # the second of a pair is begun when the first is waited for
+            yield _wait_for(batches, progress)
 
 
 def _batched(
     chunks: Iterable[list[TokenIds]], total: int | None, num_threads: int, batch_size: int, width: int
 ) -> Iterator[tuple[list[Batch], bool]]:
-    """Yield the micro-batches of each chunk, and whether it is but one, with which the input ends."""
+    """Yield the micro-batches of each chunk, and whether there is but one and the input ends with it."""
     taken = 0
     for chunk in chunks:
         taken += len(chunk)
@@ -78,8 +82,8 @@ def _batched(
         yield [(rows, [chunk[row] for row in rows]) for rows in batches], is_last and len(batches) == 1
 
 
-def _results(batches: list[Begun], progress: Progress) -> list[Floats]:
-    """Wait for the micro-batches of a chunk, and return the results of its inputs in order."""
+def _wait_for(batches: list[Begun], progress: Progress) -> list[Floats]:
+    """Return the results of a chunk's inputs in order, once all of its micro-batches are computed."""
     results: list[Floats] = [np.empty(0)] * sum(len(rows) for rows, _ in batches)
     for rows, wait in batches:
         for row, result in zip(rows, wait(), strict=True):

@@ -126,9 +126,8 @@ def load_pair_tokenizer(config: TextConfig) -> PairTokenizer:
 
 def _has_token_types(config: TextConfig) -> bool:
     """Whether the reference's tokenizer tells the model which text a token is of; else every token has type 0."""
-    inputs = read_json(config.transformer_folder / "tokenizer_config.json").optional(
-        "model_input_names", list
-    )
+    settings = read_json(config.transformer_folder / "tokenizer_config.json")
+    inputs = settings.optional("model_input_names", list)
     typed = tokenizer_class(config) in TYPED_TOKENIZERS if inputs is None else "token_type_ids" in inputs
     return typed and config.transformer.family.has_token_types
 
@@ -147,8 +146,8 @@ def _sample(path: Path, library: Tokenizer) -> Encoding:
 def _check_order(path: Path, sample: Encoding) -> None:
     """Check which text each token of a pair is of, special ones being of none, and its type."""
     texts = sample.sequence_ids
-    runs = [text for text, _ in groupby(texts)]
-    in_order = runs[0] is None and [text for text in runs if text is not None] == [0, 1]
+    groups = [text for text, _ in groupby(texts)]
+    in_order = groups[0] is None and [text for text in groups if text is not None] == [0, 1]
     kinds = {kind for kind in zip(texts, sample.type_ids, strict=True) if kind[0] is not None}
     # The library forgets the first of two places that one text is put in: its tokens are of none, and not special.
     once = [text is None for text in texts] == [special == 1 for special in sample.special_tokens_mask]

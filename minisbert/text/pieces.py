@@ -69,11 +69,11 @@ def pieces(text: str, cut: re.Pattern[str], size: int) -> Iterator[str]:
 
 
 def _separators(library: Tokenizer) -> list[str]:
-    """Return the characters, as parts of a class in a pattern, before which a text may be cut."""
+    """Return the characters, as they stand in a class of a pattern, before which a text may be cut."""
     if not _has_known_steps(library):
         return []
     normalize = library.normalizer.normalize_str if library.normalizer else str
-    found = [part for part in SEPARATORS if normalize(f"a{part[0]}a").startswith("a ")]
+    found = [some for some in SEPARATORS if normalize(f"a{some[0]}a").startswith("a ")]
     across = re.compile(rf"[\s{''.join(found)}]")
     for token in library.get_added_tokens_decoder().values():
         contents = (token.content, normalize(token.content))
@@ -103,5 +103,5 @@ def _steps(step: Any) -> list[dict[str, Any]]:
 def _flat(settings: dict[str, Any]) -> list[dict[str, Any]]:
     if settings["type"] != "Sequence":
         return [settings]
-    parts = settings.get("normalizers", settings.get("pretokenizers", []))
-    return [step for part in parts for step in _flat(part)]
+    steps = settings.get("normalizers", settings.get("pretokenizers", []))
+    return [found for step in steps for found in _flat(step)]

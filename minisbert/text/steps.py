@@ -53,11 +53,8 @@ def put_round(library: Tokenizer, kind: str, settings: JsonFile, named: Mapping[
     """
     if not _is_of_class(library, kind):
         return
-    keys = (
-        ("bos_token", "eos_token")
-        if isinstance(library.model, models.Unigram)
-        else ("cls_token", "sep_token")
-    )
+    is_unigram = isinstance(library.model, models.Unigram)
+    keys = ("bos_token", "eos_token") if is_unigram else ("cls_token", "sep_token")
     as_bert = kind in ("BertTokenizer", "DistilBertTokenizer", "ElectraTokenizer")
     begin, end = map(named.get, keys, ("[CLS]", "[SEP]") if as_bert else ("<s>", "</s>"))
     ids = [(token, library.token_to_id(str(token))) for token in dict.fromkeys((begin, end))]

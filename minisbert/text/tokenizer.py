@@ -105,11 +105,10 @@ def read_library(config: TextConfig) -> tuple[Path, Tokenizer]:
 
 def tokenizer_class(config: TextConfig) -> str:
     """Return the tokenizer's class, which the reference goes by: as the files say, or else the family's."""
-    settings, model = (
-        read_json(config.transformer_folder / name) for name in ("tokenizer_config.json", "config.json")
-    )
-    family = model.get("tokenizer_class", str, config.transformer.family.tokenizer)
-    return settings.get("tokenizer_class", str, family).removesuffix("Fast")
+    kind = config.transformer.family.tokenizer
+    for name in ("config.json", "tokenizer_config.json"):
+        kind = read_json(config.transformer_folder / name).get("tokenizer_class", str, kind)
+    return kind.removesuffix("Fast")
 
 
 def check_limits(path: Path, config: TextConfig, token_type: int, num_special: int) -> None:
@@ -194,9 +193,8 @@ def _named_tokens(folder: Path) -> Iterator[tuple[Path, str, str]]:
         for key in file.values:
             if key.endswith("_token") or key in _TOKEN_LISTS:
                 tokens = _contents(file.values[key])
-                if (
-                    key in _TOKEN_LISTS or file is files[-1] or key not in files[-1].values
-                ):  # which else overrules it
+                is_overruled = file is not files[-1] and key in files[-1].values
+                if key in _TOKEN_LISTS or not is_overruled:
                     yield from ((file.path, key, token) for token in tokens)
 
 

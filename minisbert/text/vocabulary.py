@@ -108,9 +108,8 @@ def build(folder: Path, kind: str, settings: JsonFile) -> tuple[Tokenizer, dict[
     named, tokens = _special_tokens(folder, kind, settings)
     unknown = str(named["unk_token"])
     library = Tokenizer(_wordpiece(folder, unknown) if FILES[kind] == ("vocab.txt",) else _byte_level(folder))
-    set_steps(
-        library, kind, settings
-    )  # first: the library looks for some tokens in the text as they leave it
+    # First, as the library looks for some tokens in the text as the steps leave it.
+    set_steps(library, kind, settings)
     library.add_tokens(tokens)
     return library, {key: None if token is None else str(token) for key, token in named.items()}
 
@@ -130,9 +129,8 @@ def _byte_level(folder: Path) -> Model:
         raise CheckpointError(
             f"{path}: expected an object of tokens and their ids; copy the checkpoint again"
         )
-    return BPE(
-        vocab, list(_merges(folder / "merges.txt")), continuing_subword_prefix="", end_of_word_suffix=""
-    )
+    merges = list(_merges(folder / "merges.txt"))
+    return BPE(vocab, merges, continuing_subword_prefix="", end_of_word_suffix="")
 
 
 def _merges(path: Path) -> Iterator[tuple[str, str]]:
@@ -207,11 +205,11 @@ def _read_tokens(folder: Path, settings: JsonFile) -> tuple[dict[str, Any], list
     older, ids = (read_json(folder / name) for name in ("special_tokens_map.json", "added_tokens.json"))
     for key, value in older.values.items():
         values[key] = _token(older, key, value, special=True) if isinstance(value, dict) else value
-    special = {str(values[key]) for key in _ROBERTA if values.get(key)} | set(
-        map(str, values.get(_EXTRA) or ())
-    )
+    special = {str(values[key]) for key in _ROBERTA if values.get(key)}
+    special |= set(map(str, values.get(_EXTRA) or ()))
+    tokens = ((t, id, t in special) for t, id in ids.values.items())
     added = (
-        (id, AddedToken(t, normalized=t not in special, special=t in special)) for t, id in ids.values.items()
+        (id, AddedToken(t, normalized=not is_special, special=is_special)) for t, id, is_special in tokens
     )
     return values, _in_order(ids.path, added)
 
