@@ -24,7 +24,7 @@ from minisbert.engine.arguments import check_choice, check_dtype, check_integer
 from minisbert.engine.collect import Progress
 from minisbert.engine.workers import Compute, Workers, compute_chunks
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeValueError, shown
-from minisbert.kernels import BACKENDS, Kernels, Ready, select
+from minisbert.kernels import BACKENDS, Kernels, Recorded, select
 from minisbert.kernels.cpus import resolve_num_threads
 from minisbert.text.base import TextTokenizer, TokenIds
 from minisbert.weights import Weights
@@ -81,7 +81,7 @@ class TextModel(ABC):
     def _open(self, folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -> None:
         """Read a checkpoint, and be the original of all that use it."""
         self._kernels, self.dtype = kernels, dtype
-        self._plans: dict[str, Ready] = {}
+        self._plans: dict[str, Recorded] = {}
         # The first time, getting the kernels takes longer than reading the files.
         with closing(Workers(1)) as workers, watch_files() as self._files:
             wait = workers.submit(self._kernels.warm_up)
@@ -205,13 +205,13 @@ class TextModel(ABC):
         plan = self._plans.get(TOKENS) or self._record(TOKENS, model.last_states)
         return plan(ids, types, offsets)
 
-    def _record(self, feature: str, function: Callable[..., Floats], **others: Any) -> Ready:
+    def _record(self, feature: str, function: Callable[..., Floats], **others: Any) -> Recorded:
         """Record the plan of a function of `model`, once it is needed: for all copies too, which share all plans.
 
         Two threads may both record it at once; either plan is right.
         """
         given = {"weights": self._weights, "config": self.config.transformer, **others}
-        plan = self._plans[feature] = self._kernels.program(partial(function, **given))
+        plan = self._plans[feature] = self._kernels.record(partial(function, **given))
         return plan
 
     def _refuse_overflow(self, results: Iterable[Floats], first: int, other_reason: str = "") -> None:

@@ -126,13 +126,13 @@ class Plan:
         self.table: NDArray[np.int64] = np.array(
             [[_terms(n, self.y, places) for n in step] for step in recorder.steps], np.int64
         )
+        self._address = layout.address(self.table)
 
     def replay(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
         """Return the result for a micro-batch: (N, width) or (S, width)."""
         N, S = len(ids), len(offsets) - 1
         ids, types = np.ascontiguousarray(ids, np.int32), np.ascontiguousarray(types, np.int32)
         offsets = np.ascontiguousarray(offsets, np.int64)
-        y = layout.rows(N if self.y.of == PER_TOKEN else S, self.y.width)
         room = attention_room(N, self._head_width)  # floats, for each thread
         sizes = (
             N * self.arena_width[PER_TOKEN],
@@ -140,13 +140,12 @@ class Plan:
             room * helpers.threads(),
             2 * len(self.table) * STEP,
         )
-        arena = layout.room_for(sum(sizes))
-        *rooms, steps = (layout.address(arena) + 4 * start for start in accumulate(sizes[:-1], initial=0))
-        inputs = layout.address(ids), layout.address(types), layout.address(offsets)
-        word = () if self._word is None else layout.only_rows(self._word, ids)
-        words = tuple(map(layout.address, word)) or (0, 0)
-        variables = 0, N, -(-N // MC), S, *inputs, layout.address(y), *rooms, 4 * room, *words
-        helpers.replay(self.table, variables, steps)
+        y, arena = layout.rows(N if self.y.of == PER_TOKEN else S, self.y.width), layout.room_for(sum(sizes))
+        word = (None, None) if self._word is None else layout.only_rows(self._word, ids)
+        *inputs, first, word_address, word_ids = map(layout.number, (ids, types, offsets, y, arena, *word))
+        *rooms, steps = accumulate((4 * size for size in sizes[:-1]), initial=first)
+        variables = 0, N, -(-N // MC), S, *inputs, *rooms, 4 * room, word_address, word_ids
+        helpers.replay(self._address, len(self.table), variables, steps)
         return y
 
 

@@ -11,10 +11,6 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-import numpy as np
-from numpy.typing import NDArray
-
-from minisbert.kernels import layout
 from minisbert.kernels.cpus import processors
 from minisbert.kernels.operations import ARGUMENTS, STEP
 from minisbert.kernels.runtime import load, native
@@ -43,11 +39,13 @@ def execute(step: Sequence[int]) -> None:
     load.kernels().execute(ctypes.addressof(queue), ctypes.addressof(given))
 
 
-def replay(table: NDArray[np.int64], variables: Sequence[int], steps: int) -> None:
-    """Replay a plan through this thread's queue; at address `steps` is room for its steps."""
+def replay(table: int, count: int, variables: Sequence[int], steps: int) -> None:
+    """Replay a plan of so many steps through this thread's queue; all but the count are addresses.
+
+    At `table` is what the steps are made of, and at `steps` room for them.
+    """
     queue, given = _queue(), (ctypes.c_int64 * len(variables))(*variables)
-    place = ctypes.addressof(given)
-    load.kernels().replay(ctypes.addressof(queue), layout.address(table), len(table), place, steps)
+    load.kernels().replay(ctypes.addressof(queue), table, count, ctypes.addressof(given), steps)
 
 
 def threads() -> int:
