@@ -179,7 +179,7 @@ class CrossEncoder(TextModel):
         prompt_name : str, optional
             Which of `prompts` to put before the first text of each pair; by default `default_prompt_name`.
         prompt : str, optional
-            A prompt itself; it goes before `prompt_name`.
+            The text of a prompt; it takes precedence over `prompt_name`.
         batch_size : int
             The most pairs in one micro-batch.
         show_progress_bar : bool or callable, optional

@@ -57,10 +57,10 @@ def load(
     name_or_path : str or os.PathLike
         A checkpoint folder, or the name of one on the Hugging Face hub. A name is looked up in the local
         cache first and fetched only if it is not there.
-    backend : {"auto", "reference"}
-        Who computes; ``"auto"`` takes the fastest that is installed.
+    backend : {"auto", "numba", "reference"}
+        Which implementation computes; ``"auto"`` takes the fastest that is installed.
     dtype : {"float32", "float64"}
-        What to compute in, and the dtype of the vectors. float64 is the oracle: exact and slow.
+        What to compute in, and the dtype of the vectors. float64 is accurate to 15 digits, and slow.
     num_threads : int, optional
         Worker threads; by default ``MINISBERT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the processors that this
         process may use.
@@ -105,7 +105,7 @@ class SentenceEncoder(TextModel):
 
     The word embeddings stay in the file, which is mapped into memory for as long as the encoder lives. So
     replace a checkpoint by renaming a new one over it. After something has written into the file, `encode`
-    raises `CheckpointError`; while `encode` runs, that would change the vectors, or end the process.
+    raises `CheckpointError`; while `encode` runs, writing into the file can give wrong vectors or end the process.
 
     Copies share the weights. A pickle holds none, but the folder, on the hub also name and commit, what was
     set, and a hash of all files; where these are no longer the same, unpickling raises `CheckpointError`.
@@ -189,7 +189,7 @@ class SentenceEncoder(TextModel):
         prompt_name : str, optional
             Which of `prompts` to put before each sentence; by default `default_prompt_name`.
         prompt : str, optional
-            A prompt itself; it goes before `prompt_name`.
+            The text of a prompt; it takes precedence over `prompt_name`.
         batch_size : int
             The most sentences in one micro-batch.
         show_progress_bar : bool or callable, optional
@@ -204,7 +204,8 @@ class SentenceEncoder(TextModel):
         truncate_dim : int, optional
             Keep the first components only; by default `self.truncate_dim`.
         truncation : {"warn", "silent", "error"}
-            What to do about texts longer than `max_seq_length`, which are cut. Only "error" reads one to its end.
+            What to do about texts longer than `max_seq_length`, which are cut. Only "error" tokenises
+            all of one, to tell its length.
         out : ndarray or memmap, shape (S, D), optional
             Filled in place and returned.
         ranges : array_like, shape (2, D), optional
@@ -323,7 +324,7 @@ class SentenceEncoder(TextModel):
         return self._tokenizer.prompt_length(prompt, self.max_seq_length)
 
     def _compute(self, feature: str, prompt_length: int, rows: list[TokenIds]) -> Sequence[Floats]:
-        """Compute a micro-batch: the token ids (T,) of S sentences to a vector (D',) or the states (T, D) of each."""
+        """Return a vector (D',) of each of S sentences, or the states (T, D) of its tokens, from its ids (T,)."""
         ids: Ints = np.concatenate(rows)  # (N,)
         types = np.full(len(ids), self._tokenizer.token_type, np.int32)
         offsets: Ints = np.array([0, *accumulate(map(len, rows))])  # (S + 1,)
@@ -342,6 +343,6 @@ class SentenceEncoder(TextModel):
         return list(found)
 
     def _vectors(self, ids: Ints, types: Ints, offsets: Ints) -> Floats:
-        """Compute vectors (S, D') in one call, which is possible where all modules are plain."""
+        """Return vectors (S, D') by one plan, which is possible where all modules are plain: see `modules.is_plain`."""
         plan = self._plans.get(SENTENCE) or self._record(SENTENCE, model.sentence_vectors, steps=self._steps)
         return plan(ids, types, offsets)

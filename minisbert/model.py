@@ -1,14 +1,16 @@
 """The forward pass of the BERT family: token ids in, sentence vectors or a classifier's logits out.
 
 Read it from top to bottom: it is in execution order. `kernels` stands for the functions in
-`minisbert.kernels.reference.ops`, or for their compiled twins. On the compiled backend it does not run for every
-micro-batch: it is recorded once, as a list of operations on addresses, and that is replayed (`kernels.compiled.plan`).
+`minisbert.kernels.reference.ops`, or for their compiled twins. The compiled backend
+records `sentence_vectors` and `last_states` once, as a list of operations on addresses, and replays that for each
+micro-batch (`kernels.compiled.plan`); modules that are not plain run after it, as they are written.
 
 A micro-batch is ragged: the tokens of its sentences stand end to end, and ``offsets`` says where each
 sentence starts and ends. So there is no padding and no attention mask.
 
 Dimensions: S sentences, N tokens in the micro-batch, T tokens of one sentence, D width, H heads,
-K = D // H head width, F feed-forward width, V vocabulary, P positions, L layers, C labels.
+K = D // H head width, F feed-forward width, V vocabulary, P positions, L layers, C labels; D' width of a
+sentence vector, and I, O the widths of a Dense module.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ def sentence_vectors(
     config: TransformerConfig,
     steps: Sequence[Step],
 ) -> Floats:
-    """Return what the modules make of each sentence (S, D'), with the tokens of its prompt."""
+    """Return the vectors of sentences (S, D'); poolings include the tokens of a prompt."""
     states = hidden_states(ids, types, offsets, weights, config, kernels)
     return features(states, offsets, 0, steps, kernels)[SENTENCE]
 
@@ -65,10 +67,10 @@ def hidden_states(
 def embed(
     ids: Ints, types: Ints, offsets: Ints, w: Embeddings, config: TransformerConfig, kernels: Kernels
 ) -> Floats:
-    """Say which word, where and of which segment: ``norm(word + token_type + position)``, (N,) -> (N, D).
+    """Look up and add each token's vectors: ``norm(word + token_type + position)``, (N,) -> (N, D).
 
-    BERT counts positions from 0. RoBERTa counts the tokens that are not padding, from ``pad_token_id + 1``. It looks
-    at the ids, so a literal ``<pad>`` in the text shifts what follows.
+    BERT counts positions from 0. RoBERTa counts the tokens that are not padding, from ``pad_token_id + 1``. It
+    knows padding by its id: so a literal ``<pad>`` in the text gets no position, and later tokens one lower.
     """
     padding = config.pad_token_id if config.positions_follow_ids else None
     positions = kernels.positions(ids, offsets, padding)  # (N,)

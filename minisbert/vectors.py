@@ -74,7 +74,7 @@ def quantize(vectors: Floats, precision: str, ranges: ArrayLike | None = None) -
         ranges = _ranges_of(vectors, precision)
     lowest, highest = np.asarray(
         ranges, np.float32
-    )  # in this dtype in the reference, whatever the vectors have
+    )  # in this dtype in sentence-transformers, whatever the vectors have
     step = (highest - lowest) / 255
     steps = np.clip(np.floor((vectors - lowest) / np.where(step == 0, 1, step)), 0, 255)
     steps -= 128 if precision == "int8" else 0

@@ -3,8 +3,8 @@
 
     python tools/dev.py fuzz --count 20000
 
-Each input is a tiny checkpoint of ``tests/data`` with damage that its seed alone decides (`tests/mutations.py`). It
-is loaded and encodes a few texts, or scores a few pairs, in a child process with limited memory. Two things may come
+Each input is a tiny checkpoint of ``tests/data``, damaged as its seed alone decides: see `tests/support/mutations.py`.
+It is loaded and encodes a few texts, or scores a few pairs, in a child process with limited memory. Two things may come
 of that: finite vectors or scores, or one of minisbert's own exceptions. Another exception, a warning, a crash, more
 memory or more time is a fault: the exit code is 1, and the seed is printed. To see it again with its traceback::
 

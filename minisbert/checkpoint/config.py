@@ -31,7 +31,7 @@ __all__ = [
     "read_transformer",
 ]
 
-ACTIVATIONS = (
+HIDDEN_ACTS = (
     "gelu", "gelu_fast", "gelu_new", "gelu_python", "gelu_pytorch_tanh", "quick_gelu", "relu", "silu", "swish", "tanh",
 )  # fmt: skip
 # Settings of any family that change the result, and the values that are computed here.
@@ -195,7 +195,7 @@ def read_transformer(path: Path) -> TransformerConfig:
     file.refuse_unless({"model_type": tuple(FAMILIES)})
     model_type = file.get("model_type", str)
     family = FAMILIES[model_type]
-    file.refuse_unless(REFUSE_UNLESS | {family.key("hidden_act"): ACTIVATIONS} | dict(family.refuse_unless))
+    file.refuse_unless(REFUSE_UNLESS | {family.key("hidden_act"): HIDDEN_ACTS} | dict(family.refuse_unless))
     hidden_size = file.size(family.key("hidden_size"))
     config = TransformerConfig(
         model_type=model_type,
@@ -248,7 +248,7 @@ _SENTENCE_CONFIGS = ("bert", "roberta", "distilbert", "camembert", "albert", "xl
 
 
 def read_sentence_config(folder: Path) -> JsonFile:
-    """Read the settings of a transformer's folder: as in the reference, the first file that says something."""
+    """Read the settings of a transformer's folder: as in sentence-transformers, the first file that says something."""
     files = (read_json(folder / f"sentence_{name}_config.json") for name in _SENTENCE_CONFIGS)
     return next((file for file in files if file.values), JsonFile(folder / "sentence_bert_config.json", {}))
 

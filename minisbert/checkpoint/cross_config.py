@@ -19,10 +19,10 @@ from minisbert.checkpoint.jsonfile import JsonFile, is_there, read_json
 from minisbert.checkpoint.modules_json import entry_files, read_entry
 from minisbert.errors import CheckpointError, UnsupportedCheckpointError, shown
 
-__all__ = ["ACTIVATIONS", "CrossEncoderConfig", "read_cross_config"]
+__all__ = ["SCORE_ACTIVATIONS", "CrossEncoderConfig", "read_cross_config"]
 
 # Classes of torch.nn, by the last part of their dotted names; `minisbert.engine.scores` computes them.
-ACTIVATIONS = ("Identity", "Sigmoid", "Tanh", "ReLU", "SiLU")
+SCORE_ACTIVATIONS = ("Identity", "Sigmoid", "Tanh", "ReLU", "SiLU")
 MAX_LABELS = 2**16  # far more than anybody has: a bound, so that a damaged number can't keep us busy
 
 
@@ -126,9 +126,9 @@ def _read_activation(saved: JsonFile, file: JsonFile) -> str | None:
 
 def _activation_name(path: Path, key: str, dotted: str) -> str:
     name = dotted.split(".")[-1]
-    if not dotted.startswith("torch.nn.") or name not in ACTIVATIONS:
+    if not dotted.startswith("torch.nn.") or name not in SCORE_ACTIVATIONS:
         raise UnsupportedCheckpointError(
             f"{path}: {key} is {shown(dotted)}, which minisbert does not compute; supported: "
-            f"{', '.join(f'torch.nn.{name}' for name in ACTIVATIONS)}"
+            f"{', '.join(f'torch.nn.{name}' for name in SCORE_ACTIVATIONS)}"
         )
     return name

@@ -16,7 +16,7 @@ __all__ = ["BUCKETS", "FAMILIES", "Family", "Table"]
 # the embeddings, and B buckets of distances.
 Table: TypeAlias = tuple[tuple[str, str, str], ...]
 
-BUCKETS = 32  # of MPNet's distances: the reference computes with 32, whatever the setting says
+BUCKETS = 32  # of MPNet's distances: transformers computes with 32, whatever the setting says
 
 
 @dataclass(frozen=True)

@@ -40,17 +40,17 @@ POOLING_MODES = {
 WIDTHS = ("embedding_dimension", "word_embedding_dimension")  # today's name, and the old one
 MAX_MODES = 64  # each is computed: a bound, so that a damaged file can't keep us busy
 # The classes of torch.nn that a Dense module can have, and the packages that they go by. In small letters they are
-# the names of `minisbert.kernels`. GLU halves the width, and Softmax2d is for images.
-ACTIVATIONS = (
+# the names of `reference.activations.ACTIVATIONS`. GLU halves the width, and Softmax2d is for images.
+DENSE_ACTIVATIONS = (
     "CELU", "ELU", "GELU", "Hardshrink", "Hardsigmoid", "Hardswish", "Hardtanh", "Identity", "LeakyReLU",
     "LogSigmoid", "LogSoftmax", "Mish", "PReLU", "RReLU", "ReLU", "ReLU6", "SELU", "SiLU", "Sigmoid", "Softmax",
     "Softmin", "Softplus", "Softshrink", "Softsign", "Tanh", "Tanhshrink",
 )  # fmt: skip
 TORCH = ("torch.nn", "torch.nn.modules", "torch.nn.modules.activation", "torch.nn.modules.linear")
-# Over all tokens of a batch the reference takes these along the sentences: results would depend on the company.
+# Over all tokens of a batch sentence-transformers takes these along the sentences: results would depend on the company.
 ALONG_A_VECTOR = ("softmax", "softmin", "logsoftmax")
 
-# Where a feature comes from. Where it is missing, the reference leaves a WeightedLayerPooling out without a word.
+# Where a feature comes from. If it is missing, sentence-transformers silently leaves a WeightedLayerPooling out.
 MAKERS = {
     SENTENCE: "a Pooling before it in modules.json",
     LAYERS: "output_hidden_states to be true in the transformer's config.json (without it, sentence-transformers "
@@ -84,7 +84,7 @@ def read_entries(folder: Path) -> tuple[Entry, ...]:
     names = Counter(file.optional("name", str) for file in files)
     del names[None]
     for name, count in names.most_common(1):
-        if count > 1:  # the reference would put the later module in the place of the earlier
+        if count > 1:  # sentence-transformers would put the later module in the place of the earlier
             raise CheckpointError(
                 f"{path}: two modules have the name {shown(name)}; expected a name for each"
             )
@@ -241,10 +241,11 @@ def _read_activation(settings: JsonFile) -> str:
     if "activation_function" not in settings.values:
         return "tanh"
     package, _, name = settings.get("activation_function", str).rpartition(".")
-    if package not in TORCH or name not in ACTIVATIONS:
+    if package not in TORCH or name not in DENSE_ACTIVATIONS:
         raise UnsupportedCheckpointError(
             f"{settings.path}: activation_function is {shown(settings.values['activation_function'])}, which "
-            f"minisbert does not compute; supported: torch.nn.modules.activation and one of {', '.join(ACTIVATIONS)}"
+            "minisbert does not compute; supported: torch.nn.modules.activation and one of "
+            f"{', '.join(DENSE_ACTIVATIONS)}"
         )
     return name.lower()
 

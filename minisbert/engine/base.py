@@ -40,8 +40,8 @@ _loaded: WeakValueDictionary[tuple[Any, ...], Any] = WeakValueDictionary()
 class TextModel(ABC):
     """A checkpoint, ready to compute; what it turns texts into is the subclass's affair.
 
-    What is loaded never changes, and is in memory once: an encoder is a copy of the one that was loaded, with the same
-    weights and settings of its own. So are copies of it, and what is unpickled.
+    What is loaded never changes, and is in memory once: every encoder, also a copy or an unpickled one, is a shallow
+    copy of one original, with the same weights and settings of its own.
     """
 
     # What one input is called in messages, and which attributes, set by whoever uses it, a pickle keeps.
@@ -69,12 +69,12 @@ class TextModel(ABC):
         self.num_threads = num_threads
         check_choice("backend", backend, ("auto", *BACKENDS))
         found = check_dtype(dtype)
-        # Relative to another folder, later, the path would be another one.
+        # Absolute, as the working folder may change.
         self._original = _find(type(self), folder.absolute(), select(backend, found), found)
         self._take(self._original)
 
     def _take(self, other: TextModel) -> None:
-        """Share all that another one has, but for the one setting that can change in itself."""
+        """Share all that another one has, except `prompts`, the only setting that can be changed in place."""
         vars(self).update(vars(other))
         self.prompts = copy.copy(other.prompts)
 
@@ -164,7 +164,7 @@ class TextModel(ABC):
     def __getstate__(self) -> dict[str, Any]:
         """Pickle where the checkpoint is, which it is and what was set, not the weights.
 
-        Where nothing was chosen there is nothing in the pickle either, so that the machine that unpickles it chooses.
+        The default number of threads is pickled as None, so that the machine that unpickles it chooses.
         """
         name, revision = hub.name_and_commit(self.path) or (None, None)
         num_threads = None if self._default_threads else self.num_threads
@@ -225,10 +225,10 @@ class TextModel(ABC):
 
 
 def _find(kind: type[T], folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -> T:
-    """Return what is loaded of a folder's files as they are now, or load it.
+    """Return the loaded original of a folder if its files are unchanged, or load it.
 
-    There is no lock, for which a signal's handler or the child of a fork could wait in vain: of two threads that load
-    one checkpoint at once, both read it, and both get what was there first.
+    There is no lock, as one could deadlock in a signal's handler or after a fork: two threads that load one checkpoint
+    at the same time both read it, and both get the one that was there first.
     """
     key = kind, folder, kernels.NAME, dtype
 

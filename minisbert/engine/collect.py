@@ -73,7 +73,9 @@ class Collector:
         """Take the next vectors (S, D)."""
         stays = self._waits or self._precision == "float32"
         ready = vectors if stays else quantize(vectors, self._precision, self._ranges)
-        if self._out is None and self._count is not None and not self._waits:  # now that there are texts
+        if (
+            self._out is None and self._count is not None and not self._waits
+        ):  # allocated only now, at the first result
             self._out = np.empty((self._count, self._width), self._dtype)
         start, self.rows = self.rows, self.rows + len(ready)
         if self._out is None or self._waits:
@@ -117,7 +119,7 @@ class Collector:
 class OverlongTexts:
     """Notes which inputs are longer than `max_tokens`, to say so once at the end or to stop at the first.
 
-    `count_all` says how many tokens inputs have that are not cut, of which the first has a certain index.
+    ``count_all(inputs, first)`` counts the tokens of inputs that are not cut; `first` is the index of the first one.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ __all__ = [
 
 T = TypeVar("T")
 
-# How many inputs a chunk has. The first one is small, as nobody has anything to compute before it is there, and each is
+# How many inputs a chunk has. The first one is small, so that workers can start early, and each is
 # four times as large as the one before.
 CHUNK = 1024
 FIRST_CHUNK = 32
@@ -80,7 +80,7 @@ def as_pairs(inputs: Any) -> tuple[Iterator[Any], int | None]:
 
 
 def check_collection(name: str, value: object, expected: str) -> None:
-    """Refuse what is no collection, and sets: their order, and so that of the rows, changes from run to run."""
+    """Refuse what is no collection, and sets, whose order changes from run to run."""
     refused = isinstance(value, str | bytes | bytearray | memoryview | Mapping | set | frozenset)
     if refused or not isinstance(value, Iterable):
         hint = "; a set has no order: sort it" if isinstance(value, set | frozenset) else ""

@@ -39,7 +39,7 @@ def resolve_prompt(
 
 
 def with_role(prompts: Mapping[str, str], names: Sequence[str], arguments: dict[str, Any]) -> dict[str, Any]:
-    """Add the first of some names that a prompt has to the arguments of `encode`, unless they name one."""
+    """Set ``prompt_name`` to the first of `names` that is a prompt's, unless the arguments of `encode` name one."""
     if arguments.get("prompt_name") is None and arguments.get("prompt") is None:
         return {**arguments, "prompt_name": next((name for name in names if name in prompts), None)}
     return arguments

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from minisbert.arrays import Floats
-from minisbert.checkpoint.cross_config import ACTIVATIONS
+from minisbert.checkpoint.cross_config import SCORE_ACTIVATIONS
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
 from minisbert.kernels.reference.activations import relu, sigmoid, silu
 from minisbert.kernels.reference.activations import softmax as softmax_in_place
@@ -29,7 +29,7 @@ def identity(x: Floats) -> Floats:
 
 
 _FUNCTIONS: dict[str, Activation] = dict(
-    zip(ACTIVATIONS, (identity, sigmoid, np.tanh, relu, silu), strict=True)
+    zip(SCORE_ACTIVATIONS, (identity, sigmoid, np.tanh, relu, silu), strict=True)
 )
 
 

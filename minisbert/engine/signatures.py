@@ -19,7 +19,7 @@ __all__ = ["EncodeOptions", "LoadOptions", "PredictOptions", "RankOptions", "Vec
 
 Vector: TypeAlias = "np.ndarray[tuple[int], np.dtype[Any]]"  # (D,)
 Vectors: TypeAlias = "np.ndarray[tuple[int, int], np.dtype[Any]]"  # (S, D), or (T, D)
-# What is certainly no single string, which is an iterable of strings too.
+# Collections of texts; not Iterable[str], which a single string is too.
 Texts: TypeAlias = "list[str] | tuple[str, ...] | Iterator[str] | NDArray[Any]"
 Sentence: TypeAlias = Literal["sentence_embedding"]
 Tokens: TypeAlias = Literal["token_embeddings"]

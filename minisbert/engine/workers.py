@@ -27,7 +27,7 @@ T = TypeVar("T")
 Compute: TypeAlias = Callable[[list[TokenIds]], Sequence[Floats]]
 # A micro-batch: which rows of a chunk are in it, and their token ids.
 Batch: TypeAlias = tuple[list[int], list[TokenIds]]
-# One that is begun: its rows, and a function that waits for their results, or computes them.
+# One that was started: its rows, and a function that returns their results.
 Begun: TypeAlias = tuple[list[int], Callable[[], Sequence[Floats]]]
 # What workers take from, one after the other; after None comes nothing more.
 Jobs: TypeAlias = "native.SimpleQueue[_Job[Any] | None]"
@@ -44,8 +44,8 @@ def compute_chunks(
 ) -> Generator[list[Floats], None, None]:
     """Yield the results of each chunk of inputs, in order; `width` is that of a layer's widest activations.
 
-    While workers compute one chunk, this thread reads the next, which is tokenised as it is read. Whoever stops before
-    the last one has to close this, which ends the workers.
+    While workers compute one chunk, this thread reads the next, which is tokenised as it is read. It has to
+    be closed if it is not exhausted, which ends the workers.
     """
     is_single = progress.total == 1
 
@@ -58,8 +58,7 @@ def compute_chunks(
             return [(rows, partial(compute if is_single else on_all_threads, ids)) for rows, ids in batches]
         return [(rows, workers.submit(partial(compute, ids))) for rows, ids in batches]
 
-    # The helpers of a single input wake while it is tokenised. Workers compute on one thread each, and so does NumPy's
-    # BLAS.
+    # For one input, helpers wake while it is tokenised. Otherwise each worker computes on one thread, BLAS included.
     with closing(Workers(num_threads)) as workers, kernels.threads(num_threads if is_single else 1):
         begun = starmap(begin, _batched(chunks, progress.total, num_threads, batch_size, width))
         for batches, _ in pairwise(
@@ -71,7 +70,7 @@ def compute_chunks(
 def _batched(
     chunks: Iterable[list[TokenIds]], total: int | None, num_threads: int, batch_size: int, width: int
 ) -> Iterator[tuple[list[Batch], bool]]:
-    """Yield the micro-batches of each chunk, and whether there is but one and the input ends with it."""
+    """Yield the micro-batches of each chunk, and whether this is the only one of the last chunk."""
     taken = 0
     for chunk in chunks:
         taken += len(chunk)
@@ -95,8 +94,8 @@ def _wait_for(batches: list[Begun], progress: Progress) -> list[Floats]:
 class Workers:
     """Threads of the system that do jobs, each started when there is one for it; none is left once this is closed.
 
-    Where the process ends before, they are left alone with what they compute: all of that is held by their frames,
-    which nobody clears.
+    When the interpreter exits before, they go on computing; their frames, which are not cleared, hold all that they
+    need.
     """
 
     def __init__(self, count: int) -> None:
@@ -134,7 +133,7 @@ class Workers:
             life.acquire()
 
     def __del__(self) -> None:
-        """End the threads also where an exception came from outside, as a time limit's does, before all is set up."""
+        """End the threads also if an exception, such as a time limit's, strikes before `close` is sure to be called."""
         self._jobs.put(None)
 
 

@@ -6,10 +6,11 @@ loads and runs on several threads. `operations` has the table of what is compile
     micro-kernel    the innermost loop over k of a multiply C = A B, all in registers         source.microkernel
     micro-tile      the MR x NR numbers of C that it makes: the register block                tuning.MR, NR
     panel           NR columns of B, packed: those of each k next to each other               compiled.packing
-    MC, KC          cache blocks: rows of A, and steps of k, that are used up before others   tuning.MC, KC
+    MC, KC          cache blocks: rows of A, and steps of k, that are used up before others;
+                    a block, without more words, is MC rows                                   tuning.MC, KC
     K_SUM           the accumulation block: so many products are summed, then added to C      tuning.K_SUM
-    prefetch        asking for memory ahead: PREFETCH_L1 bytes, from the second-level cache
-                    into the first; PREFETCH_L2 steps, from memory into the second            tuning
+    prefetch        asking for memory ahead: a tile's own B, PREFETCH_L1 bytes from the
+                    second-level cache, or PREFETCH_L2 steps from memory; later tiles' B      tuning
     row_bytes       the leading dimension in bytes, padded against 4 KiB aliasing             tuning.row_bytes
     plan            a model's operations, recorded once and replayed for each micro-batch     compiled.plan
     arena           the memory of all results of a plan, shared out by liveness               compiled.plan

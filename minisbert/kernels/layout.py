@@ -96,25 +96,25 @@ def only_rows(table: Floats, ids: Ints) -> tuple[Floats, Ints]:
     return table[ids].astype(np.float32), np.arange(len(ids), dtype=np.int32)
 
 
-_BLOCK = 16 << 20  # floats: 64 MB
-_blocks: list[tuple[ref[Floats], int]] = []  # and from where on they are free
+_POOL = 16 << 20  # floats: 64 MB
+_pools: list[tuple[ref[Floats], int]] = []  # and from where on they are free
 
 
 def for_weights(size: int) -> Floats:
-    """Return zeros out of a large block, which Linux backs with pages of 2 MB instead of 4 kB.
+    """Return zeros out of a large pool, which Linux backs with pages of 2 MB instead of 4 kB.
 
     All weights are read once for every single sentence, and fewer pages are fewer addresses to look up. Memory of the
-    block that is not handed out is never touched, and so never taken from the system.
+    pool that is not handed out is never touched, and so never taken from the system.
 
-    A block goes with the last weights in it. Whoever takes one from the list has it to themselves until it is put
-    back: another thread, or a signal's handler that loads a model, takes another one, and waits for no lock.
+    A pool goes with the last weights in it. Who takes one from the list has it alone until it is put back: another
+    thread, or a signal's handler that loads a model, takes another one, and waits for no lock.
     """
     zeros, start = None, 0
     with suppress(IndexError):
-        block, start = _blocks.pop()
-        zeros = block()
+        pool, start = _pools.pop()
+        zeros = pool()
     if zeros is None or len(zeros) - start < size:
-        zeros = np.zeros(max(size, _BLOCK) + _PER_LINE, np.float32)
+        zeros = np.zeros(max(size, _POOL) + _PER_LINE, np.float32)
         start = _to_a_line(zeros) // 4
-    _blocks.append((ref(zeros), start + -(-size // _PER_LINE) * _PER_LINE))
+    _pools.append((ref(zeros), start + -(-size // _PER_LINE) * _PER_LINE))
     return zeros[start : start + size]

@@ -2,7 +2,7 @@
 
 It is the one place where an operation's arguments are listed. The kernels in `source` are compiled for these arguments
 and checked against them, the dispatch of a replayed plan is generated from them, and `compiled.ops` gives them by name,
-to be done at once or to be recorded. An argument is written ``name:kind``; without a kind it is a size.
+to be done now or to be recorded. An argument is written ``name:kind``; without a kind it is a size.
 
 To add an operation: its definition in `reference.ops`, a method of `Kernels`, a line here, the kernel in `source`, and
 how it is called in `compiled.ops`.
@@ -64,8 +64,8 @@ STEP = 2 + ARGUMENTS
 GROUPS = 4
 
 # The functions of `source.vector` that `linear` ends in, by the names that checkpoints have for them. An activation is
-# added in this order: its definition in `reference.activations`, a line here, the function there. One that is not here
-# is computed by its definition.
+# added in this order: its definition in `reference.activations`, its name in `checkpoint.config.HIDDEN_ACTS` (or else a
+# checkpoint is refused), a line here, the function there. One that is not here is computed by its definition.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_python": "gelu",

@@ -1,4 +1,4 @@
-"""The kernels' shape: vector length, register block and cache blocks for the processor at hand.
+"""The kernels' shape: vector length, micro-tile and cache blocks for the processor at hand.
 
 It needs no Numba, so weights can be packed while Numba is still being imported. The glossary is in `minisbert.kernels`.
 """
@@ -22,7 +22,7 @@ __all__ = [
     "NR",
     "PREFETCH_L1",
     "PREFETCH_L2",
-    "QUERY_BLOCK",
+    "QUERY_ROWS",
     "SOFTMAX_ROWS",
     "UNROLL",
     "VECTORS",
@@ -53,7 +53,7 @@ def _registers() -> tuple[int, int]:
 LANES, REGISTERS = _registers()
 LINE = 64  # bytes in a cache line
 
-# --- The register block: MR rows x NR columns of sums, NR being VECTORS vectors --------------------------
+# --- The micro-tile: MR rows x NR columns of sums, NR being VECTORS vectors ------------------------------
 #
 # The budget: MR x VECTORS sums, VECTORS vectors of B, one broadcast number of A. That is 27 + 3 + 1 = 31 of 32
 # registers for 9 x 3, and 12 + 2 + 1 = 15 of 16 for 6 x 2.
@@ -61,13 +61,13 @@ LINE = 64  # bytes in a cache line
 VECTORS = 3 if REGISTERS == 32 else 2
 NR = LANES * VECTORS
 MR = (REGISTERS - VECTORS - 1) // VECTORS  # 9, or 6
-# A narrower block: for attention, whose heads are two or four vectors of 16 wide, and for the columns that are left
+# A narrower tile: for attention, whose heads are two or four vectors of 16 wide, and for the columns that are left
 # when the others are taken three vectors at a time. 14 rows would fit in 32 registers: they are no faster than 8, and
 # take another third of a second to compile.
 NARROW_VECTORS = 2
 NARROW_NR = LANES * NARROW_VECTORS
 NARROW_MR = min((REGISTERS - NARROW_VECTORS - 1) // NARROW_VECTORS, 8)  # 8, or 6
-# Steps of k in one turn of the micro-kernel's loop, for the tallest blocks: counting and prefetching once for all.
+# Steps of k in one turn of the micro-kernel's loop, for the tallest tiles: counting and prefetching once for all.
 UNROLL = 4 if REGISTERS == 32 else 8
 
 # --- The cache blocks, and the accumulation block --------------------------------------------------------
@@ -82,18 +82,18 @@ K_SUM = 128
 # Steps of a panel that are done for all MC rows before the next ones, which are prefetched meanwhile: 147 kB in use and
 # as much on its way. A whole panel of 3072 steps would be four times that, and push A out of the second-level cache.
 KC = 6 * K_SUM
-# Prefetch distances. Into the first-level cache, in bytes; 0 where the processor is in time by itself, as the 6 x 2
-# block goes through B at two thirds of the pace.
+# Prefetch distances for a tile's own B. From the second-level cache, in bytes; 0 where the processor is in time by
+# itself, as the 6 x 2 tile goes through B at two thirds of the pace.
 PREFETCH_L1 = 1536 if REGISTERS == 32 else 0
-# And from memory, in steps, for the first block of rows, before which nobody can have asked: 200 nanoseconds with 9
-# rows, fewer with less. Where PREFETCH_L1 is 0 there is none.
+# And from memory, in steps, for the first tile, for which no other can have prefetched: 200 nanoseconds with 9 rows,
+# fewer with less. Where PREFETCH_L1 is 0 there is none.
 PREFETCH_L2 = K_SUM // 2
 
 # --- Attention -------------------------------------------------------------------------------------------
 
 SOFTMAX_ROWS = 8 if REGISTERS == 32 else 4  # rows of scores that go through softmax side by side
-QUERY_BLOCK = 4 * NARROW_MR  # rows of scores that are in work at once
-assert QUERY_BLOCK % SOFTMAX_ROWS == 0
+QUERY_ROWS = 4 * NARROW_MR  # rows of scores that are in work at once
+assert QUERY_ROWS % SOFTMAX_ROWS == 0
 
 
 def row_bytes(width: int) -> int:
@@ -131,5 +131,5 @@ def attention_room(T: int, K: int) -> int:
     """Return how many floats `attention.attend` needs beside its arguments, for T tokens and heads of width K."""
     wide, P = count_panels(T)
     keys, values = start_of_panel(P, wide), columns_of_values(K)
-    inverses = -(-QUERY_BLOCK // NARROW_NR) * NARROW_NR
-    return keys * K + values * T + QUERY_BLOCK * (keys + values) + inverses
+    inverses = -(-QUERY_ROWS // NARROW_NR) * NARROW_NR
+    return keys * K + values * T + QUERY_ROWS * (keys + values) + inverses

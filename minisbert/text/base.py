@@ -21,12 +21,12 @@ from minisbert.text.pieces import pieces, safe_cut
 __all__ = ["TextTokenizer", "TokenIds", "check_id", "library_errors"]
 
 TokenIds = NDArray[np.int32]
-# Of so many texts, and of so many characters, the library's results are in memory at a time: thirty to fifty bytes for
-# a character of a short text, and two hundred for one of a long text. Of fewer texts, it takes longer for short ones.
+# At most so many texts and characters are given to the library in one call, as its results take memory: thirty to fifty
+# bytes for a character of a short text, two hundred for one of a long text. Smaller groups slow down short texts.
 AT_ONCE = 256
 CHARACTERS_AT_ONCE = 1 << 16
-# A text is read in pieces until it has the tokens that are wanted: of so many characters for each, so that one piece is
-# mostly enough, or of PIECE where all are counted.
+# A text is read in pieces until it has the tokens that are wanted: of so many characters for each wanted token,
+# so that one piece is mostly enough; of PIECE characters where all tokens are counted.
 CHARACTERS_PER_TOKEN = 6
 PIECE = 1 << 10
 
@@ -45,7 +45,7 @@ class TextTokenizer:
     vocab_size: int
 
     def ids_of(self, texts: Sequence[str], most: int, name: Callable[[int], str]) -> list[TokenIds]:
-        """Return the ids of each text, without special tokens: all of them, or more than `most` from the left.
+        """Return the ids of each text, without special tokens: all of them, or at least `most + 1` from the start.
 
         `name` says what text i is called in messages.
         """

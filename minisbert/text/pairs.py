@@ -125,7 +125,7 @@ def load_pair_tokenizer(config: TextConfig) -> PairTokenizer:
 
 
 def _has_token_types(config: TextConfig) -> bool:
-    """Whether the reference's tokenizer tells the model which text a token is of; else every token has type 0."""
+    """Whether transformers' tokenizer tells the model which text a token is of; else every token has type 0."""
     settings = read_json(config.transformer_folder / "tokenizer_config.json")
     inputs = settings.optional("model_input_names", list)
     typed = tokenizer_class(config) in TYPED_TOKENIZERS if inputs is None else "token_type_ids" in inputs

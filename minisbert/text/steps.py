@@ -1,4 +1,4 @@
-"""The steps round the vocabulary: as the reference builds them, which is not always as ``tokenizer.json`` has them.
+"""The steps round the vocabulary: as transformers builds them, which is not always as ``tokenizer.json`` has them.
 
 transformers 5 looks up the tokenizer's class in ``tokenizer_config.json``, else in ``config.json``, else goes by the
 family. It builds the normaliser and the pre-tokeniser of that class, and what is put round a text, with the settings in

@@ -28,7 +28,7 @@ __all__ = ["SentenceTokenizer", "check_limits", "load_tokenizer", "read_library"
 
 @dataclass(frozen=True)
 class SentenceTokenizer(TextTokenizer):
-    """Turns texts into ids; a sentence is ``before``, a text's ids and ``after``, which truncation keeps."""
+    """Turns texts into ids; a sentence is ``before``, a text's ids and ``after``, which are never cut."""
 
     before: TokenIds
     after: TokenIds
@@ -37,7 +37,7 @@ class SentenceTokenizer(TextTokenizer):
     def __call__(self, texts: Sequence[str], first: int, max_tokens: int) -> tuple[list[TokenIds], list[int]]:
         """Return the ids (T,) of each sentence, cut to `max_tokens`, and how many tokens it is known to have.
 
-        Of one that is cut these are more than `max_tokens`, but not all: no more of a text is read than it takes.
+        For a text that is cut the count is a lower bound above `max_tokens`: it is not read to its end.
 
         Raises
         ------
@@ -54,19 +54,19 @@ class SentenceTokenizer(TextTokenizer):
         return rows, counts
 
     def count_all(self, texts: Sequence[str], first: int) -> list[int]:
-        """Return how many tokens each sentence has that is not cut; it raises what a call does."""
+        """Return how many tokens each sentence has, uncut; it raises what a call does."""
         lengths = self.lengths(texts, lambda index: f"sentence {first + index}")
         return [length + self.num_special for length in lengths]
 
     def prompt_length(self, prompt: str, max_tokens: int) -> int:
-        """Count the tokens that a prompt puts before a text: its own, alone and cut, without a special last one."""
+        """Count the tokens that a prompt puts before a text: its own as a text, cut, less a special last one."""
         [ids], _ = self([prompt], 0, max_tokens)
         special = {id for id, token in self.library.get_added_tokens_decoder().items() if token.special}
         return len(ids) - (len(ids) > 0 and int(ids[-1]) in special)
 
 
 def load_tokenizer(config: TextConfig) -> SentenceTokenizer:
-    """Read ``tokenizer.json`` of a checkpoint.
+    """Read ``tokenizer.json`` of a checkpoint, or the vocabulary that stands in for it.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def read_library(config: TextConfig) -> tuple[Path, Tokenizer]:
 
 
 def tokenizer_class(config: TextConfig) -> str:
-    """Return the tokenizer's class, which the reference goes by: as the files say, or else the family's."""
+    """Return the tokenizer's class, as transformers finds it: what the files say, or else the family's."""
     kind = config.transformer.family.tokenizer
     for name in ("config.json", "tokenizer_config.json"):
         kind = read_json(config.transformer_folder / name).get("tokenizer_class", str, kind)
@@ -149,7 +149,7 @@ def _read_json(path: Path, kind: str, settings: JsonFile) -> tuple[Tokenizer, di
     library = Tokenizer.from_buffer(content)  # not from_file: it takes no name that is not UTF-8
     library.no_truncation()
     library.no_padding()
-    if isinstance(library.model, BPE):  # merges left out at random, for training: as RobertaTokenizer, none
+    if isinstance(library.model, BPE):  # dropout of merges is for training; RobertaTokenizer has none
         library.model.dropout = None
     set_steps(library, kind, settings)
     return library, {key: token for _, key, token in _named_tokens(path.parent)}
@@ -158,7 +158,7 @@ def _read_json(path: Path, kind: str, settings: JsonFile) -> tuple[Tokenizer, di
 def _check_vocabulary(path: Path, library: Tokenizer, vocab_size: int) -> None:
     """Refuse a vocabulary that is tiny beside the model's, or of added tokens alone: most words would be unknown to it.
 
-    transformers makes such a one of the special tokens, without a word, where the file of the vocabulary is missing.
+    transformers silently makes such a one of the special tokens where the file of the vocabulary is missing.
     """
     size, added = library.get_vocab_size(), len(library.get_added_tokens_decoder())
     if (2 if size == added else 8) * size < vocab_size:
@@ -169,7 +169,7 @@ def _check_vocabulary(path: Path, library: Tokenizer, vocab_size: int) -> None:
 
 
 def _check_named_tokens(path: Path, library: Tokenizer) -> None:
-    """Refuse a token that another file names and that was not added: the reference would add it."""
+    """Refuse a token that another file names and that was not added: transformers would add it."""
     known = {token.content for token in library.get_added_tokens_decoder().values()}
     for file, key, token in _named_tokens(path.parent):
         if token not in known:
@@ -185,7 +185,7 @@ def _named_tokens(folder: Path) -> Iterator[tuple[Path, str, str]]:
     settings = read_json(folder / "tokenizer_config.json")
     settings.refuse_unless({"split_special_tokens": (False,)})
     files = [settings]
-    if "added_tokens_decoder" not in settings.values:  # only then does the reference read the older files
+    if "added_tokens_decoder" not in settings.values:  # else transformers does not read the older files
         files.append(read_json(folder / "special_tokens_map.json"))
         added = read_json(folder / "added_tokens.json")
         yield from ((added.path, "a key", token) for token in added.values if token in added.values)
@@ -233,7 +233,7 @@ def _probe(path: Path, library: Tokenizer) -> tuple[list[int], list[int], int]:
                     f"{path}: gives the tokens of one sentence the types {sorted(set(encoding.type_ids))}; "
                     "supported: one token type a sentence"
                 )
-            # The library forgets the first of two places that a text is put in: tokens there are nobody's, nor special.
+            # If a template inserts the text twice, the first copy has no sequence id and is not marked as special.
             if [int(text is None) for text in encoding.sequence_ids] != special:
                 raise UnsupportedCheckpointError(
                     f"{path}: puts a text in twice; supported: special tokens, the text, special tokens"

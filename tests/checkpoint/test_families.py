@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import minisbert
-from minisbert.checkpoint.config import ACTIVATIONS, read_config
+from minisbert.checkpoint.config import HIDDEN_ACTS, read_config
 from minisbert.checkpoint.families import FAMILIES
 from minisbert.weights import position_bias
 from tests.conftest import DATA, FEW, TINY, VECTOR_TOLERANCE, edit_json, largest, load_golden
@@ -139,7 +139,7 @@ def test_activations_of_two_names(copy_of: Copy, act: str, same: str) -> None:
     np.testing.assert_array_equal(*vectors)
 
 
-@pytest.mark.parametrize("act", ACTIVATIONS)
+@pytest.mark.parametrize("act", HIDDEN_ACTS)
 def test_every_activation_of_a_layer(copy_of: Copy, act: str) -> None:
     """Compiled, as the definition; and no two functions give the same, whose names are not of one."""
     folder = copy_of("tiny-bert")

@@ -131,7 +131,7 @@ def test_a_generator_is_read_as_it_is_scored(
 # --- Activations -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", cross_config.ACTIVATIONS)
+@pytest.mark.parametrize("name", cross_config.SCORE_ACTIVATIONS)
 def test_activations_by_name(model: minisbert.CrossEncoder, name: str) -> None:
     x = np.array([[-90.0, -3.0, -0.5, 0.0, 2.0, 90.0]], np.float32)
     wide = x.astype(np.float64)

@@ -72,7 +72,7 @@ def test_weights_are_zeros_from_the_start_of_a_line_and_no_two_share_one() -> No
 
 
 def test_a_block_goes_with_the_last_weights_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "_blocks", [])
+    monkeypatch.setattr(layout, "_pools", [])
     first = layout.for_weights(50)
     second = layout.for_weights(50)
     assert second.base is first.base

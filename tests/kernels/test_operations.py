@@ -36,6 +36,8 @@ def test_every_operation_is_called_once_and_has_a_definition() -> None:
 
 def test_codes_are_unlike_and_arguments_fit() -> None:
     assert [row.code for row in OPERATIONS.values()] == list(range(len(OPERATIONS)))
+    shared = [row.is_shared for row in OPERATIONS.values()]
+    assert shared == sorted(shared, reverse=True)  # as `workqueue.execute` takes for granted
     assert max(len(row.names) for row in OPERATIONS.values()) == ARGUMENTS
     kinds = {kind for row in OPERATIONS.values() for kind in row.kinds}
     assert kinds == {"size", "rows", "floats", "int32", "int64", "real", "address"}

@@ -42,7 +42,7 @@ def random(*shape: int, seed: int = 0) -> Any:
 
 
 def loop(emit: Any) -> Any:
-    """Make a function of an array from what `elementary` emits for a vector."""
+    """Make a function of an array from what `source.vector` emits for a vector."""
     import numba
 
     in_place = vector._in_place(emit)
@@ -225,7 +225,7 @@ def test_what_is_not_finite_stays_so() -> None:
         [1],
         [5, 0, 1],
         [tuning.NARROW_NR, tuning.NARROW_NR + 1, 3],
-        [tuning.QUERY_BLOCK - 1, tuning.QUERY_BLOCK + 1],
+        [tuning.QUERY_ROWS - 1, tuning.QUERY_ROWS + 1],
         [vectors * tuning.LANES - 3 for vectors in range(3, 9)],  # all mixtures of wide and narrow panels
         [300, 2, 512],
     ],

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import minisbert
-from minisbert.checkpoint.config import ACTIVATIONS
+from minisbert.checkpoint.config import HIDDEN_ACTS
 from minisbert.checkpoint.families import BUCKETS, FAMILIES
 from tests.conftest import DATA, VECTOR_TOLERANCE, largest
 from tests.support import checkpoints, pipelines
@@ -74,7 +74,7 @@ def configs(draw: st.DrawFn) -> dict[str, Any]:
         "num_attention_heads": heads,
         "intermediate_size": draw(st.integers(1, 130)),
         "num_hidden_layers": draw(st.integers(1, 3)),
-        "hidden_act": draw(st.sampled_from(ACTIVATIONS)),
+        "hidden_act": draw(st.sampled_from(HIDDEN_ACTS)),
         "layer_norm_eps": FAMILIES[family].layer_norm_eps or draw(st.sampled_from((1e-12, 1e-5, 1e-3))),
         "vocab_size": num_tokens(family) + draw(st.integers(0, 9)),
         "max_position_embeddings": draw(st.integers(8, 40)) + pad + 1,

@@ -1,7 +1,8 @@
 """What the reference's cross-encoders give: the part of `make.py` that is about pairs of texts.
 
 ``cross-bert/``, ``cross-roberta/``, ``cross-labels/``
-    Small cross-encoders with seeded weights: see ``tests/cross_checkpoints.py``. The reference saved the first one.
+    Small cross-encoders with seeded weights: see ``tests/support/cross_checkpoints.py``. The reference saved the
+    first one.
 ``cross-bert.npz``, ``cross-roberta.npz``, ``cross-labels.npz``, and one for each of ``cross_checkpoints.FAMILIES``
     Each pair scored alone, so that nothing is padded. S pairs, N tokens of all of them end to end, C labels:
 

@@ -1,1 +1,1 @@
-"""The compiled backend: the same operations on the kernels of `source`, and plans, recorded once and replayed."""
+"""The compiled backend: runs the operations with the kernels in `source`; plans record a whole model, and replay it."""

@@ -1,7 +1,7 @@
 """The compiled backend: the operations of `minisbert.kernels.reference.ops`, the same names and meanings, for float32.
 
 Everything is computed row by row or sentence by sentence, in an order that depends on that row or sentence alone.
-So a sentence's vector is the same, bit for bit, in any company.
+So a sentence's vector is the same, bit for bit, in any batch.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ __all__ = ["BACKEND", "Backend"]
 
 
 class Backend(Ops):
-    """Does each operation at once, on arrays that are there."""
+    """Does each operation when it is called (eagerly), on real arrays."""
 
     NAME = "numba"
 
-    # Each component by itself, from exact products and sums: nothing that the number of rows could change.
+    # Elementwise, and so independent of the number of rows.
     mix, prelu = staticmethod(reference.mix), staticmethod(reference.prelu)
 
     def warm_up(self) -> None:
-        """Get the kernels, as otherwise the first operation does; weights can be packed in the meantime."""
+        """Load the kernels, which the first operation would do otherwise; weights can be packed in the meantime."""
         load.kernels()
 
     def threads(self, count: int) -> AbstractContextManager[None]:
@@ -78,7 +78,7 @@ class Backend(Ops):
         return super().pool(x, offsets, mode, skip)
 
     def _perform(self, operation: Operation, units: int, arguments: Sequence[Any]) -> None:
-        # They may be copies of what was given, so they are held until the kernel is done.
+        # `laid_out` may copy, and the kernel has addresses alone: so they are held until it is done.
         held = [layout.laid_out(kind, value) for kind, value in zip(operation.kinds, arguments, strict=True)]
         helpers.execute([operation.code, units, *map(layout.number, held)])
 

@@ -1,7 +1,7 @@
 """How each operation is called: what it takes, how large its result is, and into how many units it is divided.
 
-Every operation stands here once, over arrays or over what stands for them. `compiled.backend` does it at once, on
-arrays that are there; `compiled.plan` records it, on values that are not there yet. Names and meanings are those of
+Every operation stands here once, over arrays (`compiled.backend`, which does it when it is called) or over `Value`
+placeholders (`compiled.plan`, which records it). Names and meanings are those of
 `minisbert.kernels.reference.ops`, and the order of a kernel's arguments that of `minisbert.kernels.operations`.
 """
 
@@ -28,15 +28,15 @@ class Ops(ABC):
 
     @abstractmethod
     def _rows(self, N: Any, width: int) -> Any:
-        """Return what a result (N, width) goes to."""
+        """Allocate a result (N, width)."""
 
     @abstractmethod
     def _numbers(self, N: Any) -> Any:
-        """Return what N int32 go to."""
+        """Allocate a result of N int32."""
 
     @abstractmethod
     def _times(self, count: int, of: Any) -> Any:
-        """Return how many units there are: so many for each of the rows, or blocks of rows, or sentences."""
+        """Return how many units there are: `count` for each of `of` blocks or sentences."""
 
     @abstractmethod
     def _blocks(self, N: Any) -> Any:
@@ -52,7 +52,7 @@ class Ops(ABC):
 
     @abstractmethod
     def _float32_table(self, word: Floats, ids: Ints) -> tuple[Any, Any]:
-        """Return the table of words, of any dtype, as one of float32, and the ids in that."""
+        """Return the table of words, of any dtype, as one of float32, and the ids re-indexed into it."""
 
     def _do(self, name: str, units: Any = 0, **arguments: Any) -> None:
         operation = OPERATIONS[name]
@@ -61,7 +61,7 @@ class Ops(ABC):
     def linear(
         self, x: Floats, dense: Packed, activation: str | None = None, residual: Floats | None = None
     ) -> Floats:
-        """Twin of `reference.linear`, of which one call has an activation or a residual, not both."""
+        """Twin of `reference.linear`, one call of which takes an activation or a residual."""
         (N, K), y = x.shape, self._rows(x.shape[0], dense.width)
         if activation is not None and residual is not None:  # the kernel would add the residual first
             raise ValueError("one kernel call has an activation or a residual, not both")

@@ -18,8 +18,8 @@ __all__ = ["Packed", "pack"]
 class Packed:
     """The weights of ``y = x @ weight.T + bias`` as `gemm.multiply_panel` reads them.
 
-    P panels one after the other, each (K, its columns), with zeros after the last column; the bias of all columns, also
-    of those that don't count; and K and the number of columns that count.
+    P panels one after the other, each (K, its columns), with zeros after the last column; the bias, padded
+    with zeros to whole panels; and K and the number of columns that count.
     """
 
     panels: Floats

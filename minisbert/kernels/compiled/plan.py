@@ -1,15 +1,14 @@
 """Record and replay: a whole model in one call, as a plan that is made once.
 
-A short sentence takes a millisecond or two, and its fifty operations one more in the interpreter alone: making arrays,
-finding their addresses, calling. But they are the same operations every time, on the same weights; only sizes and
+A short sentence takes a millisecond or two, and calling its fifty operations from Python would add another one: making
+arrays, finding their addresses. But they are the same operations every time, on the same weights; only sizes and
 addresses differ. So the forward pass is run once over *values*, which stand for arrays, on a backend that records each
-operation instead of doing it (as CUDA graphs and tracing compilers do). Every argument it records is made of two
-constants and two of the VARIABLES, ``constant + base + times * count``: the address of a result, say, is that of the
-arena plus the bytes before it in a row times the number of rows. To replay the plan for a micro-batch,
+operation instead of doing it (as CUDA graphs and tracing compilers do). Every argument it records is
+``constant + base + times * count``, where base and count are two of the VARIABLES: the address of a result, say, is
+that of the arena plus the bytes before it in a row times the number of rows. To replay the plan for a micro-batch,
 `workqueue.replay` is given the variables; it computes the arguments of each step, and does the steps in turn.
 
-All results stand in one arena, as variables share registers (*liveness*): each has its place until its last reader is
-done.
+Results share one memory arena (by *liveness*): the place of one is used again after its last reader.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from minisbert.kernels.tuning import MC, attention_room, row_bytes
 
 __all__ = ["INPUTS", "PER_SENTENCE", "PER_TOKEN", "VARIABLES", "Plan", "Recorder", "Value"]
 
-# What a result has rows of: the numbers of both are among the VARIABLES.
+# A result has one row for each token, or for each sentence.
 PER_TOKEN, PER_SENTENCE = "tokens", "sentences"
 # The inputs, addresses of a replay's memory, and the table of words where that is not float32.
 _NAMES = "zero tokens blocks sentences ids types offsets y arena sentence_arena room room_bytes word word_ids"
@@ -82,7 +81,7 @@ class Recorder(Ops):
         return Value(N, width)
 
     def _numbers(self, N: str) -> Value:
-        return Value(N, 1)  # one after the other, for which the room of N rows is more than enough
+        return Value(N, 1)  # N contiguous int32, which fit into N rows of one float
 
     def _times(self, count: int, of: str) -> tuple[int, str]:
         return count, of
@@ -170,7 +169,7 @@ def _terms(number: Argument, y: Value, places: dict[Value, int]) -> tuple[int, i
 
 
 def _places(steps: list[list[Argument]], y: Value) -> tuple[dict[Value, int], dict[str, int]]:
-    """Give each result but y the first place in its part of the arena that nobody needs; say how wide the parts are."""
+    """Give each result but y a place in its part of the arena, by first fit; return the widths of both parts."""
     values = [[a for a in step if isinstance(a, Value) and not a.variable and a is not y] for step in steps]
     last = {value: i for i, some in enumerate(values) for value in some}
     places: dict[Value, int] = {}

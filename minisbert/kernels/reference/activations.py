@@ -1,6 +1,6 @@
 """The definition of each activation, and of softmax, in plain NumPy: any float dtype, along rows.
 
-A new one is defined here, gets its names in ACTIVATIONS, and may get a kernel: see `minisbert.kernels.operations`.
+A new one is defined here and gets its names in ACTIVATIONS; `minisbert.kernels.operations` says what more it needs.
 """
 
 from __future__ import annotations

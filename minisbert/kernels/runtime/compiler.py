@@ -23,6 +23,7 @@ from minisbert.kernels.runtime.target import compile_kernel, inlined
 __all__ = [
     "COMPILED",
     "branch",
+    "call_of",
     "columns_of_values",
     "count_panels",
     "doubles_at",
@@ -35,6 +36,7 @@ __all__ = [
     "row_bytes",
     "scratch",
     "start_of_panel",
+    "unit_of",
     "whole_vectors",
 ]
 
@@ -61,15 +63,37 @@ def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[
 
 def operation(name: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
     """Compile the kernel of an operation for the arguments that the table gives it; refuse one that has others."""
-    row = OPERATIONS[name]
 
     def compile_(function: Callable[..., Any]) -> Any:
-        code = function.__code__
-        if code.co_varnames[: code.co_argcount] != row.names:
-            raise TypeError(f"the kernel of {name} takes {code.co_varnames}; expected {row.names}")
-        return kernel(*("f8" if kind == "real" else "i8" for kind in row.kinds), fastmath=fastmath)(function)
+        check_arguments(name, function)
+        kinds = ("f8" if kind == "real" else "i8" for kind in OPERATIONS[name].kinds)
+        return kernel(*kinds, fastmath=fastmath)(function)
 
     return compile_
+
+
+def unit_of(name: str) -> Callable[[Callable[..., Any]], Any]:
+    """Make what does one unit of a shared operation: a function of the unit, the thread's slot, and the arguments."""
+
+    def inline(function: Callable[..., Any]) -> Any:
+        check_arguments(name, function, "unit", "slot")
+        return inlined(function)
+
+    return inline
+
+
+def check_arguments(name: str, function: Callable[..., Any], *before: str) -> None:
+    """Refuse a function whose arguments are not those that the table has for an operation."""
+    code, expected = function.__code__, (*before, *OPERATIONS[name].names)
+    found = code.co_varnames[: code.co_argcount]
+    if found != expected:
+        raise TypeError(f"the kernel of {name} takes {found}; expected {expected}")
+
+
+def call_of(name: str, *before: str) -> str:
+    """Return the call of an operation whose arguments are in ``a``, and those that are float64 in ``reals``."""
+    given = (f"{'reals' if kind == 'real' else 'a'}[{i}]" for i, kind in enumerate(OPERATIONS[name].kinds))
+    return ", ".join((*before, *given))
 
 
 def branch(name: str, parameters: str, calls: dict[int, str], scope: dict[str, Any]) -> Callable[..., Any]:

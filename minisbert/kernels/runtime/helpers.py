@@ -21,7 +21,7 @@ __all__ = ["awake", "execute", "replay", "threads"]
 # others write: each has a cache line, eight numbers, of its own.
 RANGE, FINISHED, HELPERS, CODE, UNITS, FIRST, GIVEN = 0, 8, 16, 24, 25, 26, 27
 QUEUE = GIVEN + ARGUMENTS
-# The range is an epoch, and the first and the last unit that nobody has taken, in one word: so many bits each.
+# The range is an epoch, the first free unit and the end of the free ones, in one word: so many bits for each of these.
 BITS = 20
 MOST = (1 << BITS) - 1
 

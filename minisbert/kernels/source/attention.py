@@ -1,7 +1,7 @@
 """Attention of some heads over one sentence, by the micro-kernels of the matrix multiply.
 
 Both multiplies of ``softmax(q k.T / sqrt(K) + bias) v`` are small: T x K x T and T x T x K, with K = 32 or 64 and T up
-to 512. So the scores of QUERY_BLOCK queries are made, turned into weights and used up before those of the next: they
+to 512. So the scores of QUERY_ROWS queries are made, turned into weights and used up before those of the next: they
 take 31 kB for 230 tokens, at most 66 kB, and never leave the second-level cache. Keys and values are packed into panels
 for each head, 65 kB each at most for K = 32, from where the query-key-value multiply left them; queries are read in
 place. Of each token a head needs two or four cache lines, kilobytes from those of the next token, and no hardware
@@ -27,7 +27,7 @@ from minisbert.kernels.runtime.compiler import (
     start_of_panel,
 )
 from minisbert.kernels.source.gemm import copy, microkernel, zero
-from minisbert.kernels.source.vector import LOG2_E, copy_vector, softmax, transpose
+from minisbert.kernels.source.vector import LOG2_E, copy_vector, softmax_powers, transpose
 from minisbert.kernels.tuning import (
     LANES,
     LINE,
@@ -36,7 +36,7 @@ from minisbert.kernels.tuning import (
     NARROW_NR,
     NARROW_VECTORS,
     PREFETCH_L1,
-    QUERY_BLOCK,
+    QUERY_ROWS,
     SOFTMAX_ROWS,
 )
 
@@ -158,13 +158,13 @@ def attend(
     keys = room
     values = keys + key_columns * K * 4
     scores, s_step = values + value_columns * T * 4, key_columns * 4
-    found = scores + QUERY_BLOCK * s_step
-    inverses = found + QUERY_BLOCK * value_columns * 4
+    found = scores + QUERY_ROWS * s_step
+    inverses = found + QUERY_ROWS * value_columns * 4
     for h in range(start, stop):
         pack_keys((T, K, step, qkv + (D + h * K) * 4, keys))
         pack_values((T, K, step, qkv + (2 * D + h * K) * 4, values))
-        for first in range(0, T, QUERY_BLOCK):
-            count = min(QUERY_BLOCK, T - first)
+        for first in range(0, T, QUERY_ROWS):
+            count = min(QUERY_ROWS, T - first)
             q = qkv + first * step + h * K * 4
             q_later = q + K * 4
             if h + 1 == num_heads:  # the first head of the next sentence
@@ -176,7 +176,7 @@ def attend(
             if span > 0:
                 add_bias((count, T, bias + (h * span + span // 2 - first) * 4, scores, s_step))
             for i in range(0, count, SOFTMAX_ROWS):
-                softmax(scores + i * s_step, s_step, T, inverses + i * 4)
+                softmax_powers(scores + i * s_step, s_step, T, inverses + i * 4)
             multiply_panels(
                 (count, T, 0, value_panels, scores, s_step, values, found, v_later, 2 * LINE, step)
             )

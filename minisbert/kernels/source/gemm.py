@@ -1,6 +1,7 @@
 """The matrix multiply: weights packed once, then walked through by the micro-kernel.
 
-The loop nest, outermost first (BLIS has KC outside of MC and NR; here a panel is finished before the next one)::
+The loop nest, outermost first. The two outer loops are units of the work queue (`workqueue.linear`); unlike BLIS,
+which has the KC loop outside, each panel is finished before the next begins::
 
     for each MC rows of A                    so many: 1.4 MB for the widest layer of BERT-base
         for each panel of B                  NR columns, packed: K x NR floats in a row
@@ -10,20 +11,20 @@ The loop nest, outermost first (BLIS has KC outside of MC and NR; here a panel i
                     the activation           on the micro-tile just stored, which is still in the first-level cache
 
 Why so: KC steps of a panel are used by all MC rows before the next KC are touched, and stay in the second-level cache
-meanwhile; so do the MC rows of A, to which every panel comes back. The micro-kernel needs 192 bytes of B for 27 FMAs,
-13.5 cycles: a quarter of what the second level delivers. The weights come through memory once for every MC rows: for
-117 rows a few gigabytes a second, of the twenty that there are. Without MC, A would be read from the third level again
-for each panel, where 512 rows of 3072 are 6 MB: a tenth of the speed was lost.
+meanwhile. The MC rows of A stay there too: every panel reads them again. The micro-kernel needs 192 bytes of B for 27
+FMAs, 13.5 cycles: a quarter of what the second level delivers. The weights are read from memory once for every MC rows:
+for 117 rows a few gigabytes a second, where the machine has twenty. Without MC, 512 rows of 3072 floats (6 MB) would be
+read from the third level for each panel: 10 % slower.
 
 Memory takes some 400 cycles to answer, and is kept busy all the time: while the micro-tiles work on KC steps, each
 prefetches its share of what follows in memory. After the last KC of a panel that is the next panel's first, and after
 the last panel the next layer's, as a rule, for layers are packed in the order of their use. The first micro-tile also
-prefetches its own B, some way ahead: where micro-tiles are few, not all of it has been prefetched.
+prefetches its own B, some way ahead: the shares of few micro-tiles do not cover all of it.
 
 Rows are divided as evenly as they go: 10 are done as 5 + 5, not as 9 + 1. Any height from 5 on keeps the FMA units
 busy, a height of 1 does not; and there is a micro-kernel for every height, so no row is computed in vain. Nor is any
-vector of columns: where their number is no multiple of three, the last one or two panels are two vectors wide, and have
-a micro-kernel of their own. Columns that do not fill a vector are computed (on zeros) and left out.
+vector of columns: where their number is no multiple of VECTORS, the last one or two panels are narrow, and have a
+micro-kernel of their own. Columns that do not fill a vector are computed (on zeros) and left out.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ from minisbert.kernels.tuning import (
 def microkernel_of_any_height(name: str, rows: int, vectors: int) -> Any:
     """Compile the micro-kernels of 1 to `rows` rows.
 
-    They are one kernel, so that all heights are not compiled into each of its callers.
+    They are one kernel: otherwise each caller would contain a copy of every height.
     """
     given = "a, a_step, b, steps, c, c_step, d, d_step, e, e_step, ahead, later, later_step"
     heights = {h: make_microkernel(h, vectors) for h in range(rows, 0, -1)}
@@ -123,8 +124,8 @@ def multiply_panel(
 ) -> None:
     """``y = activation(x @ weight.T + bias + residual)`` for the columns of panel p: (N, K) -> (N, its columns).
 
-    All but the sizes are addresses, and rows stand `tuning.row_bytes` apart. A residual at address 0 stands for none,
-    and no call has both that and an activation. Micro-tiles of a panel that is not full are made in `edge`, and the
+    All but the sizes are addresses, and rows stand `tuning.row_bytes` apart. A residual at address 0 stands for none;
+    a call has that or an activation, never both. Micro-tiles of a panel that is not full are made in `edge`, and the
     columns that count are copied to y.
     """
     edge, beside = edge_tile(), edge_residual()
@@ -137,7 +138,7 @@ def multiply_panel(
     if not is_full:
         kc = K  # `edge` has room for one micro-tile, which must be finished there
     elif tiles <= 2:
-        kc = K_SUM  # little is used twice: less to wait for at the start, a twentieth of a short sentence's time
+        kc = K_SUM  # B is hardly reused, and a short first step starts sooner: 5 % of a short sentence's time
     later, later_step = panel + min(kc, K) * b_step, (b_step + tiles - 1) // tiles
     for k in range(0, K, kc):
         steps, row = min(kc, K - k), 0

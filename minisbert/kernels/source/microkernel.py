@@ -8,8 +8,8 @@ calls it, appends instructions to it. LLVM then allocates registers and schedule
 Register blocking: why the micro-kernel looks as it does
 --------------------------------------------------------
 A core of today can start two fused multiply-adds (FMA) of a whole vector in each cycle, and the result of one is
-there four cycles later. Peak speed so asks for at least eight FMAs under way that do not wait for each other,
-with all their inputs at hand. Inputs are the trouble: a core can load only two vectors a cycle, so an FMA that
+there four cycles later. So peak speed needs at least eight independent FMAs in flight, with all their inputs at
+hand. Inputs are the trouble: a core can load only two vectors a cycle, so an FMA that
 needs two fresh loads runs at half speed, before any cache is missed.
 
 The cure is to keep a *micro-tile* of C, MR x NR numbers, in registers: MR rows of VECTORS vectors. In step k, load
@@ -21,10 +21,10 @@ vector of B then serves MR FMAs, and every number of A serves VECTORS::
     A[1, k]  a1 ->  c10 += a1 b0  c11 += a1 b1  c12 += a1 b2
        ...                                       Register budget: 27 for c, 3 for b, 1 for a: 31 of AVX-512's 32.
 
-So many loads do not hold up the FMAs of a core that has nothing else to do. But processors run two threads on a core,
+On a core that has nothing else to do the loads are hidden behind the FMAs. But processors run two threads on a core,
 in a cloud those of two customers, and each then starts about half as many instructions and loads as before. That is
 why the tile is no more elongated, and why the loop has next to nothing else in it: beside such a neighbour 9 x 3 is a
-tenth faster than 14 x 2 with an instruction more for each second row, and alone it is as fast.
+tenth faster than 14 x 2, which needs an address instruction more for two rows, and alone it is as fast.
 
 The sums stay in registers over an accumulation block of k, K_SUM steps, and are then added to C. Each element of C is
 summed over k in one order, whatever the number of rows: so a row's result does not depend, not in one bit, on the rows
@@ -39,16 +39,17 @@ of every 4 kB page, and is slow to start again. So the micro-kernel prefetches, 
 - Its own B, from the second-level cache into the first, PREFETCH_L1 bytes ahead.
 - From memory into the second level, the B of *later* tiles. The caller says where it is, and how many bytes further on
   for each step. All tiles of MC rows use the same KC steps of B before the next KC. If each of ten tiles, say,
-  prefetches a tenth of the next KC steps, memory is busy at an even pace. If each prefetched its own, the first tile
-  would wait for memory and leave it idle during the others: a tenth of the time was lost in this way.
+  prefetches a tenth of the next KC steps, memory is busy at an even pace. If every tile fetched only its own, the
+  first would wait, and memory would be idle during the rest: a tenth of the time was lost in this way.
 
 A step prefetches one line for later tiles, and where there are only one or two tiles that is not all of B. So the
 first tile of KC steps prefetches its own B PREFETCH_L2 steps ahead, about as long before as memory takes to answer: on
 a Zen 5 a sentence of 14 tokens takes a twelfth less time, one of 7 a sixth.
 
 Beside a neighbour every instruction in the loop that is no FMA costs up to a hundredth. So the tallest tiles, which do
-most of the work, make UNROLL steps in a turn of their loop: these are counted once, and later B is prefetched once,
-where a turn's share of it is no more than a line. All heights in that way would take a second longer to compile.
+most of the work, make UNROLL steps in a turn of their loop: the counter and the prefetch of later B are paid once a
+turn, if a turn's share of that is no more than a cache line. All heights in that way would take a second longer to
+compile.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def make_microkernel(rows: int, vectors: int) -> Any:
     of them integers, the addresses of the first elements and the bytes from one row to the next (the vectors of B are
     next to each other). A row step of 0 repeats a row. D and E may be C itself; at address 0 there is none. For each k
     it prefetches the B that is `ahead` bytes further on, unless PREFETCH_L1 is 0, and the line at `later`, which moves
-    on by later_step bytes; where these are few, once for UNROLL steps.
+    on by later_step bytes: once for UNROLL steps if ``UNROLL * later_step <= LINE``.
     """
 
     @intrinsic
@@ -118,11 +119,10 @@ def _emit_accumulation_blocks(b: Any, rows: int, vectors: int, a: Value, a_step:
 
 
 def _addresses(b: Any, a: Value, step: Value, rows: int) -> list[Value]:
-    """Return the address of each row of A, as base + 1, 2, 4 or 8 times an odd multiple of the step.
+    """Return the address of each row of A.
 
-    An x86 load adds that up by itself. LLVM would rather compute each address from the one before, with an instruction
-    for each, so it must not know what the odd multiples have to do with each other: they go through an empty piece of
-    assembly.
+    Row i is at base + odd * power of two * step, which x86 adds up in the load itself. LLVM would rather derive each
+    address from the one before, an instruction each; the empty assembly keeps it from relating the odd multiples.
     """
     opaque = ir.InlineAsm(ir.FunctionType(LONG, [LONG]), "", "=r,0")
     odd = {i: b.call(opaque, [b.mul(step, LONG(i))]) for i in range(1, rows, 2)}
@@ -210,6 +210,6 @@ def _loop(
 
 
 def _prefetch(b: Any, pointer: Value, level: int) -> None:
-    """Prefetch a cache line: to be read, into this level of cache and those below, as data."""
+    """Prefetch a cache line for reading, into this cache level and all slower ones."""
     byte = b.bitcast(pointer, ir.IntType(8).as_pointer())
     call(b, "llvm.prefetch.p0", ir.VoidType(), byte, *(ir.Constant(INT, n) for n in (0, 4 - level, 1)))

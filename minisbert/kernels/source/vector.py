@@ -243,8 +243,11 @@ def transpose(
 
 
 @intrinsic
-def softmax(_typing: Any, address: Any, step: Any, count: Any, inverses: Any) -> Any:
+def softmax_powers(_typing: Any, address: Any, step: Any, count: Any, inverses: Any) -> Any:
     """``2**(x - max(x))`` in place, for SOFTMAX_ROWS rows of `count` numbers; writes 1 / their sums to `inverses`.
+
+    This is softmax but for what `attention` does with its inputs and outputs: `pack_keys` scales by log2(e), and
+    `scale_rows` divides by the sums.
 
     Within a row each step waits for the one before; side by side, as one long vector, the rows fill the time. They must
     have room for whole vectors; what follows their numbers is overwritten: by -inf, which no maximum is, and then by

@@ -1,20 +1,20 @@
-"""A lock-free work queue: one small input, several threads, each taking units of one operation after another.
+"""A lock-free work queue: one small input, several threads, which share the units of each operation in turn.
 
 A large input keeps all processors busy without this: each worker has micro-batches of its own. A single sentence is
-a chain of some forty operations of 20 to 100 microseconds each. Handing their units to a thread pool would take longer
+a chain of some fifty operations of 20 to 100 microseconds each. Handing their units to a thread pool would take longer
 than they do. So helper threads watch, without the interpreter lock, a *queue* in memory, which has one operation at a
 time. A unit of `linear` is one panel for one block of rows; one of `attention`, a few heads of one sentence.
 
-- Its head is the *range*, one word: an *epoch*, which counts operations, and the first and the last unit that nobody
-  has taken. A thread takes units by an atomic compare-and-swap of that word. The owner takes from the front, helpers
-  from the back.
+- Its head is the *range*, one word: an *epoch*, which counts operations, the first free unit, and the end of the free
+  ones. A thread takes units by an atomic compare-and-swap of that word: the owner from the front, helpers from the
+  back.
 - To publish an operation the owner first *closes* the queue: a new epoch, with no units. Then it writes the arguments,
-  and at last the open range, of another epoch. A helper that was delayed fails its compare-and-swap, as no range that
-  it can have seen comes again: the epoch guards against ABA. So arguments are never read while they are written.
+  and at last the open range, of another epoch. The compare-and-swap of a helper that was delayed fails, as the epoch
+  in the word is another one (no ABA). So arguments are never used while they are written.
 - *Guided self-scheduling*: each takes its share of what is left, for two threads a half, and at the end one unit. The
   shares shrink, so all are done at about the same time; and they are neighbours in memory, so what a thread prefetches
-  is its own. Of attention it is a quarter of that, as the units of a long sentence take longer than others.
-- The owner goes on when as many units are finished as there are. If the helper sleeps, the owner has done them all.
+  is its own. For attention a thread takes a quarter of its share, as the units of a long sentence take longer.
+- The owner goes on when all units are finished. If the helpers sleep, it has done them all itself.
 - A helper *spins* for a while after the owner has left: in a loop over single sentences it is there when the next one
   comes, where waking it would take 50 microseconds and the interpreter lock.
 
@@ -36,6 +36,7 @@ from numba.extending import intrinsic
 from minisbert.kernels.operations import ARGUMENTS, GROUPS, OPERATIONS, STEP
 from minisbert.kernels.runtime.compiler import (
     branch,
+    call_of,
     count_panels,
     doubles_at,
     inlined,
@@ -43,6 +44,7 @@ from minisbert.kernels.runtime.compiler import (
     longs_at,
     row_bytes,
     start_of_panel,
+    unit_of,
 )
 from minisbert.kernels.runtime.helpers import (
     BITS,
@@ -148,15 +150,27 @@ def yield_processor(_typing: Any) -> Any:
 
 # --- Units of the operations that are shared --------------------------------------------------------------
 
-LINEAR, ATTENTION = OPERATIONS["linear"].code, OPERATIONS["attention"].code
-assert [operation.is_shared for operation in OPERATIONS.values()].index(False) == ATTENTION + 1
+LINEAR = OPERATIONS["linear"].code
+SHARED = {name: operation.code for name, operation in OPERATIONS.items() if operation.is_shared}
+WHOLE = {name: operation.code for name, operation in OPERATIONS.items() if not operation.is_shared}
+FIRST_WHOLE = min(WHOLE.values())
 
 
-@inlined
-def do_linear(unit: int, a: Any) -> None:
+@unit_of("linear")
+def linear(
+    unit: int,
+    slot: int,
+    N: int,
+    K: int,
+    width: int,
+    x: int,
+    panels: int,
+    bias: int,
+    residual: int,
+    activation: int,
+    y: int,
+) -> None:
     """Do one panel for one block of rows; blocks are as even as they go."""
-    N, K, width, x, panels = a[0], a[1], a[2], a[3], a[4]
-    bias, residual, activation, y = a[5], a[6], a[7], a[8]
     wide, P = count_panels(width)
     blocks = (N + MC - 1) // MC
     i, p = unit // P, unit % P
@@ -166,18 +180,35 @@ def do_linear(unit: int, a: Any) -> None:
     multiply_panel((stop - row, K, width, x, panel, bias, added, activation, y + above, p))
 
 
-@inlined
-def do_attention(unit: int, a: Any, slot: int) -> None:
+@unit_of("attention")
+def attention(
+    unit: int,
+    slot: int,
+    D: int,
+    H: int,
+    qkv: int,
+    offsets: int,
+    bias: int,
+    span: int,
+    context: int,
+    room: int,
+    room_bytes: int,
+) -> None:
     """Do one group of heads of one sentence."""
-    D, H, qkv, offsets = a[0], a[1], a[2], a[3]
-    bias, span, context, room = a[4], a[5], a[6], a[7] + slot * a[8]
     s, g = unit // GROUPS, unit % GROUPS
     ends = longs_at(offsets + s * 8)
     first, T = ends[0], ends[1] - ends[0]
     start, stop = g * H // GROUPS, (g + 1) * H // GROUPS
     qkv, context = qkv + first * row_bytes(3 * D), context + first * row_bytes(D)
-    attend((D, H, T, qkv, bias, span, context, start, stop, room))
+    attend((D, H, T, qkv, bias, span, context, start, stop, room + slot * room_bytes))
 
+
+UNITS_OF = {code: f"{name}({call_of(name, 'unit', 'slot')})" for name, code in SHARED.items()}
+do_unit = inlined(
+    branch("do_unit", "code, unit, slot, a", UNITS_OF, {"linear": linear, "attention": attention})
+)
+CALLS = {code: f"{name}(({call_of(name)}))" for name, code in WHOLE.items()}
+do_whole = inlined(branch("do_whole", "code, a, reals", CALLS, vars(rowwise)))
 
 # --- The queue --------------------------------------------------------------------------------------------
 
@@ -186,7 +217,7 @@ def do_attention(unit: int, a: Any, slot: int) -> None:
 def work(queue: int, epoch: int, slot: int) -> None:
     """Take units until there are none left, or until the range is that of another epoch.
 
-    An operation is for as many threads as it has units: more would only be in each other's way.
+    At most as many threads take part as there are units.
     """
     places, arguments = longs_at(queue), longs_at(queue + 8 * GIVEN)
     while True:
@@ -201,16 +232,14 @@ def work(queue: int, epoch: int, slot: int) -> None:
             start, left = first, seen + (count << BITS)
         if compare_and_swap(queue + 8 * RANGE, seen, left):
             for unit in range(places[FIRST] + start, places[FIRST] + start + count):
-                if places[CODE] == LINEAR:  # and the arguments: all stays as it is while units are taken
-                    do_linear(unit, arguments)
-                else:
-                    do_attention(unit, arguments, slot)
+                # Code, first unit and arguments do not change while any unit is unfinished.
+                do_unit(places[CODE], unit, slot, arguments)
             fetch_add(queue + 8 * FINISHED, count)
 
 
 @inlined
 def next_epoch(queue: int) -> int:
-    """Return an epoch that the last few million ranges did not have."""
+    """Return the next epoch, modulo 2**22."""
     return ((read(queue + 8 * RANGE) >> 2 * BITS) + 1) & 0x3FFFFF
 
 
@@ -247,24 +276,12 @@ def share(queue: int, code: int, first: int, units: int, arguments: int) -> None
         looks = spin(looks, UNIT_LOOKS)
 
 
-def call_of(name: str) -> str:
-    """Return the call of an operation's kernel, of whose arguments some are read as float64."""
-    kinds = OPERATIONS[name].kinds
-    given = ", ".join(f"{'reals' if kind == 'real' else 'a'}[{i}]" for i, kind in enumerate(kinds))
-    return f"{name}(({given}))"
-
-
-WHOLE = {operation.code: name for name, operation in OPERATIONS.items() if not operation.is_shared}
-CALLS = {code: call_of(name) for code, name in WHOLE.items()}
-do_whole = inlined(branch("do_whole", "code, a, reals", CALLS, vars(rowwise)))
-
-
 @kernel("i8", "i8")
 def execute(queue: int, step: int) -> None:
     """Do one operation: ``step`` has its code, its units and its arguments. A range counts at most MOST units."""
     numbers, arguments = longs_at(step), step + 16
     code, units = numbers[0], numbers[1]
-    if code <= ATTENTION:
+    if code < FIRST_WHOLE:  # shared ones come first in the table
         for first in range(0, units, MOST):
             share(queue, code, first, min(MOST, units - first), arguments)
     else:
@@ -294,7 +311,7 @@ def replay(queue: int, table: int, count: int, variables: int, steps: int) -> No
 
 @kernel("i8", "i8")
 def watch(queue: int, slot: int) -> None:
-    """Work on every operation that appears in the queue while this helper is wanted, and leave a while after that."""
+    """Work on every operation that appears in the queue; return STAY looks after this helper is no longer wanted."""
     done, looks, stayed = -1, 0, 0
     while stayed < STAY:
         stayed += 1
