@@ -23,7 +23,7 @@ from minisbert.kernels.operations import ACTIVATIONS, Operation
 from minisbert.kernels.reference import activations
 from minisbert.kernels.reference import ops as reference
 from minisbert.kernels.runtime import helpers, load
-from minisbert.kernels.tuning import MC, attention_room
+from minisbert.kernels.tuning import attention_room
 
 __all__ = ["BACKEND", "Backend"]
 
@@ -88,11 +88,8 @@ class Backend(Ops):
     def _numbers(self, N: int) -> Ints:
         return np.empty(N, np.int32)
 
-    def _times(self, count: int, of: int) -> int:
-        return count * of
-
-    def _blocks(self, N: int) -> int:
-        return -(-N // MC)
+    def _units(self, count: int, of: int, size: int = 1) -> int:
+        return count * -(-of // size)
 
     def _sentences(self, offsets: Ints) -> int:
         return len(offsets) - 1

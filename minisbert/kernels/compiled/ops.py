@@ -13,6 +13,7 @@ from typing import Any
 from minisbert.arrays import Floats, Ints
 from minisbert.kernels.compiled.packing import Packed
 from minisbert.kernels.operations import ACTIVATION_CODES, ACTIVATIONS, GROUPS, OPERATIONS, Operation
+from minisbert.kernels.tuning import MC
 
 __all__ = ["NO_PADDING", "Ops"]
 
@@ -35,12 +36,8 @@ class Ops(ABC):
         """Allocate a result of N int32."""
 
     @abstractmethod
-    def _times(self, count: int, of: Any) -> Any:
-        """Return how many units there are: `count` for each of `of` blocks or sentences."""
-
-    @abstractmethod
-    def _blocks(self, N: Any) -> Any:
-        """Return how many blocks of MC rows N rows are."""
+    def _units(self, count: int, of: Any, size: int = 1) -> Any:
+        """Return how many units there are: `count` for each block of `size` of the N rows or S sentences."""
 
     @abstractmethod
     def _sentences(self, offsets: Any) -> Any:
@@ -65,7 +62,7 @@ class Ops(ABC):
         (N, K), y = x.shape, self._rows(x.shape[0], dense.width)
         if activation is not None and residual is not None:  # the kernel would add the residual first
             raise ValueError("one kernel call has an activation or a residual, not both")
-        units = self._times(dense.P, self._blocks(N))
+        units = self._units(dense.P, N, MC)
         code = 0 if activation is None else ACTIVATION_CODES[ACTIVATIONS[activation]]
         weights: dict[str, Any] = {"panels": dense.panels, "bias": dense.bias}
         self._do(
@@ -113,7 +110,7 @@ class Ops(ABC):
     def attention(self, qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats:
         """Twin of `reference.attention`."""
         N, D = qkv.shape[0], qkv.shape[1] // 3
-        context, units = self._rows(N, D), self._times(GROUPS, self._sentences(offsets))
+        context, units = self._rows(N, D), self._units(GROUPS, self._sentences(offsets))
         room, room_bytes = self._room(N, D // num_heads)
         table = {"bias": bias, "span": 0 if bias is None else bias.shape[1]}
         given = {"D": D, "H": num_heads, "qkv": qkv, "offsets": offsets, **table, "context": context}

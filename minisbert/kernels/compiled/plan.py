@@ -83,12 +83,9 @@ class Recorder(Ops):
     def _numbers(self, N: str) -> Value:
         return Value(N, 1)  # N contiguous int32, which fit into N rows of one float
 
-    def _times(self, count: int, of: str) -> tuple[int, str]:
-        return count, of
-
-    def _blocks(self, N: str) -> str:
-        assert N == PER_TOKEN
-        return "blocks"
+    def _units(self, count: int, of: str, size: int = 1) -> tuple[int, str]:
+        assert (of, size) in ((PER_TOKEN, MC), (PER_SENTENCE, 1))  # "blocks" counts those of MC tokens
+        return count, of if size == 1 else "blocks"
 
     def _sentences(self, offsets: Value) -> str:
         return offsets.of
