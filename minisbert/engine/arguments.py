@@ -31,7 +31,8 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
         if dtype is None:  # float64 to NumPy
             raise TypeError
         found = np.dtype(dtype)
-    except Exception as error:  # TypeError, ValueError, SyntaxError, KeyError, ...
+    # What NumPy raises for what it can't read; a time limit's exception is another one.
+    except (AttributeError, KeyError, OverflowError, SyntaxError, TypeError, ValueError) as error:
         raise EncodeTypeError(f"dtype is {shown(dtype)}; expected 'float32' or 'float64'") from error
     if found not in (np.float32, np.float64):
         raise EncodeValueError(f"dtype is {found}; expected 'float32' or 'float64'")
