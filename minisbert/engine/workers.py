@@ -44,8 +44,8 @@ def compute_chunks(
 ) -> Generator[list[Floats], None, None]:
     """Yield the results of each chunk of inputs, in order; `width` is that of a layer's widest activations.
 
-    While workers compute one chunk, this thread reads the next, which is tokenised as it is read. It has to
-    be closed if it is not exhausted, which ends the workers.
+    While workers compute one chunk, this thread reads the next, which is tokenised as it is read. It has to be
+    closed if it is not exhausted, which ends the workers.
     """
     is_single = progress.total == 1
 
@@ -61,9 +61,8 @@ def compute_chunks(
     # For one input, helpers wake while it is tokenised. Otherwise each worker computes on one thread, BLAS included.
     with closing(Workers(num_threads)) as workers, kernels.threads(num_threads if is_single else 1):
         begun = starmap(begin, _batched(chunks, progress.total, num_threads, batch_size, width))
-        for batches, _ in pairwise(
-            chain(begun, [[]])
-        ):  # the second of a pair is begun when the first is waited for
+        # Pairs have the next chunk begin before this one is waited for.
+        for batches, _ in pairwise(chain(begun, [[]])):
             yield _wait_for(batches, progress)
 
 

@@ -90,8 +90,8 @@ def cell(model: Found, place: tuple[str, str], name: str) -> str:
     if found is None:
         return ""
     if "speedups" in found:  # a transcript's: median, lowest, highest
-        return f"{found['speedups'][name][0]:.1f}×" if name in found["speedups"] else ""  # noqa: RUF001
+        return f"{found['speedups'][name][0]:.1f}×" if name in found["speedups"] else ""
     seconds = report.turn_medians(found) if "turn" in found else found["seconds"]
     if name not in seconds:
         return ""
-    return f"{statistics.median(report.ratios(seconds, name)):.1f}×"  # noqa: RUF001
+    return f"{statistics.median(report.ratios(seconds, name)):.1f}×"

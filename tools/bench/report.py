@@ -51,7 +51,7 @@ def footer(found: Found) -> str:
 def ranged(values: Sequence[float], digits: int) -> str:
     """Write a median and, in brackets, the range."""
     middle, low, high = (f"{f(values):,.{digits}f}" for f in (statistics.median, min, max))
-    return f"{middle} ({low}–{high})" if len(values) > 1 else middle  # noqa: RUF001  (a range takes an en dash)
+    return f"{middle} ({low}–{high})" if len(values) > 1 else middle
 
 
 def ratios(seconds: dict[str, list[float]], name: str) -> list[float]:
