@@ -7,6 +7,7 @@
 from minisbert.cross_encoder import CrossEncoder, load_cross_encoder
 from minisbert.encoder import SentenceEncoder, load
 from minisbert.errors import (
+    BackendWarning,
     CalibrationWarning,
     CheckpointError,
     CheckpointNotFoundError,
@@ -19,6 +20,7 @@ from minisbert.errors import (
 )
 
 __all__ = [
+    "BackendWarning",
     "CalibrationWarning",
     "CheckpointError",
     "CheckpointNotFoundError",

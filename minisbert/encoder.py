@@ -57,8 +57,9 @@ def load(
     name_or_path : str or os.PathLike
         A checkpoint folder, or the name of one on the Hugging Face hub. A name is looked up in the local
         cache first and fetched only if it is not there.
-    backend : {"auto", "numba", "reference"}
-        Which implementation computes; ``"auto"`` takes the fastest that is installed.
+    backend : {"auto", "native", "jit", "reference"}
+        Which implementation computes: ``"native"``, the kernels that come with minisbert; ``"jit"``, the same compiled
+        by Numba; ``"reference"``, NumPy. ``"auto"`` takes the first of these that is to be had.
     dtype : {"float32", "float64"}
         What to compute in, and the dtype of the vectors. float64 is accurate to 15 digits, and slow.
     num_threads : int, optional

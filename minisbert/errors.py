@@ -6,8 +6,12 @@ Every message names the file, the key or the tensor, what was found, what was ex
 from __future__ import annotations
 
 import reprlib
+import sys
+from itertools import takewhile
+from traceback import walk_stack
 
 __all__ = [
+    "BackendWarning",
     "CalibrationWarning",
     "CheckpointError",
     "CheckpointNotFoundError",
@@ -17,6 +21,7 @@ __all__ = [
     "TruncationError",
     "TruncationWarning",
     "UnsupportedCheckpointError",
+    "level_of_caller",
     "shown",
 ]
 
@@ -102,5 +107,15 @@ class TruncationWarning(_TextsTooLong, UserWarning):
     """
 
 
+class BackendWarning(UserWarning):
+    """The fast kernels can't be had here, and NumPy computes in their place: the message says why."""
+
+
 class CalibrationWarning(UserWarning):
     """Vectors were quantised by the ranges of one call's, so those of another call can't be compared with them."""
+
+
+def level_of_caller() -> int:
+    """Return the ``stacklevel``, where this is called, of the first frame outside of minisbert."""
+    modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_stack(sys._getframe(1)))
+    return 1 + sum(1 for _ in takewhile(lambda name: name.partition(".")[0] == "minisbert", modules))

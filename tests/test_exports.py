@@ -16,6 +16,7 @@ MODULES = {
     "minisbert.encoder": {"SentenceEncoder", "load"},
     "minisbert.cross_encoder": {"CrossEncoder", "load_cross_encoder"},
     "minisbert.errors": {
+        "BackendWarning",
         "CalibrationWarning",
         "CheckpointError",
         "CheckpointNotFoundError",

@@ -27,7 +27,7 @@ STOREYS = [
     ("kernels.layout",),
     ("kernels.operations", "kernels.tuning", "kernels.cpus"),
     ("vectors",),
-    ("checkpoint",),
+    ("checkpoint", "kernels.levels"),
     ("arrays", "errors"),
 ]
 PACKAGE = Path(minisbert.__file__).parent

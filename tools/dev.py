@@ -108,6 +108,13 @@ def fuzz(arguments: list[str]) -> int:
     return run(prepare_plain(), "-m", "tools.fuzz", *arguments)
 
 
+def wheel(folder: str) -> int:
+    """Make the release wheel: the kernels of all levels are in it."""
+    env = prepare_plain()
+    os.environ["MINISBERT_LEVELS"] = "all"
+    return run(env, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, str(ROOT))
+
+
 def ladder() -> int:
     prepare(PLAIN, "runtime")
     return run(PLAIN, "-m", "tools.ladder")
@@ -129,6 +136,7 @@ examples:
   python tools/dev.py bench --help               time minisbert beside its peers
   python tools/dev.py bench-size                 what each takes on disk, into tools/results/sizes.json
   python tools/dev.py ladder                     time the matrix multiply, rung by rung
+  python tools/dev.py wheel                      make the wheel for a release, in dist
   python tools/dev.py release                    do the version, the tag and the change log agree?
 
 On Linux PyPI's torch brings CUDA along, several GB. For the small CPU build, before --parity, bench or coverage:
@@ -163,6 +171,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         add_help=False,
     )
     commands.add_parser("fuzz", help="load damaged checkpoints; arguments go to tools.fuzz", add_help=False)
+    wheels = commands.add_parser("wheel", help="make the wheel for a release, with the kernels of all levels")
+    wheels.add_argument("folder", nargs="?", default="dist", help="where to put it")
     commands.add_parser("ladder", help="from three loops to the matrix multiply, each rung timed")
     commands.add_parser("release", help="compare the version, the tag of this commit and the change log")
     args, rest = parser.parse_known_args(argv)
@@ -184,6 +194,7 @@ def main(argv: list[str]) -> int:
         "coverage": lambda: coverage(rest),
         "fuzz": lambda: fuzz(rest),
         "ladder": ladder,
+        "wheel": lambda: wheel(args.folder),
         "release": lambda: release.main(ROOT),
     }
     try:

@@ -22,8 +22,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.reference.blas import one_blas_thread
+from tests.support.backends import compiled
 from tools.bench.measure import ceiling, interleave
 from tools.bench.report import ranged, table
 

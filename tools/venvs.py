@@ -20,6 +20,7 @@ PLAIN = ROOT / ".venv"
 PARITY = ROOT / ".venv-parity"
 LOWEST = ROOT / ".venv-lowest"  # the lowest Python, and the lowest version of every package that we ask for
 PYPROJECT = ROOT / "pyproject.toml"
+KERNELS = ROOT / "minisbert" / "kernels"
 
 # Each stage: what the progress line calls it, and the `pip install` commands that it is made of.
 # pip learned --group in 25.1, and a new environment starts with the older pip that Python brought along.
@@ -155,6 +156,8 @@ def made_for() -> str:
 
 def stage_key(name: str) -> str:
     content = PYPROJECT.read_bytes() + repr(STAGES[name]).encode()
+    if name == "runtime":  # which builds the kernels
+        content += b"".join(path.read_bytes() for path in sorted(KERNELS.rglob("*.py")))
     return hashlib.sha256(content).hexdigest()
 
 

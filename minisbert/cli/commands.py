@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import platform
 import shutil
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +26,7 @@ from minisbert.cli.report import Ranked, print_json, print_lines, tell
 from minisbert.cli.textio import Reading, Record, Source
 from minisbert.engine.base import TextModel
 from minisbert.errors import MinisbertError, TruncationError, TruncationWarning
+from minisbert.kernels.levels import CHOSEN
 
 __all__ = ["main"]
 
@@ -138,20 +138,6 @@ def check(arguments: argparse.Namespace) -> int:
     return int(found.encoder is None or not all(stage.ok for stage in stages))
 
 
-def warmup(arguments: argparse.Namespace) -> None:
-    """Compile the kernels, so that no later process has to."""
-    if find_spec("numba") is None:
-        raise minisbert.EncodeValueError(
-            "numba is not installed, so there is nothing to compile: pip install numba"
-        )
-    start = time.perf_counter()
-    from minisbert.kernels.runtime import load
-
-    load.kernels()
-    where = _kernel_folder() or "nowhere: no folder can be written to, so every process compiles anew"
-    print_lines([f"{time.perf_counter() - start:.1f} s; compiled kernels are kept in {where}"])
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "encode": encode,
     "similarity": similarity,
@@ -159,7 +145,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "rerank": rerank,
     "info": info,
     "check": check,
-    "warmup": warmup,
 }
 
 
@@ -188,15 +173,9 @@ def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
         "threads": encoder.num_threads,
         "dtype": str(encoder.dtype),
         "cache": HF_HUB_CACHE,  # where checkpoints that are fetched by name are kept
-        "kernels": _kernel_folder() if encoder.backend == "numba" else None,
+        "kernels": CHOSEN if encoder.backend in ("native", "jit") else None,  # the level of the processor
         "versions": _versions(),
     }
-
-
-def _kernel_folder() -> str | None:
-    from minisbert.kernels.runtime import load
-
-    return None if load.file() is None else str(load.file())
 
 
 def _versions() -> dict[str, str]:

@@ -73,12 +73,6 @@ examples:
 
 Exit status: 0 if minisbert loads it, 1 if something is refused or, with
 --against-torch, differs from sentence-transformers by more than rounding."""
-WARMUP_EXAMPLES = """\
-examples:
-  minisbert warmup
-  NUMBA_CACHE_DIR=/app/kernels minisbert warmup
-
-Run it where the image is built, on the kind of processor that it will run on."""
 
 
 class UsageError(MinisbertError, ValueError):
@@ -118,7 +112,6 @@ def build_parser() -> Parser:
         _add_rerank,
         _add_info,
         _add_check,
-        _add_warmup,
     ):
         add(commands)
     return parser
@@ -185,12 +178,6 @@ def _add_check(commands: Any) -> None:
     parser.add_argument("--against-torch", action="store_true", help=torch)
     _add_choice(parser, "--backend", ["auto", *BACKENDS], "who computes")
     _add_choice(parser, "--dtype", ["float32", "float64"], "what to compute in")
-
-
-def _add_warmup(commands: Any) -> None:
-    _add_parser(
-        commands, "warmup", "", "compile the kernels ahead of time, for a container image", WARMUP_EXAMPLES
-    )
 
 
 def _add_parser(commands: Any, name: str, operands: str, what: str, examples: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -22,7 +21,7 @@ from minisbert.checkpoint.files import watch_files
 from minisbert.checkpoint.modules import TOKENS
 from minisbert.engine.arguments import check_choice, check_dtype, check_integer
 from minisbert.engine.collect import Progress
-from minisbert.engine.workers import Compute, Workers, compute_chunks
+from minisbert.engine.workers import Compute, compute_chunks
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeValueError, shown
 from minisbert.kernels import BACKENDS, Kernels, Recorded, select
 from minisbert.kernels.cpus import resolve_num_threads
@@ -82,11 +81,8 @@ class TextModel(ABC):
         """Read a checkpoint, and be the original of all that use it."""
         self._kernels, self.dtype = kernels, dtype
         self._plans: dict[str, Recorded] = {}
-        # The first time, getting the kernels takes longer than reading the files.
-        with closing(Workers(1)) as workers, watch_files() as self._files:
-            wait = workers.submit(self._kernels.warm_up)
+        with watch_files() as self._files:
             self.num_parameters = self._read(folder)
-        wait()
         self._files.give_back()
         self.max_seq_length = self.config.max_seq_length
         self.prompts = dict(self.config.prompts)

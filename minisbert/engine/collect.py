@@ -6,15 +6,19 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from itertools import takewhile
-from traceback import walk_stack
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from minisbert.arrays import Floats
-from minisbert.errors import CalibrationWarning, EncodeValueError, TruncationError, TruncationWarning
+from minisbert.errors import (
+    CalibrationWarning,
+    EncodeValueError,
+    TruncationError,
+    TruncationWarning,
+    level_of_caller,
+)
 from minisbert.vectors import PRECISIONS, SCALED, check_ranges, output_width, quantize
 
 __all__ = ["Collector", "OverlongTexts", "Progress"]
@@ -96,7 +100,7 @@ class Collector:
         ready = self._gathered
         if self._waits:
             ready = quantize(ready, self._precision)
-            warnings.warn(CalibrationWarning(CALIBRATED), stacklevel=_level_of_caller())
+            warnings.warn(CalibrationWarning(CALIBRATED), stacklevel=level_of_caller())
         if self._out is None:
             return ready
         self._out[:] = ready
@@ -156,13 +160,7 @@ class OverlongTexts:
                 "their indices. Split them, or pass truncation='silent'"
             )
             warning = TruncationWarning(message, tuple(self._rows), self._longest)
-            warnings.warn(warning, stacklevel=_level_of_caller())
-
-
-def _level_of_caller() -> int:
-    """Return the ``stacklevel``, where this is called, of the first frame outside of minisbert."""
-    modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_stack(sys._getframe(1)))
-    return 1 + sum(1 for _ in takewhile(lambda name: name.partition(".")[0] == "minisbert", modules))
+            warnings.warn(warning, stacklevel=level_of_caller())
 
 
 class Progress:

@@ -23,20 +23,21 @@ loads and runs on several threads. `operations` has the table of what is compile
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from importlib.util import find_spec
+from functools import cache
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from minisbert.arrays import Floats, Ints
-from minisbert.errors import EncodeValueError
+from minisbert.errors import BackendWarning, EncodeValueError, level_of_caller
 
 __all__ = ["BACKENDS", "Kernels", "Recorded", "select"]
 
-BACKENDS = ("reference", "numba")
+BACKENDS = ("native", "jit", "reference")
 # A function (ids, types, offsets) -> (N, width) or (S, width), which may have been recorded.
 Recorded: TypeAlias = Callable[[Ints, Ints, Ints], Floats]
 
@@ -50,7 +51,6 @@ class Kernels(Protocol):
 
     NAME: str
 
-    def warm_up(self) -> None: ...
     def threads(self, count: int) -> AbstractContextManager[None]: ...
     def pack(self, weight: Floats, bias: Floats, dtype: DTypeLike) -> Any: ...
     def linear(
@@ -76,21 +76,46 @@ class Kernels(Protocol):
 
 
 def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
-    """Return the backend of that name; ``"auto"`` is the fastest one that is installed and computes in `dtype`."""
-    can_compile = dtype == np.float32 and find_spec("numba") is not None
-    if backend == "numba" and not can_compile:
-        why = (
-            "numba is not installed"
-            if dtype == np.float32
-            else f"it computes in float32, and dtype is {dtype}"
-        )
-        raise EncodeValueError(
-            f"backend='numba' is not to be had: {why}. Leave it out, or choose 'reference'"
-        )
-    if backend == "reference" or not can_compile:
-        from minisbert.kernels.reference import ops as reference
+    """Return the backend of that name; ``"auto"`` is the fastest one that is there and computes in `dtype`.
 
-        return reference
-    from minisbert.kernels.compiled.backend import BACKEND
+    Warns
+    -----
+    BackendWarning
+        If ``"auto"`` finds no fast kernels.
+    """
+    if backend == "reference" or (backend == "auto" and dtype != np.float32):
+        return _reference()
+    if dtype != np.float32:
+        raise EncodeValueError(f"backend={backend!r} computes in float32, and dtype is {dtype}; leave it out")
+    from minisbert.kernels.runtime import load
 
-    return BACKEND
+    reasons = []
+    for name in ("native", "jit") if backend == "auto" else (backend,):
+        try:
+            return _compiled(name)
+        except load.KernelsError as error:
+            reasons.append(str(error))
+    if backend != "auto":
+        raise EncodeValueError(f"backend={backend!r} is not to be had: {reasons[0]}. Leave it out")
+    _warn(f"NumPy computes, several times slower than the kernels of minisbert would: {'; '.join(reasons)}")
+    return _reference()
+
+
+@cache
+def _compiled(name: str) -> Kernels:
+    from minisbert.kernels.compiled.backend import Backend
+    from minisbert.kernels.runtime import load
+
+    return Backend(name, load.kernels() if name == "native" else load.compiled_here())
+
+
+def _reference() -> Kernels:
+    from minisbert.kernels.reference import ops
+
+    return ops
+
+
+@cache
+def _warn(message: str) -> None:
+    """Say something once."""
+    warnings.warn(message, BackendWarning, stacklevel=level_of_caller())

@@ -1,15 +1,14 @@
 """The kernels' shape: vector length, micro-tile and cache blocks for the processor at hand.
 
-It needs no Numba, so weights can be packed while Numba is still being imported. The glossary is in `minisbert.kernels`.
+The level is fixed when this is imported. The glossary is in `minisbert.kernels`.
 """
 
 from __future__ import annotations
 
-import os
-
-import llvmlite.binding as llvm
+from minisbert.kernels.levels import CHOSEN, LEVELS
 
 __all__ = [
+    "FUSES",
     "KC",
     "K_SUM",
     "LANES",
@@ -24,33 +23,27 @@ __all__ = [
     "PREFETCH_L2",
     "QUERY_ROWS",
     "SOFTMAX_ROWS",
+    "SUM_LANES",
     "UNROLL",
     "VECTORS",
     "attention_room",
+    "columns_of_scores",
     "columns_of_values",
     "count_panels",
     "row_bytes",
     "start_of_panel",
 ]
 
-# Processors that Numba can be told to compile for (NUMBA_CPU_NAME) whose widest vectors are AVX2's.
-_AVX2_NAMES = {"haswell", "broadwell", "skylake", "znver1", "znver2", "znver3", "alderlake", "x86-64-v3"}
-
-
-def _registers() -> tuple[int, int]:
-    """Return how many float32 a vector register holds, and how many such registers there are."""
-    features = {name for name, there in llvm.get_host_cpu_features().items() if there}
-    told = os.environ.get("NUMBA_CPU_FEATURES")
-    if told is not None:
-        features = {feature[1:] for feature in told.split(",") if feature.startswith("+")}
-    if "avx512f" in features and os.environ.get("NUMBA_CPU_NAME") not in _AVX2_NAMES:
-        return 16, 32
-    if "avx2" in features:
-        return 8, 16
-    return 4, 32 if "neon" in features else 16
-
-
-LANES, REGISTERS = _registers()
+_LEVEL = (
+    LEVELS[CHOSEN] if CHOSEN else LEVELS["x86-64-v2"]
+)  # with which no kernel will run, but weights are packed
+LANES, REGISTERS = (
+    _LEVEL.lanes,
+    _LEVEL.registers,
+)  # float32 in a vector register, and how many of these there are
+FUSES = _LEVEL.fuses
+# Sums over a row are kept in so many lanes on every processor, whose registers may have fewer: so all add in one order.
+SUM_LANES = 16
 LINE = 64  # bytes in a cache line
 
 # --- The micro-tile: MR rows x NR columns of sums, NR being VECTORS vectors ------------------------------
@@ -91,7 +84,9 @@ PREFETCH_L2 = K_SUM // 2
 
 # --- Attention -------------------------------------------------------------------------------------------
 
-SOFTMAX_ROWS = 8 if REGISTERS == 32 else 4  # rows of scores that go through softmax side by side
+SOFTMAX_ROWS = (
+    (8 if REGISTERS == 32 else 4) * LANES // SUM_LANES
+)  # rows of scores that go through softmax together
 QUERY_ROWS = 4 * NARROW_MR  # rows of scores that are in work at once
 assert QUERY_ROWS % SOFTMAX_ROWS == 0
 
@@ -122,6 +117,11 @@ def start_of_panel(p: int, wide: int) -> int:
     return min(p, wide) * NR + max(0, p - wide) * NARROW_NR
 
 
+def columns_of_scores(columns: int) -> int:
+    """Return how many columns rows of scores have whose panels have so many: whole vectors of SUM_LANES."""
+    return (columns + SUM_LANES - 1) // SUM_LANES * SUM_LANES
+
+
 def columns_of_values(K: int) -> int:
     """Return how many columns the panels of a head's values have, all of which are narrow."""
     return (K + NARROW_NR - 1) // NARROW_NR * NARROW_NR
@@ -132,4 +132,4 @@ def attention_room(T: int, K: int) -> int:
     wide, P = count_panels(T)
     keys, values = start_of_panel(P, wide), columns_of_values(K)
     inverses = -(-QUERY_ROWS // NARROW_NR) * NARROW_NR
-    return keys * K + values * T + QUERY_ROWS * (keys + values) + inverses
+    return keys * K + values * T + QUERY_ROWS * (columns_of_scores(keys) + values) + inverses

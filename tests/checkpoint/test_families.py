@@ -45,7 +45,6 @@ def test_every_role_is_in_every_family() -> None:
 
 
 def test_a_sentence_s_bits_do_not_depend_on_the_others(tiny: Path) -> None:
-    pytest.importorskip("numba", reason="the promise is that of the compiled kernels")
     sentences = texts.all_texts()[::9]
     encoder = minisbert.load(tiny, num_threads=2)
     alone = np.stack([encoder.encode(text, truncation="silent") for text in sentences])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import pickle
 from pathlib import Path
 from typing import Any
@@ -53,7 +52,6 @@ def test_every_pipeline_is_the_reference_s(
     assert largest(found - expected) <= allowed
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("numba"), reason="numba is not installed: see test_jit.py")
 @pytest.mark.parametrize("name", CASES)
 def test_a_sentence_s_vector_depends_on_that_sentence_alone(tmp_path: Path, name: str) -> None:
     case = CASES[name]

@@ -216,19 +216,3 @@ def test_which_model(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
     assert parse(["rerank", "q", "f"]).model == (variable or "cross-encoder/ms-marco-MiniLM-L6-v2")
     assert parse(["info"]).model == (variable or "sentence-transformers/all-MiniLM-L6-v2")
     assert parse(["info", "--model", "from/option"]).model == "from/option"
-
-
-def test_warmup_says_where_the_kernels_are(run: Run) -> None:
-    pytest.importorskip("numba", reason="numba is not installed, so there is nothing to compile")
-    from minisbert.kernels.runtime import load
-
-    done = run("warmup")
-    assert done.status == 0
-    assert str(load.file()) in done.out
-
-
-def test_warmup_without_numba(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("minisbert.cli.commands.find_spec", lambda name: None)
-    done = run("warmup")
-    assert done.status == 2
-    assert "pip install numba" in done.err

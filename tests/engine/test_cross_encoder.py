@@ -88,7 +88,6 @@ def test_the_golden_scores_differ(name: str) -> None:
 def test_a_score_is_the_same_in_any_company(
     name: str, pairs: list[tuple[str, str]], cross_folder: Callable[[str], Path]
 ) -> None:
-    pytest.importorskip("numba", reason="the promise is the Numba backend's")
     expected = minisbert.load_cross_encoder(cross_folder(name), num_threads=1).predict(
         pairs, truncation="silent"
     )

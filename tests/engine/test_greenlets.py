@@ -13,9 +13,6 @@ import pytest
 
 import minisbert
 from tests.conftest import DATA
-
-pytest.importorskip("numba", reason="numba is not installed, so there are no helper threads to test")
-
 from tests.support.greenlet_checks import TEXTS
 
 PATCH, IMPORT = (

@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.conftest import in_threads
-
-pytest.importorskip("numba", reason="numba is not installed, so no kernels read these")
-
 from minisbert.kernels import layout
-from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.tuning import LINE, row_bytes
+from tests.conftest import in_threads
+from tests.support.backends import compiled
 
 WIDTHS = [1, 15, 16, 17, 384, 400, 768, 1024, 3072]
 

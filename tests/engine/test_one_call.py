@@ -7,12 +7,8 @@ import sys
 from itertools import pairwise
 from typing import Any
 
-import pytest
-
 import minisbert
 from tests.conftest import DATA
-
-pytest.importorskip("numba", reason="numba is not installed, and the call of the compiled backend is counted")
 
 # How often the file changes from one function that is called to the next, of those of ours.
 MOST = 35
@@ -36,7 +32,7 @@ def called_files(encoder: minisbert.SentenceEncoder) -> list[str]:
 
 
 def test_one_call_goes_through_few_files() -> None:
-    encoder = minisbert.load(DATA / "tiny-bert", backend="numba", num_threads=2)
+    encoder = minisbert.load(DATA / "tiny-bert", backend="native", num_threads=2)
     encoder.encode(["a"])  # records what is replayed from now on
     changes = [after for before, after in pairwise(called_files(encoder)) if before != after]
     assert len(changes) <= MOST, changes

@@ -15,14 +15,11 @@ import numpy as np
 import pytest
 
 import minisbert
-from tests.conftest import DATA, in_threads
-
-pytest.importorskip("numba", reason="numba is not installed, so there are no helper threads to test")
-
 from minisbert.kernels import layout
-from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.operations import GROUPS
-from minisbert.kernels.runtime import helpers, load, native
+from minisbert.kernels.runtime import helpers, native
+from tests.conftest import DATA, in_threads
+from tests.support.backends import compiled
 from tests.support.teams import left_to_helpers, weights
 
 TEXTS = [f"sentence {i} " + "word " * (i % 6) for i in range(40)]
@@ -43,7 +40,7 @@ def test_helpers_change_no_bit(count: int, processors: int) -> None:
     qkv = np.tile(x, (1, 6))[:, :408].copy()
     heads = compiled.attention(qkv, np.array([0, 4, 9]), 4)
     for _ in range(200):
-        with helpers.awake(count):
+        with compiled.threads(count + 1):
             np.testing.assert_array_equal(compiled.linear(x, packed, "gelu"), alone)
             np.testing.assert_array_equal(compiled.attention(qkv, np.array([0, 4, 9]), 4), heads)
 
@@ -51,12 +48,12 @@ def test_helpers_change_no_bit(count: int, processors: int) -> None:
 def test_a_helper_does_a_whole_job_where_the_owner_does_nothing(processors: int) -> None:
     packed, x = weights()
     alone = compiled.linear(x, packed)
-    with helpers.awake(1):
+    with compiled.threads(2):
         np.testing.assert_array_equal(left_to_helpers(x, packed), alone)
 
 
 def test_no_more_helpers_than_processors(processors: int) -> None:
-    with helpers.awake(31):
+    with compiled.threads(32):
         assert helpers.threads() == processors
         assert helpers._helpers.queue[helpers.HELPERS] == processors - 1
     assert helpers.threads() == 1
@@ -65,7 +62,7 @@ def test_no_more_helpers_than_processors(processors: int) -> None:
 def test_on_one_processor_nobody_helps(processors: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(helpers, "processors", lambda: 1)
     monkeypatch.setattr(native, "start", lambda *_: pytest.fail("a helper that nobody has a processor for"))
-    with helpers.awake(7):
+    with compiled.threads(8):
         assert helpers.threads() == 1
 
 
@@ -80,18 +77,18 @@ def test_where_no_helper_can_be_started_the_owner_works_alone(
         return len(started) <= 2 and start(*given)
 
     monkeypatch.setattr(native, "start", start_two)
-    with helpers.awake(5):
+    with compiled.threads(6):
         assert helpers.threads() == 3
         np.testing.assert_array_equal(compiled.linear(x, packed), alone)
 
 
 def test_the_helpers_help_one_thread_at_a_time() -> None:
-    with helpers.awake(1):
+    with compiled.threads(2):
         helped = helpers._queue()
         queues: list[Any] = []
 
         def other() -> None:
-            with helpers.awake(1):
+            with compiled.threads(2):
                 queues.append(helpers._queue())
 
         thread = threading.Thread(target=other)
@@ -103,7 +100,7 @@ def test_the_helpers_help_one_thread_at_a_time() -> None:
 
 
 def test_an_error_gives_the_helpers_back() -> None:
-    with pytest.raises(ZeroDivisionError), helpers.awake(1):
+    with pytest.raises(ZeroDivisionError), compiled.threads(2):
         raise ZeroDivisionError
     assert not helpers._helpers.lock.locked()
     assert helpers._helpers.owner is None
@@ -113,7 +110,7 @@ def test_an_error_gives_the_helpers_back() -> None:
 def test_job_numbers_start_again_before_they_overflow() -> None:
     packed, x = weights()
     expected = compiled.linear(x, packed)
-    with helpers.awake(1):
+    with compiled.threads(2):
         helpers._queue()[helpers.RANGE] = ctypes.c_int64(0x3FFFFE << 2 * helpers.BITS).value
         for _ in range(5):
             np.testing.assert_array_equal(compiled.linear(x, packed), expected)
@@ -124,7 +121,7 @@ def test_more_units_than_a_ticket_can_count(count: int, processors: int) -> None
     """Attention has four units for a sentence; a sentence of one token attends to that alone."""
     S = helpers.MOST // GROUPS + 2
     qkv = np.random.default_rng(0).standard_normal((S, 12)).astype(np.float32)
-    with helpers.awake(count):
+    with compiled.threads(count + 1):
         np.testing.assert_array_equal(compiled.attention(qkv, np.arange(S + 1), 4), qkv[:, 8:])
 
 
@@ -214,7 +211,7 @@ print(codes)
 
 def open_range(units: int) -> Any:
     """Return a queue with an operation whose arguments are 0: whoever takes a unit would read from address 0."""
-    queue = helpers.Queue()
+    queue = helpers.new_queue()
     queue[helpers.UNITS], queue[helpers.RANGE] = units, 7 << 2 * helpers.BITS | units
     return queue
 
@@ -222,7 +219,7 @@ def open_range(units: int) -> Any:
 @pytest.mark.parametrize("left", [0, 1])  # units of the old job
 def test_a_helper_that_comes_late_takes_nothing_of_the_next_job(left: int) -> None:
     """Its owner is writing the arguments of a large job when a helper turns up for the small one before."""
-    queue, kernels = open_range(left), load.kernels()
+    queue, kernels = open_range(left), compiled._kernels
     address = ctypes.addressof(queue)
     kernels.close(address)
     queue[helpers.UNITS] = 100
@@ -237,7 +234,7 @@ def test_a_helper_that_is_not_wanted_takes_nothing_and_leaves() -> None:
     """The third thread stays for a while when the next sentence is for two."""
     queue = open_range(3)
     queue[helpers.HELPERS] = 1
-    load.kernels().watch(ctypes.addressof(queue), 2)
+    compiled._kernels.watch(ctypes.addressof(queue), 2)
     assert queue[helpers.FINISHED] == 0
 
 
@@ -245,7 +242,7 @@ def test_a_job_of_two_units_is_for_two_threads() -> None:
     queue = open_range(2)
     queue[helpers.HELPERS] = 7
     for slot in (2, 7):
-        load.kernels().work(ctypes.addressof(queue), 7, slot)
+        compiled._kernels.work(ctypes.addressof(queue), 7, slot)
     assert queue[helpers.FINISHED] == 0
 
 
@@ -273,7 +270,7 @@ def test_short_and_long_jobs_by_turns() -> None:
         packed = compiled.pack(rng.standard_normal((width, 20)), rng.standard_normal(width), np.float32)
         x = rng.standard_normal((rows, 20)).astype(np.float32)
         jobs.append((x, packed, compiled.linear(x, packed)))
-    with helpers.awake(2):
+    with compiled.threads(3):
         for x, packed, expected in jobs * 2000:
             np.testing.assert_array_equal(compiled.linear(x, packed), expected)
 

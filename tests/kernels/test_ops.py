@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any
 
 import numpy as np
 import pytest
 
+from minisbert.kernels import tuning
 from minisbert.kernels.reference import ops as reference
 from minisbert.kernels.reference.activations import ACTIVATIONS
-from tests.conftest import largest
-
-pytest.importorskip("numba", reason="numba is not installed, so there are no compiled kernels to test")
-
-import itertools
-
-from minisbert.kernels import tuning
-from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.source import vector
+from tests.conftest import largest
+from tests.support.backends import compiled
 
 EPS = 2.0**-23
 ROWS, BLOCK = tuning.MR, tuning.MC

@@ -14,15 +14,12 @@ import pytest
 import minisbert
 from minisbert import model
 from minisbert.checkpoint import modules
-from tests.conftest import DATA, TINY
-
-pytest.importorskip("numba", reason="numba is not installed, so there are no plans to test")
-
 from minisbert.kernels import layout
-from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.compiled.plan import INPUTS, PER_SENTENCE, PER_TOKEN, Plan, Recorder, Value
 from minisbert.kernels.runtime import helpers
 from minisbert.kernels.tuning import MC, row_bytes
+from tests.conftest import DATA, TINY
+from tests.support.backends import compiled
 
 FOLDER = Path("a checkpoint")
 MEAN, NORMALIZE = (
@@ -35,7 +32,7 @@ STEPS = [(), (MEAN,), (MEAN, NORMALIZE), (NORMALIZE_TOKENS, MEAN, NORMALIZE)]
 
 @pytest.fixture(scope="module", params=TINY)
 def encoder(request: pytest.FixtureRequest) -> Any:
-    return minisbert.load(DATA / request.param, backend="numba")
+    return minisbert.load(DATA / request.param, backend="native")
 
 
 def function(encoder: Any, steps: Any) -> Any:
@@ -100,7 +97,7 @@ def test_a_plan_stays_in_its_room_and_reads_nothing_old(
 def test_a_signal_may_encode_something_else_before_a_program_begins(
     encoder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = Plan(function(encoder, (MEAN, NORMALIZE)))
+    plan = Plan(function(encoder, (MEAN, NORMALIZE)), compiled._kernels)
     short, long = tokens(encoder, [3]), tokens(encoder, [20, 30])
     expected, queue, nested = plan.replay(*short), helpers._queue, []
 
@@ -137,7 +134,7 @@ def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -
     recorder: Any = Recorder()
     whole = function(encoder, steps)
     y = whole(*INPUTS, recorder)
-    plan = Plan(whole)
+    plan = Plan(whole, compiled._kernels)
     before = 3 + (encoder._weights.embeddings.projection is not None)
     layers = 7 * len(encoder._weights.layers)
     assert len(recorder.steps) == len(plan.table) == before + layers + len(steps)
@@ -169,7 +166,7 @@ def test_no_result_overwrites_one_that_is_still_read(encoder: Any, steps: Any) -
 def test_memory_does_not_grow_with_the_layers(encoder: Any) -> None:
     config = encoder.config.transformer
     D, F = (row_bytes(width) // 4 for width in (config.hidden_size, config.intermediate_size))
-    plan = Plan(function(encoder, (MEAN, NORMALIZE)))
+    plan = Plan(function(encoder, (MEAN, NORMALIZE)), compiled._kernels)
     assert plan.arena_width[PER_TOKEN] <= 6 * D + F
     assert plan.arena_width[PER_SENTENCE] <= D
 

@@ -1,4 +1,4 @@
-"""The kernels with vectors of other lengths: the code that other processors get, tested on this one."""
+"""The kernels as other processors get them, of this one's architecture: their tests, at each of its levels."""
 
 from __future__ import annotations
 
@@ -10,44 +10,26 @@ from pathlib import Path
 import pytest
 
 import minisbert
+from minisbert.kernels.levels import LEVELS, host_levels
 
-pytest.importorskip("numba", reason="numba is not installed, so nothing is compiled")
-
-from llvmlite import binding
+pytest.importorskip("numba", reason="other levels are built by Numba, which is not installed")
 
 TESTS = Path(__file__).parent / "test_ops.py"
-X86 = ("avx", "avx2", "fma")  # features without which such code can't be run
-CODE = """
+
+
+@pytest.mark.parametrize("level", host_levels()[1:])
+def test_kernels(level: str) -> None:
+    shape = LEVELS[level].lanes, LEVELS[level].registers
+    code = f"""
 import sys
 import pytest
 from minisbert.kernels import tuning
-assert (tuning.LANES, tuning.VECTORS, tuning.MR) == {expected}
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", {tests!r}]))
+assert (tuning.LANES, tuning.REGISTERS) == {shape}
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", {str(TESTS)!r}]))
 """
-
-
-@pytest.mark.parametrize(
-    ("name", "features", "expected"),
-    [
-        ("haswell", "+avx2,+fma", (8, 2, 6)),
-        ("generic", "", (4, 2, 6)),  # no fused multiply-add either
-        ("generic", "+avx,+fma", (4, 2, 6)),
-        ("generic", "+neon", (4, 3, 9)),  # for which an x86 has too few registers: it is only slower
-    ],
-    ids=["AVX2", "SSE", "16 registers, fused", "NEON"],
-)
-def test_kernels(name: str, features: str, expected: tuple[int, int, int], tmp_path: Path) -> None:
-    there = binding.get_host_cpu_features()
-    lacking = [
-        feature for feature in features.split(",") if feature[1:] in X86 and not there.get(feature[1:])
-    ]
-    if lacking:
-        pytest.skip(
-            f"this processor has no {lacking}: the process would be killed at the first such instruction"
-        )
-    told = {"NUMBA_CPU_NAME": name, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(tmp_path)}
+    told = {"MINISBERT_LEVEL": level, "MINISBERT_TEST_BACKEND": "jit"}
     done = subprocess.run(
-        [sys.executable, "-c", CODE.format(expected=expected, tests=str(TESTS))],
+        [sys.executable, "-c", code],
         env={**os.environ, "PYTHONPATH": str(Path(minisbert.__file__).parents[1]), **told},
         capture_output=True,
         text=True,

@@ -9,9 +9,9 @@ import numpy as np
 
 import minisbert
 from minisbert.engine.workers import Workers
-from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.runtime import helpers, native
 from tests.conftest import DATA
+from tests.support.backends import compiled
 from tests.support.greenlets import Greenlets
 from tests.support.teams import left_to_helpers, weights
 
@@ -31,7 +31,7 @@ def helpers_are_threads_of_the_system() -> None:
     """And so compute while this one waits for them, without giving greenlets a turn."""
     helpers.processors = lambda: 2  # also where there is only one
     packed, x = weights()
-    with helpers.awake(1):
+    with compiled.threads(2):
         np.testing.assert_array_equal(left_to_helpers(x, packed), compiled.linear(x, packed))
 
 

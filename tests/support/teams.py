@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from minisbert.kernels import layout
-from minisbert.kernels.compiled.backend import BACKEND as compiled
 from minisbert.kernels.operations import OPERATIONS
 from minisbert.kernels.runtime import helpers
 from minisbert.kernels.tuning import MC
+from tests.support.backends import compiled
 
 
 def weights() -> tuple[Any, Any]:

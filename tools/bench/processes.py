@@ -15,11 +15,9 @@ from minisbert.kernels.tuning import LANES
 
 __all__ = ["avx2", "memory", "start"]
 
-# Each library has a switch of its own. Numba is told the processor's features as well as its name: with the name
-# alone it still uses all that this processor has.
+# Each library has a switch of its own.
 AVX2 = {
-    "NUMBA_CPU_NAME": "haswell",
-    "NUMBA_CPU_FEATURES": "+avx2,+fma",
+    "MINISBERT_LEVEL": "x86-64-v3",
     "OPENBLAS_CORETYPE": "Haswell",
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
@@ -61,18 +59,13 @@ def python(source: str, *arguments: object, **environment: str) -> subprocess.Po
 
 
 def start(folder: Path, threads: int, repeats: int) -> dict[str, list[float]]:
-    """Time new processes, from their start to their first vector: with no compiled kernels on disk, and with them."""
-    taken: dict[str, list[float]] = {"empty": [], "warm": []}
-    for _ in range(repeats):
-        with tempfile.TemporaryDirectory() as cache:
-            taken["empty"].append(first_vector(folder, threads, cache))
-            taken["warm"] += [first_vector(folder, threads, cache) for _ in range(2)]
-    return taken
+    """Time new processes, from their start to their first vector."""
+    return {"warm": [first_vector(folder, threads) for _ in range(2 * repeats)]}
 
 
-def first_vector(folder: Path, threads: int, cache: str) -> float:
+def first_vector(folder: Path, threads: int) -> float:
     begin = time.perf_counter()
-    with python(_FIRST, folder, threads, NUMBA_CACHE_DIR=cache) as child:
+    with python(_FIRST, folder, threads) as child:
         assert child.stdout is not None
         line = child.stdout.readline()
         taken = time.perf_counter() - begin

@@ -179,10 +179,9 @@ def threads_rows(model: Found) -> list[list[str]]:
 def start_rows(model: Found) -> list[list[str]]:
     if "start" not in model:
         return []
-    warm, empty = (ranged(model["start"][kind], 2) for kind in ("warm", "empty"))
+    warm = ranged(model["start"]["warm"], 2)
     return [
         ["a new process, from its start to the first vector, s", warm],
-        ["the same where the kernels have yet to be compiled, s", empty],
     ]
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 import minisbert
 from minisbert import model
-from minisbert.kernels.compiled.backend import BACKEND as compiled
+from tests.support.backends import compiled
 from tools.bench.measure import ceiling
 
 __all__ = ["shares"]
@@ -74,7 +74,7 @@ def shares(folder: Path, threads: int, tasks: dict[str, list[str]]) -> dict[str,
     found: dict[str, Any] = {}
     for task, texts in tasks.items():
         used = threads if len(texts) == 1 else 1
-        encoder = minisbert.load(folder, num_threads=used, backend="numba")
+        encoder = minisbert.load(folder, num_threads=used, backend="native")
         given = {"weights": encoder._weights, "config": encoder.config.transformer, "steps": encoder._steps}
         encoder._vectors = partial(model.sentence_vectors, **given, kernels=compiled)  # one by one
         encoder.encode(texts, truncation="silent", show_progress_bar=False)

@@ -28,7 +28,6 @@ PEERS = ["tokenizers", "huggingface_hub"]
 # What is installed, and what is then removed again.
 STACKS: dict[str, tuple[list[str], list[str]]] = {
     "minisbert": ([str(ROOT)], []),
-    "minisbert without numba": ([str(ROOT)], ["numba", "llvmlite"]),
     "ONNX Runtime + tokenizers": (["onnxruntime", *PEERS], []),
     "OpenVINO + tokenizers": (["openvino", *PEERS], []),
     "sentence-transformers + torch for CPU": (["sentence-transformers", "torch==2.13.0"], []),

@@ -76,7 +76,7 @@ def measure(folder: Path, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
     theirs = reference(folder, weights)
     expected = scores(theirs, pairs)
     assert expected.dtype == np.float64
-    fast = minisbert.load_cross_encoder(folder, backend="numba", num_threads=2)
+    fast = minisbert.load_cross_encoder(folder, backend="native", num_threads=2)
     plain = minisbert.load_cross_encoder(folder, backend="reference")
     double = minisbert.load_cross_encoder(folder, dtype="float64")
     found = {

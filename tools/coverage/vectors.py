@@ -75,7 +75,7 @@ def measure(case: Case, folder: Path, weights: Mapping[str, torch.Tensor]) -> di
     theirs = reference(folder, weights)
     expected = theirs.encode(texts, batch_size=1)
     assert expected.dtype == np.float64
-    fast = minisbert.load(folder, backend="numba", num_threads=2)
+    fast = minisbert.load(folder, backend="native", num_threads=2)
     plain = minisbert.load(folder, backend="reference")
     double = minisbert.load(folder, dtype="float64")
     found = {

@@ -22,27 +22,24 @@ from minisbert.kernels.compiled.plan import Plan
 from minisbert.kernels.operations import ACTIVATIONS, Operation
 from minisbert.kernels.reference import activations
 from minisbert.kernels.reference import ops as reference
-from minisbert.kernels.runtime import helpers, load
+from minisbert.kernels.runtime import helpers
 from minisbert.kernels.tuning import attention_room
 
-__all__ = ["BACKEND", "Backend"]
+__all__ = ["Backend"]
 
 
 class Backend(Ops):
     """Does each operation when it is called (eagerly), on real arrays."""
 
-    NAME = "numba"
+    def __init__(self, name: str, kernels: Any) -> None:
+        self.NAME, self._kernels = name, kernels
 
     # Elementwise, and so independent of the number of rows.
     mix, prelu = staticmethod(reference.mix), staticmethod(reference.prelu)
 
-    def warm_up(self) -> None:
-        """Load the kernels, which the first operation would do otherwise; weights can be packed in the meantime."""
-        load.kernels()
-
     def threads(self, count: int) -> AbstractContextManager[None]:
         """Let each operation of the calling thread use so many threads, if nobody else has the helpers."""
-        return helpers.awake(count - 1)
+        return helpers.awake(count - 1, self._kernels)
 
     def pack(self, weight: Floats, bias: Floats, dtype: DTypeLike) -> Packed:
         """Twin of `reference.pack`: the weights in the panels that `packing` describes."""
@@ -50,7 +47,7 @@ class Backend(Ops):
 
     def record(self, function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]:
         """Twin of `reference.record`: a plan, which does all operations of the function in one call."""
-        return Plan(function).replay
+        return Plan(function, self._kernels).replay
 
     def linear(
         self, x: Floats, dense: Packed, activation: str | None = None, residual: Floats | None = None
@@ -80,7 +77,7 @@ class Backend(Ops):
     def _perform(self, operation: Operation, units: int, arguments: Sequence[Any]) -> None:
         # `laid_out` may copy, and the kernel has addresses alone: so they are held until it is done.
         held = [layout.laid_out(kind, value) for kind, value in zip(operation.kinds, arguments, strict=True)]
-        helpers.execute([operation.code, units, *map(layout.number, held)])
+        helpers.execute(self._kernels, [operation.code, units, *map(layout.number, held)])
 
     def _rows(self, N: int, width: int) -> Floats:
         return layout.rows(N, width)
@@ -100,6 +97,3 @@ class Backend(Ops):
 
     def _float32_table(self, word: Floats, ids: Ints) -> tuple[Floats, Ints]:
         return (word, ids) if layout.is_table(word) else layout.only_rows(word, ids)
-
-
-BACKEND = Backend()

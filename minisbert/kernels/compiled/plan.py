@@ -114,8 +114,8 @@ class Plan:
         How many floats the arena has for each token and for each sentence.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        recorder = Recorder()
+    def __init__(self, function: Callable[..., Any], kernels: Any) -> None:
+        self._kernels, recorder = kernels, Recorder()
         self.y: Value = function(*INPUTS, recorder)
         self._held, self._head_width, self._word = recorder.held, recorder.head_width, recorder.word
         places, self.arena_width = _places(recorder.steps, self.y)
@@ -141,7 +141,7 @@ class Plan:
         *inputs, first, word_address, word_ids = map(layout.number, (ids, types, offsets, y, arena, *word))
         *rooms, steps = accumulate((4 * size for size in sizes[:-1]), initial=first)
         variables = 0, N, -(-N // MC), S, *inputs, *rooms, 4 * room, word_address, word_ids
-        helpers.replay(self._address, len(self.table), variables, steps)
+        helpers.replay(self._kernels, self._address, len(self.table), variables, steps)
         return y
 
 

@@ -29,10 +29,6 @@ NAME = "reference"
 K_SUM = 96
 
 
-def warm_up() -> None:
-    """Get ready: NumPy is."""
-
-
 def threads(count: int) -> AbstractContextManager[None]:
     """Let each operation of the calling thread use so many threads: one is enforced, more are the BLAS's affair."""
     return one_blas_thread() if count == 1 else nullcontext()

@@ -1,9 +1,7 @@
-"""Compiling a kernel: from a Python function to machine code that needs nothing of Numba any more.
+"""What kernels are written with: Numba, told what a kernel is, and a few functions that emit LLVM instructions.
 
 Kernels take integers (addresses and sizes) and floats, allocate nothing, raise nothing and return nothing. So what
-Numba makes of them is plain machine code, which a later process runs without importing Numba: a good part of a second.
-
-This module, and those of the kernels, are imported only where `minisbert.kernels.runtime.load` has no code yet.
+Numba makes of them is plain machine code. Only `build` imports this module and those of the kernels.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
@@ -18,12 +17,11 @@ from numba.extending import intrinsic
 
 from minisbert.kernels import tuning
 from minisbert.kernels.operations import OPERATIONS
-from minisbert.kernels.runtime.target import compile_kernel, inlined
 
 __all__ = [
-    "COMPILED",
     "branch",
     "call_of",
+    "columns_of_scores",
     "columns_of_values",
     "count_panels",
     "doubles_at",
@@ -37,37 +35,38 @@ __all__ = [
     "scratch",
     "start_of_panel",
     "unit_of",
-    "whole_vectors",
 ]
 
-
-# Of each kernel: its name, the types of its arguments, what the machine code calls it, and the code.
-COMPILED: list[tuple[str, list[str], str, bytes]] = []
-
-row_bytes = inlined(tuning.row_bytes)
-count_panels, start_of_panel = inlined(tuning.count_panels), inlined(tuning.start_of_panel)
-columns_of_values = inlined(tuning.columns_of_values)
+_OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-def kernel(*arguments: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
-    """Compile a function of integers (``"i8"``) and floats (``"f8"``); other kernels call it with a tuple of them."""
-
-    def compile_(function: Callable[..., Any]) -> Any:
-        kinds = tuple(types.int64 if kind == "i8" else types.float64 for kind in arguments)
-        symbol, code = compile_kernel(function, kinds, fastmath)
-        COMPILED.append((function.__name__, list(arguments), symbol, code))
-        return _caller(symbol, kinds)
-
+def kernel(*arguments: str) -> Callable[[Callable[..., Any]], Any]:
+    """Compile a function of integers (``"i8"``) and floats (``"f8"``)."""
+    kinds = (types.int64 if kind == "i8" else types.float64 for kind in arguments)
+    compile_: Callable[[Callable[..., Any]], Any] = numba.njit(types.void(*kinds), **_OPTIONS)
     return compile_
 
 
-def operation(name: str, fastmath: frozenset[str] = frozenset()) -> Callable[[Callable[..., Any]], Any]:
+def inlined(function: Callable[..., Any]) -> Any:
+    """Make a short function that is inlined into the kernels that call it, before anything is compiled.
+
+    What has loops is better a kernel: attention took a third longer to compile with such functions inlined.
+    """
+    return numba.njit(inline="always", **_OPTIONS)(function)
+
+
+row_bytes = inlined(tuning.row_bytes)
+count_panels, start_of_panel = inlined(tuning.count_panels), inlined(tuning.start_of_panel)
+columns_of_scores, columns_of_values = inlined(tuning.columns_of_scores), inlined(tuning.columns_of_values)
+
+
+def operation(name: str) -> Callable[[Callable[..., Any]], Any]:
     """Compile the kernel of an operation for the arguments that the table gives it; refuse one that has others."""
 
     def compile_(function: Callable[..., Any]) -> Any:
         check_arguments(name, function)
         kinds = ("f8" if kind == "real" else "i8" for kind in OPERATIONS[name].kinds)
-        return kernel(*kinds, fastmath=fastmath)(function)
+        return kernel(*kinds)(function)
 
     return compile_
 
@@ -109,27 +108,6 @@ def branch(name: str, parameters: str, calls: dict[int, str], scope: dict[str, A
     return function
 
 
-def _caller(symbol: str, kinds: tuple[Any, ...]) -> Any:
-    """Make the function by which kernels call a kernel, as Numba's functions are called.
-
-    Before the arguments come the addresses of a result and of an error, as Numba has it; a kernel writes neither.
-    """
-
-    @intrinsic
-    def call(_typing: Any, _arguments: Any) -> Any:
-        def emit(context: Any, b: Any, _signature: Any, values: Any) -> Any:
-            byte = ir.IntType(8).as_pointer()
-            places = [cgutils.alloca_once(b, byte), cgutils.alloca_once(b, byte)]
-            given = cgutils.unpack_tuple(b, values[0])
-            kind = ir.FunctionType(ir.IntType(32), [place.type for place in places] + [v.type for v in given])
-            b.call(cgutils.get_or_insert_function(b.module, kind, symbol), places + given)
-            return context.get_dummy_value()
-
-        return types.void(types.Tuple(kinds)), emit
-
-    return call
-
-
 def _pointer_to(kind: Any) -> Any:
     """Make the function from an address to what is there, as an array without end."""
 
@@ -147,21 +125,6 @@ def _pointer_to(kind: Any) -> Any:
 
 floats_at, doubles_at = map(_pointer_to, (types.float32, types.float64))
 ints_at, longs_at = map(_pointer_to, (types.int32, types.int64))
-
-
-@intrinsic
-def whole_vectors(_typing: Any) -> Any:
-    """Have LLVM make vectors as long as the registers are out of the loops of the kernel that calls this.
-
-    By itself it prefers half of that on some processors, which take time to get used to long ones.
-    """
-
-    def emit(context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
-        # llvmlite does not know the attribute, and its own `add` would refuse it.
-        set.add(b.function.attributes, f'"prefer-vector-width"="{32 * tuning.LANES}"')
-        return context.get_dummy_value()
-
-    return types.void(), emit
 
 
 def scratch(count: int) -> Any:

@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
+from typing import Any
 
 from minisbert.kernels.cpus import processors
 from minisbert.kernels.operations import ARGUMENTS, STEP
-from minisbert.kernels.runtime import load, native
+from minisbert.kernels.runtime import native
 
-__all__ = ["awake", "execute", "replay", "threads"]
+__all__ = ["awake", "execute", "new_queue", "replay", "threads"]
 
 # Places in a queue. The range, the count of finished units and that of helpers that are wanted are looked at while
 # others write: each has a cache line, eight numbers, of its own.
-RANGE, FINISHED, HELPERS, CODE, UNITS, FIRST, GIVEN = 0, 8, 16, 24, 25, 26, 27
+RANGE, FINISHED, HELPERS, YIELD, CODE, UNITS, FIRST, GIVEN = 0, 8, 16, 24, 25, 26, 27, 28
 QUEUE = GIVEN + ARGUMENTS
 # The range is an epoch, the first free unit and the end of the free ones, in one word: so many bits for each of these.
 BITS = 20
@@ -28,24 +31,40 @@ MOST = (1 << BITS) - 1
 Queue = ctypes.c_int64 * QUEUE
 
 
+@cache
+def _yield_processor() -> int:
+    """Return the address of the system's function by which a thread lets another one have its processor."""
+    windows = sys.platform == "win32"
+    system: Any = getattr(ctypes, "WinDLL")("kernel32") if windows else ctypes.CDLL(None)  # noqa: B009
+    function = system.SwitchToThread if windows else system.sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+def new_queue() -> ctypes.Array[ctypes.c_int64]:
+    """Return a queue that nobody watches."""
+    queue = Queue()
+    queue[YIELD] = _yield_processor()
+    return queue
+
+
 # What a kernel is given is made for each call: a signal's handler may encode something else before the call begins. And
 # it is held by the frame that calls, which is never cleared in a daemon thread that is stopped by the end of the
 # process, while the kernel goes on.
 
 
-def execute(step: Sequence[int]) -> None:
+def execute(kernels: Any, step: Sequence[int]) -> None:
     """Do one operation through this thread's queue: its code, its units, and its arguments."""
     queue, given = _queue(), (ctypes.c_int64 * STEP)(*step)
-    load.kernels().execute(ctypes.addressof(queue), ctypes.addressof(given))
+    kernels.execute(ctypes.addressof(queue), ctypes.addressof(given))
 
 
-def replay(table: int, count: int, variables: Sequence[int], steps: int) -> None:
+def replay(kernels: Any, table: int, count: int, variables: Sequence[int], steps: int) -> None:
     """Replay a plan of so many steps through this thread's queue; all but the count are addresses.
 
     At `table` is what the steps are made of, and at `steps` room for them.
     """
     queue, given = _queue(), (ctypes.c_int64 * len(variables))(*variables)
-    load.kernels().replay(ctypes.addressof(queue), table, count, ctypes.addressof(given), steps)
+    kernels.replay(ctypes.addressof(queue), table, count, ctypes.addressof(given), steps)
 
 
 def threads() -> int:
@@ -55,7 +74,7 @@ def threads() -> int:
 
 def _queue() -> ctypes.Array[ctypes.c_int64]:
     """Return the helpers' queue if they help this thread, or else one that nobody watches."""
-    return _helpers.queue if _helpers.owner == native.ident() else Queue()
+    return _helpers.queue if _helpers.owner == native.ident() else new_queue()
 
 
 class _Helpers:
@@ -64,7 +83,8 @@ class _Helpers:
     def __init__(self) -> None:
         self.lock = native.lock()
         self.owner: int | None = None  # the thread that they help
-        self.queue = Queue()
+        self.queue = new_queue()
+        self.kernels: Any = None  # of the owner
         self.threads = 1  # that may be at work on the queue
         self._most: int | None = None
         self._gates: list[threading.Lock] = []  # each lets its helper through once, and is locked again
@@ -94,7 +114,7 @@ class _Helpers:
     def _live(self, gate: threading.Lock, slot: int) -> None:
         while True:
             gate.acquire()
-            load.kernels().watch(ctypes.addressof(self.queue), slot)
+            self.kernels.watch(ctypes.addressof(self.queue), slot)
 
     def rest(self) -> None:
         """Let them go to sleep, which they do after a while without work."""
@@ -105,13 +125,14 @@ _helpers = _Helpers()
 
 
 @contextmanager
-def awake(count: int) -> Iterator[None]:
+def awake(count: int, kernels: Any) -> Iterator[None]:
     """Let so many helpers share the operations of this thread, unless they help another one at the moment."""
     found = _helpers
     if count < 1 or not found.lock.acquire(blocking=False):
         yield
         return
     try:
+        found.kernels = kernels
         found.wake(count)
         found.owner = native.ident()
         yield

@@ -14,11 +14,10 @@ three. Values are two or four vectors wide: their panels are narrow.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from minisbert.kernels.runtime.compiler import (
+    columns_of_scores,
     columns_of_values,
     count_panels,
     floats_at,
@@ -27,7 +26,7 @@ from minisbert.kernels.runtime.compiler import (
     start_of_panel,
 )
 from minisbert.kernels.source.gemm import copy, microkernel, zero
-from minisbert.kernels.source.vector import LOG2_E, copy_vector, softmax_powers, transpose
+from minisbert.kernels.source.vector import LOG2_E, copy_vector, softmax_powers, square_root, transpose
 from minisbert.kernels.tuning import (
     LANES,
     LINE,
@@ -68,7 +67,7 @@ def pack_keys(T: int, K: int, step: int, k: int, keys: int) -> None:
     They are scaled here, as they are fewer than the scores, and such that softmax takes powers of 2. The last panel is
     filled up with copies of the last key, whose scores are computed and left out.
     """
-    squares, scale = K // LANES * LANES, np.float32(LOG2_E / math.sqrt(K))
+    squares, scale = K // LANES * LANES, np.float32(LOG2_E / square_root(np.float64(K)))
     wide, P = count_panels(T)
     for p in range(P):
         start = start_of_panel(p, wide)
@@ -92,15 +91,15 @@ def pack_values(T: int, K: int, step: int, v: int, values: int) -> None:
         count, width = min(NARROW_NR, K - p * NARROW_NR), NARROW_NR * 4
         source, panel = v + p * width, values + p * T * width
         if count < NARROW_NR:
-            zero((panel, T * NARROW_NR))
-            copy((source, step, panel, width, T, count))
+            zero(panel, T * NARROW_NR)
+            copy(source, step, panel, width, T, count)
         else:
             for t in range(T):
                 for j in range(NARROW_VECTORS):
                     copy_vector(source + t * step + j * LANES * 4, panel + t * width + j * LANES * 4)
 
 
-@kernel(*["i8"] * 11)
+@kernel(*["i8"] * 12)
 def multiply_panels(
     count: int,
     steps: int,
@@ -110,6 +109,7 @@ def multiply_panels(
     a_step: int,
     b: int,
     c: int,
+    c_step: int,
     later: int,
     apart: int,
     later_step: int,
@@ -118,7 +118,6 @@ def multiply_panels(
 
     Meanwhile rows from `later` on are prefetched, later_step bytes apart; by every other panel, those `apart` bytes on.
     """
-    c_step = start_of_panel(P, wide) * 4
     for p in range(P):
         start = start_of_panel(p, wide)
         row, wanted = 0, later + p % 2 * apart
@@ -157,12 +156,12 @@ def attend(
     value_panels = value_columns // NARROW_NR
     keys = room
     values = keys + key_columns * K * 4
-    scores, s_step = values + value_columns * T * 4, key_columns * 4
-    found = scores + QUERY_ROWS * s_step
-    inverses = found + QUERY_ROWS * value_columns * 4
+    scores, s_step = values + value_columns * T * 4, columns_of_scores(key_columns) * 4
+    found, f_step = scores + QUERY_ROWS * s_step, value_columns * 4
+    inverses = found + QUERY_ROWS * f_step
     for h in range(start, stop):
-        pack_keys((T, K, step, qkv + (D + h * K) * 4, keys))
-        pack_values((T, K, step, qkv + (2 * D + h * K) * 4, values))
+        pack_keys(T, K, step, qkv + (D + h * K) * 4, keys)
+        pack_values(T, K, step, qkv + (2 * D + h * K) * 4, values)
         for first in range(0, T, QUERY_ROWS):
             count = min(QUERY_ROWS, T - first)
             q = qkv + first * step + h * K * 4
@@ -171,14 +170,14 @@ def attend(
                 q_later = qkv + (T + first) * step
             k_later, v_later = q_later + D * 4, q_later + 2 * D * 4
             multiply_panels(
-                (count, K, wide, key_panels, q, step, keys, scores, k_later, q_later - k_later, step)
+                count, K, wide, key_panels, q, step, keys, scores, s_step, k_later, q_later - k_later, step
             )
             if span > 0:
-                add_bias((count, T, bias + (h * span + span // 2 - first) * 4, scores, s_step))
+                add_bias(count, T, bias + (h * span + span // 2 - first) * 4, scores, s_step)
             for i in range(0, count, SOFTMAX_ROWS):
                 softmax_powers(scores + i * s_step, s_step, T, inverses + i * 4)
             multiply_panels(
-                (count, T, 0, value_panels, scores, s_step, values, found, v_later, 2 * LINE, step)
+                count, T, 0, value_panels, scores, s_step, values, found, f_step, v_later, 2 * LINE, step
             )
-            place, f_step = context + first * row_bytes(D) + h * K * 4, value_columns * 4
-            scale_rows((count, K, found, f_step, inverses, place, row_bytes(D)))
+            place = context + first * row_bytes(D) + h * K * 4
+            scale_rows(count, K, found, f_step, inverses, place, row_bytes(D))

@@ -80,9 +80,9 @@ if NARROW_VECTORS < VECTORS:
 def microkernel(is_wide: bool, given: Any) -> None:
     """Compute a micro-tile of a wide or of a narrow panel, from a tuple of its arguments."""
     if is_wide:
-        wide_microkernel(given)
+        wide_microkernel(*given)
     else:
-        narrow_microkernel(given)
+        narrow_microkernel(*given)
 
 
 LARGEST = max(MR * NR, NARROW_MR * NARROW_NR)
@@ -140,7 +140,8 @@ def multiply_panel(
     elif tiles <= 2:
         kc = K_SUM  # B is hardly reused, and a short first step starts sooner: 5 % of a short sentence's time
     later, later_step = panel + min(kc, K) * b_step, (b_step + tiles - 1) // tiles
-    for k in range(0, K, kc):
+    k = 0
+    while k < K:  # not a range with such a step, which would raise an exception for 0
         steps, row = min(kc, K - k), 0
         is_last = k + steps == K
         for t in range(tiles):
@@ -151,8 +152,8 @@ def multiply_panel(
             if not is_full:
                 c, c_step, e, e_step = edge, b_step, beside, b_step
                 if residual:
-                    zero((beside, LARGEST))
-                    copy((added, step, beside, b_step, height, columns))
+                    zero(beside, LARGEST)
+                    copy(added, step, beside, b_step, height, columns)
             if residual == 0 or not is_last:
                 e = 0
             d, d_step = (c, c_step) if k else (bias + left * 4, 0)
@@ -160,7 +161,8 @@ def multiply_panel(
             given = height, a, x_step, b, steps, c, c_step, d, d_step, e, e_step, ahead, later, later_step
             microkernel(p < wide, given)
             if activation and is_last:
-                activate((c, c_step, height, vectors, activation))
+                activate(c, c_step, height, vectors, activation)
             if not is_full:
-                copy((edge, b_step, to, step, height, columns))
+                copy(edge, b_step, to, step, height, columns)
             row, later = row + height, later + steps * later_step
+        k += kc

@@ -5,8 +5,6 @@ Rows of tokens and of sentences stand `tuning.row_bytes` apart; those of tables 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from minisbert.kernels.runtime.compiler import (
@@ -18,12 +16,8 @@ from minisbert.kernels.runtime.compiler import (
     operation,
     row_bytes,
     scratch,
-    whole_vectors,
 )
-
-# Sums may be taken in another order than written, so that LLVM can keep partial sums in the lanes of a vector; which
-# order is a matter of the row's length alone. NaN and infinity keep their meaning.
-SUMS = frozenset({"reassoc", "nsz", "contract"})
+from minisbert.kernels.source.vector import fused, square_root, sum_of, sum_of_squares
 
 
 @operation("positions")
@@ -56,7 +50,6 @@ def embed(
 
     The tables have rows for all ids and types: `text.base.check_id` and `text.tokenizer.check_limits` saw to that.
     """
-    whole_vectors()
     of_word, of_position, of_type = ints_at(ids), ints_at(positions), ints_at(types)
     for i in range(N):
         w, p = floats_at(word + of_word[i] * D * 4), floats_at(position + of_position[i] * D * 4)
@@ -70,28 +63,21 @@ def embed(
                 to[j] = w[j] + p[j]
 
 
-@operation("layer_norm", fastmath=SUMS)
+@operation("layer_norm")
 def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int) -> None:
     """``y = (x - mean) * scale * weight + bias`` by row, with ``scale = 1 / sqrt(variance + eps)``.
 
     The variance is taken in a second pass.
     """
-    whole_vectors()
     w, b = floats_at(weight), floats_at(bias)
     step = row_bytes(D)
     for i in range(N):
         row, to = floats_at(x + i * step), floats_at(y + i * step)
-        total = np.float32(0)
+        mean = sum_of(x + i * step, D) / np.float32(D)
+        variance = np.float64(sum_of_squares(x + i * step, D, mean)) / D
+        scale = np.float32(1 / square_root(variance + eps))
         for j in range(D):
-            total += row[j]
-        mean = total / np.float32(D)
-        squares = np.float32(0)
-        for j in range(D):
-            deviation = row[j] - mean
-            squares += deviation * deviation
-        scale = np.float32(1 / math.sqrt(np.float64(squares) / D + eps))
-        for j in range(D):
-            to[j] = (row[j] - mean) * scale * w[j] + b[j]
+            to[j] = fused((row[j] - mean) * scale, w[j], b[j])
 
 
 SUMMED = 128  # columns whose sums are made at once
@@ -115,7 +101,6 @@ def mean_of_columns(x: int, step: int, T: int, columns: int, total: int, y: int)
 @operation("mean_pool")
 def mean_pool(S: int, D: int, x: int, offsets: int, y: int) -> None:
     """Average the rows of each sentence: in float64, as hundreds are added one by one."""
-    whole_vectors()
     ends, step, total = longs_at(offsets), row_bytes(D), sums()
     for s in range(S):
         first, T = x + ends[s] * step, ends[s + 1] - ends[s]
@@ -124,15 +109,13 @@ def mean_pool(S: int, D: int, x: int, offsets: int, y: int) -> None:
             mean_of_columns(first + left * 4, step, T, columns, total, y + s * step + left * 4)
 
 
-@operation("normalize", fastmath=SUMS)
+@operation("normalize")
 def normalize(N: int, D: int, x: int, y: int) -> None:
     """Divide each row by its length; one shorter than 1e-12 by that."""
     step = row_bytes(D)
     for i in range(N):
         row, to = floats_at(x + i * step), floats_at(y + i * step)
-        squares = np.float32(0)
-        for j in range(D):
-            squares += row[j] * row[j]
-        length = max(math.sqrt(squares), np.float32(1e-12))
+        squares = np.float64(sum_of_squares(x + i * step, D, np.float32(0)))
+        length = max(np.float32(square_root(squares)), np.float32(1e-12))
         for j in range(D):
             to[j] = row[j] / length

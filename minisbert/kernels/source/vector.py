@@ -16,7 +16,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from minisbert.kernels.tuning import LANES, SOFTMAX_ROWS
+from minisbert.kernels.tuning import FUSES, LANES, SOFTMAX_ROWS, SUM_LANES
 
 Value = Any  # an LLVM value: llvmlite has no types for mypy
 
@@ -25,6 +25,7 @@ INT = ir.IntType(32)
 LONG = ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
 INTEGERS = ir.VectorType(INT, LANES)
+SUMS = ir.VectorType(FLOAT, SUM_LANES)
 
 
 def constant(number: float, like: Value = None) -> Value:
@@ -34,8 +35,9 @@ def constant(number: float, like: Value = None) -> Value:
 
 
 def fma(b: Any, x: Value, y: Value, z: Value) -> Value:
-    """``x * y + z``, rounded once where the processor can do that."""
-    return call(b, f"llvm.fmuladd.v{x.type.count}f32", x.type, x, y, z)
+    """``x * y + z``, rounded once; on the one level that can't do that, twice."""
+    kind = "f32" if x.type == FLOAT else f"v{x.type.count}f32"
+    return call(b, f"llvm.{'fma' if FUSES else 'fmuladd'}.{kind}", x.type, x, y, z)
 
 
 def call(b: Any, name: str, result: Any, *arguments: Value) -> Value:
@@ -44,11 +46,11 @@ def call(b: Any, name: str, result: Any, *arguments: Value) -> Value:
     return b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
 
 
-def splat(b: Any, number: Value) -> Value:
+def splat(b: Any, number: Value, lanes: int = LANES) -> Value:
     """Copy one number into all lanes."""
-    empty = ir.Constant(ir.VectorType(number.type, LANES), ir.Undefined)
+    empty = ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined)
     lane = b.insert_element(empty, number, ir.Constant(INT, 0))
-    return b.shuffle_vector(lane, empty, ir.Constant(INTEGERS, [0] * LANES))
+    return b.shuffle_vector(lane, empty, ir.Constant(ir.VectorType(INT, lanes), [0] * lanes))
 
 
 def joined(b: Any, vectors: list[Value]) -> Value:
@@ -61,9 +63,9 @@ def joined(b: Any, vectors: list[Value]) -> Value:
 
 
 def pieces(b: Any, x: Value) -> list[Value]:
-    """Return the vectors of LANES numbers that a long one is made of."""
-    starts = range(0, x.type.count, LANES)
-    return [b.shuffle_vector(x, x, ir.Constant(INTEGERS, list(range(i, i + LANES)))) for i in starts]
+    """Return the vectors of SUM_LANES numbers that a long one is made of."""
+    kind, starts = ir.VectorType(INT, SUM_LANES), range(0, x.type.count, SUM_LANES)
+    return [b.shuffle_vector(x, x, ir.Constant(kind, list(range(i, i + SUM_LANES)))) for i in starts]
 
 
 def polynomial(b: Any, coefficients: tuple[float, ...], x: Value) -> Value:
@@ -259,11 +261,10 @@ def softmax_powers(_typing: Any, address: Any, step: Any, count: Any, inverses: 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
         address, step, count, inverses = arguments
         rows = [b.add(address, b.mul(step, LONG(i))) for i in range(SOFTMAX_ROWS)]
-        vectors = b.sdiv(b.add(count, LONG(LANES - 1)), LONG(LANES))
+        vectors = b.sdiv(b.add(count, LONG(SUM_LANES - 1)), LONG(SUM_LANES))
 
         def places(vector: Value) -> list[Value]:
-            start = b.mul(vector, LONG(4 * LANES))
-            return [b.inttoptr(b.add(row, start), VECTOR.as_pointer()) for row in rows]
+            return [_vector_at(b, row, vector) for row in rows]
 
         def each(start: Value, update: Callable[[Value, list[Value], Value], Value]) -> list[Value]:
             """Go through the vectors of the rows, with one for each row that is updated."""
@@ -277,9 +278,8 @@ def softmax_powers(_typing: Any, address: Any, step: Any, count: Any, inverses: 
         def larger(x: Value, y: Value) -> Value:
             return b.select(b.fcmp_ordered(">", x, y), x, y)
 
-        least, last = constant(float("-inf")), b.sub(vectors, LONG(1))
-        left = splat(b, b.trunc(b.sub(count, b.mul(last, LONG(LANES))), INT))
-        counts = b.icmp_signed(">", left, ir.Constant(left.type, list(range(LANES))))
+        least, last = _sums(float("-inf")), b.sub(vectors, LONG(1))
+        counts = _first_lanes(b, b.sub(count, b.mul(last, LONG(SUM_LANES))))
         for place in places(last):
             b.store(b.select(counts, b.load(place, align=4), least), place, align=4)
         most = each(least, lambda x, _, most: larger(x, most))
@@ -291,7 +291,7 @@ def softmax_powers(_typing: Any, address: Any, step: Any, count: Any, inverses: 
                 b.store(piece, place, align=4)
             return b.fadd(total, y)
 
-        for i, total in enumerate(each(constant(0.0), add)):
+        for i, total in enumerate(each(_sums(0.0), add)):
             inverse = b.fdiv(ir.Constant(FLOAT, 1.0), b.extract_element(_across(b, total, b.fadd), INT(0)))
             b.store(inverse, b.inttoptr(b.add(inverses, LONG(4 * i)), FLOAT.as_pointer()))
         return context.get_dummy_value()
@@ -299,11 +299,96 @@ def softmax_powers(_typing: Any, address: Any, step: Any, count: Any, inverses: 
     return types.void(types.intp, types.intp, types.intp, types.intp), emit
 
 
+@intrinsic
+def sum_of(_typing: Any, address: Any, count: Any) -> Any:
+    """Sum `count` numbers, in the one order of `_sum`; behind them there must be room for a whole vector."""
+
+    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        address, count = arguments
+        return _sum(b, address, count, lambda x, t, counts: b.fadd(t, b.select(counts, x, _sums(0.0))))
+
+    return types.float32(types.intp, types.intp), emit
+
+
+@intrinsic
+def sum_of_squares(_typing: Any, address: Any, count: Any, mean: Any) -> Any:
+    """Sum ``(x - mean)**2``, as `sum_of` does."""
+
+    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        address, count, mean = arguments
+        means = splat(b, mean, SUM_LANES)
+
+        def add(x: Value, total: Value, counts: Value) -> Value:
+            deviation = b.select(counts, b.fsub(x, means), _sums(0.0))
+            return fma(b, deviation, deviation, total)
+
+        return _sum(b, address, count, add)
+
+    return types.float32(types.intp, types.intp, types.float32), emit
+
+
+def _sum(b: Any, address: Value, count: Value, add: Callable[[Value, Value, Value], Value]) -> Value:
+    """Emit a sum over a row in an order that is the same on every processor.
+
+    Number j goes to lane ``j % SUM_LANES`` of vector ``j // SUM_LANES``, and vectors to four sums in turn, as an
+    addition takes four cycles. In the end these are added up, and then the halves of the lanes, again and again.
+    """
+    kept = [cgutils.alloca_once_value(b, _sums(0.0)) for _ in range(4)]
+    vectors = b.sdiv(b.add(count, LONG(SUM_LANES - 1)), LONG(SUM_LANES))
+    with cgutils.for_range(b, vectors) as loop:
+        first, *others = (b.load(place) for place in kept)
+        counts = _first_lanes(b, b.sub(count, b.mul(loop.index, LONG(SUM_LANES))))
+        total = add(b.load(_vector_at(b, address, loop.index), align=4), first, counts)
+        for value, place in zip((*others, total), kept, strict=True):
+            b.store(value, place)
+    s = [b.load(place) for place in kept]
+    total = b.fadd(b.fadd(s[0], s[1]), b.fadd(s[2], s[3]))
+    return b.extract_element(_across(b, total, b.fadd), INT(0))
+
+
+def _sums(number: float) -> Value:
+    return ir.Constant(SUMS, [number] * SUM_LANES)
+
+
+def _vector_at(b: Any, row: Value, vector: Value) -> Value:
+    """Return a pointer to a vector of SUM_LANES numbers of a row."""
+    return b.inttoptr(b.add(row, b.mul(vector, LONG(4 * SUM_LANES))), SUMS.as_pointer())
+
+
+def _first_lanes(b: Any, count: Value) -> Value:
+    """Return which lanes are among the first so many: a vector of booleans."""
+    left = splat(b, b.trunc(count, INT), SUM_LANES)
+    return b.icmp_signed(">", left, ir.Constant(left.type, list(range(SUM_LANES))))
+
+
 def _across(b: Any, x: Value, join: Callable[[Value, Value], Value]) -> Value:
     """Join all lanes of a vector, and return the result in every lane: each step rotates by half as much."""
-    step = LANES // 2
+    step = SUM_LANES // 2
     while step:
-        lanes = [(i + step) % LANES for i in range(LANES)]
-        x = join(x, b.shuffle_vector(x, x, ir.Constant(INTEGERS, lanes)))
+        lanes = [(i + step) % SUM_LANES for i in range(SUM_LANES)]
+        x = join(x, b.shuffle_vector(x, x, ir.Constant(ir.VectorType(INT, SUM_LANES), lanes)))
         step //= 2
     return x
+
+
+# --- Single numbers ---------------------------------------------------------------------------------------
+
+
+@intrinsic
+def fused(_typing: Any, x: Any, y: Any, z: Any) -> Any:
+    """``x * y + z`` of three float32, as `fma`; LLVM makes vectors of it."""
+
+    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        return fma(b, *arguments)
+
+    return types.float32(types.float32, types.float32, types.float32), emit
+
+
+@intrinsic
+def square_root(_typing: Any, x: Any) -> Any:
+    """The square root of a float64: an instruction, where `math.sqrt` may be a call."""
+
+    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+        return call(b, "llvm.sqrt.f64", ir.DoubleType(), *arguments)
+
+    return types.float64(types.float64), emit

@@ -24,15 +24,13 @@ thread computes a unit makes no difference to its bits. `runtime.helpers` keeps 
 
 from __future__ import annotations
 
-import os
-from platform import machine
 from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minisbert.kernels.levels import HOST
 from minisbert.kernels.operations import ARGUMENTS, GROUPS, OPERATIONS, STEP
 from minisbert.kernels.runtime.compiler import (
     branch,
@@ -56,10 +54,12 @@ from minisbert.kernels.runtime.helpers import (
     MOST,
     RANGE,
     UNITS,
+    YIELD,
 )
 from minisbert.kernels.source import rowwise
 from minisbert.kernels.source.attention import attend
 from minisbert.kernels.source.gemm import multiply_panel
+from minisbert.kernels.source.vector import INT, call
 from minisbert.kernels.tuning import MC
 
 # So many looks, of some 20 nanoseconds each, before a waiting thread yields its processor. The next operation comes
@@ -116,36 +116,31 @@ def compare_and_swap(_typing: Any, address: Any, expected: Any, value: Any) -> A
     return types.boolean(types.intp, types.int64, types.int64), emit
 
 
-# How a processor is told that a thread spins: a function that LLVM knows, and its arguments.
-_PAUSE: tuple[str, list[Any]] = ("llvm.x86.sse2.pause", [])
-_YIELD: tuple[str, list[Any]] = ("llvm.aarch64.hint", [ir.IntType(32)(1)])
-_HINTS = {"x86_64": _PAUSE, "AMD64": _PAUSE, "aarch64": _YIELD, "arm64": _YIELD}
-
-
 @intrinsic
 def pause(_typing: Any) -> Any:
     """Wait for some cycles, such that a second thread of the same core can use them."""
 
     def emit(context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
-        name, arguments = _HINTS.get(machine(), ("llvm.donothing", []))
-        kind = ir.FunctionType(ir.VoidType(), [argument.type for argument in arguments])
-        b.call(cgutils.get_or_insert_function(b.module, kind, name), arguments)
+        # What this machine has, as Numba makes code for it at once; `build` puts the target's in its place.
+        if HOST == "x86_64":
+            call(b, "llvm.x86.sse2.pause", ir.VoidType())
+        else:
+            call(b, "llvm.aarch64.hint", ir.VoidType(), INT(1))
         return context.get_dummy_value()
 
     return types.void(), emit
 
 
 @intrinsic
-def yield_processor(_typing: Any) -> Any:
-    """Let another thread have this processor; the one waited for may need it."""
+def call_at(_typing: Any, address: Any) -> Any:
+    """Call a function of the system that takes nothing."""
 
-    def emit(context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
-        name = "SwitchToThread" if os.name == "nt" else "sched_yield"
-        kind = ir.FunctionType(ir.IntType(32), [])
-        b.call(cgutils.get_or_insert_function(b.module, kind, name), [])
+    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+        kind = ir.FunctionType(INT, [])
+        b.call(b.inttoptr(arguments[0], kind.as_pointer()), [])
         return context.get_dummy_value()
 
-    return types.void(), emit
+    return types.void(types.intp), emit
 
 
 # --- Units of the operations that are shared --------------------------------------------------------------
@@ -177,7 +172,7 @@ def linear(
     row, stop = N * i // blocks, N * (i + 1) // blocks
     panel, x, above = panels + start_of_panel(p, wide) * K * 4, x + row * row_bytes(K), row * row_bytes(width)
     added = residual + above if residual else 0
-    multiply_panel((stop - row, K, width, x, panel, bias, added, activation, y + above, p))
+    multiply_panel(stop - row, K, width, x, panel, bias, added, activation, y + above, p)
 
 
 @unit_of("attention")
@@ -200,14 +195,14 @@ def attention(
     first, T = ends[0], ends[1] - ends[0]
     start, stop = g * H // GROUPS, (g + 1) * H // GROUPS
     qkv, context = qkv + first * row_bytes(3 * D), context + first * row_bytes(D)
-    attend((D, H, T, qkv, bias, span, context, start, stop, room + slot * room_bytes))
+    attend(D, H, T, qkv, bias, span, context, start, stop, room + slot * room_bytes)
 
 
 UNITS_OF = {code: f"{name}({call_of(name, 'unit', 'slot')})" for name, code in SHARED.items()}
 do_unit = inlined(
     branch("do_unit", "code, unit, slot, a", UNITS_OF, {"linear": linear, "attention": attention})
 )
-CALLS = {code: f"{name}(({call_of(name)}))" for name, code in WHOLE.items()}
+CALLS = {code: f"{name}({call_of(name)})" for name, code in WHOLE.items()}
 do_whole = inlined(branch("do_whole", "code, a, reals", CALLS, vars(rowwise)))
 
 # --- The queue --------------------------------------------------------------------------------------------
@@ -244,12 +239,13 @@ def next_epoch(queue: int) -> int:
 
 
 @inlined
-def spin(looks: int, most: int) -> int:
-    """Count a look in vain, and yield the processor after so many."""
+def spin(queue: int, looks: int, most: int) -> int:
+    """Count a look in vain, and yield the processor after so many: the thread waited for may need it."""
     pause()
     if looks < most:
         return looks + 1
-    yield_processor()
+    if longs_at(queue)[YIELD]:
+        call_at(longs_at(queue)[YIELD])
     return 0
 
 
@@ -262,7 +258,7 @@ def close(queue: int) -> None:
 @inlined
 def share(queue: int, code: int, first: int, units: int, arguments: int) -> None:
     """Publish so many units of an operation, work on them, and wait until all are finished."""
-    close((queue,))
+    close(queue)
     places, given = longs_at(queue), longs_at(arguments)
     places[CODE], places[UNITS], places[FIRST] = code, units, first
     for i in range(ARGUMENTS):
@@ -270,10 +266,10 @@ def share(queue: int, code: int, first: int, units: int, arguments: int) -> None
     write(queue + 8 * FINISHED, 0)
     epoch = next_epoch(queue)
     write(queue + 8 * RANGE, epoch << 2 * BITS | units)
-    work((queue, epoch, 0))
+    work(queue, epoch, 0)
     looks = 0
     while read(queue + 8 * FINISHED) < units:
-        looks = spin(looks, UNIT_LOOKS)
+        looks = spin(queue, looks, UNIT_LOOKS)
 
 
 @kernel("i8", "i8")
@@ -306,7 +302,7 @@ def replay(queue: int, table: int, count: int, variables: int, steps: int) -> No
     for i in range(count):
         fill_in(table + i * STEP * 4 * 8, variables, steps + i * STEP * 8)
     for i in range(count):
-        execute((queue, steps + i * STEP * 8))
+        execute(queue, steps + i * STEP * 8)
 
 
 @kernel("i8", "i8")
@@ -319,6 +315,6 @@ def watch(queue: int, slot: int) -> None:
             stayed = 0
             epoch = read(queue + 8 * RANGE) >> 2 * BITS
             if epoch != done:
-                work((queue, epoch, slot))
+                work(queue, epoch, slot)
                 done, looks = epoch, 0
-        looks = spin(looks, IDLE_LOOKS)
+        looks = spin(queue, looks, IDLE_LOOKS)

@@ -1,0 +1,165 @@
+"""Build: all kernels of `source`, compiled for a level, and linked into one flat piece of machine code.
+
+    python -m minisbert.kernels.runtime.build FOLDER [LEVEL ...]
+
+Numba makes LLVM's language of the kernels, llvmlite makes an object file of that for any processor, whichever this one
+is, and `link` one piece of it. A level's constants are fixed when `tuning` is imported: so each is built in a process
+of its own. The same sources and versions give the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from minisbert.kernels.levels import CHOSEN, HOST, LEVELS, Level, host_levels
+from minisbert.kernels.runtime.link import link
+from minisbert.kernels.runtime.load import ABI, file_name, source_hash
+
+__all__ = ["build", "build_all"]
+
+# What is called from outside, and how many arguments it has, all of them integers.
+ENTRIES = {"execute": 2, "replay": 5, "watch": 2, "close": 1, "work": 3}
+# A flat piece has nobody to call: a loop that writes zeros stays one, and a square root is an instruction.
+# How a thread that spins tells the processor so: in LLVM's language, declared and called.
+_PAUSES = {
+    "x86_64": ("llvm.x86.sse2.pause()", "llvm.x86.sse2.pause()"),
+    "aarch64": ("llvm.aarch64.hint(i32 immarg)", "llvm.aarch64.hint(i32 1)"),
+}
+_ALONE = '"no-builtin-memset" "no-builtin-memcpy" "no-builtin-memmove" "no-stack-arg-probe"'
+
+
+def build() -> bytes:
+    """Return the file of this process's level: code, index, the index's length, and a checksum of all before.
+
+    Raises
+    ------
+    LinkError
+        If the code needs anything that is not in it.
+    """
+    assert CHOSEN is not None
+    code, places = link(_object_file(LEVELS[CHOSEN]), list(ENTRIES))
+    entries = {name: [places[name], count] for name, count in ENTRIES.items()}
+    facts = {"abi": ABI, "level": CHOSEN, "sources": source_hash(), "entries": entries}
+    index = json.dumps(facts, sort_keys=True).encode()
+    body = code + index + len(index).to_bytes(8, "little")
+    return body + hashlib.sha256(body).digest()
+
+
+def build_all(folder: Path, levels: list[str]) -> list[Path]:
+    """Build levels, each in a process of its own, all at once; return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", "from minisbert.kernels.runtime import build; build.main_of_level()"]
+    running = [
+        subprocess.Popen(
+            command, env={**os.environ, "MINISBERT_LEVEL": level, "NUMBA_OPT": "0"}, stdout=subprocess.PIPE
+        )
+        for level in levels
+    ]
+    files = [folder / file_name(level) for level in levels]
+    for path, process in zip(files, running, strict=True):
+        content, _ = process.communicate()
+        if process.returncode:
+            sys.exit(f"the kernels for {path.stem} could not be built; what was said is above")
+        path.write_bytes(content)
+    return files
+
+
+def main_of_level() -> None:
+    """Write the file of this process's level to standard output."""
+    sys.stdout.buffer.write(build())
+
+
+# --- From Python to an object file ------------------------------------------------------------------------
+
+
+def _object_file(level: Level) -> bytes:
+    """Compile all kernels for a level's processor: optimised as a whole, independent of position, for 2 GB at most."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple(level.triple)
+    machine = target.create_target_machine(level.cpu, level.features, 3, reloc="pic", codemodel="small")
+    text = _for_target(_module(), level, str(machine.target_data))
+    module = llvm.parse_assembly(text)
+    for function in module.functions:
+        if not function.is_declaration and function.name not in ENTRIES:
+            function.linkage = "internal"  # so that what nobody calls goes
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True
+    builder = llvm.create_pass_builder(machine, options)
+    builder.getModulePassManager().run(module, builder)
+    content: bytes = machine.emit_object(module)
+    return content
+
+
+def _module() -> str:
+    """Return all kernels in LLVM's language, as Numba makes it, and before any optimisation."""
+    import llvmlite.binding as llvm
+    from numba import cfunc, types
+
+    queue, texts, natives = import_module("minisbert.kernels.source.workqueue"), [], {}
+    for name, count in ENTRIES.items():
+        function = cfunc(types.void(*[types.int64] * count))(_calling(getattr(queue, name), name, count))
+        texts.append(_without_wrapper(function.inspect_llvm()))
+        natives[name] = function.native_name.removeprefix("cfunc.")
+    module, *others = map(llvm.parse_assembly, texts)
+    for other in others:
+        module.link_in(other)
+    return str(module) + "".join(_entry(name, natives[name], count) for name, count in ENTRIES.items())
+
+
+def _calling(kernel: Any, name: str, count: int) -> Any:
+    """Make a function of so many arguments, which Numba has to know one by one, that calls a kernel."""
+    given = ", ".join(f"a{i}" for i in range(count))
+    scope = {"kernel": kernel}
+    exec(f"def {name}({given}):\n    kernel({given})", scope)
+    return scope[name]
+
+
+def _without_wrapper(text: str) -> str:
+    """Leave out what a `cfunc` is for C: it would raise Python's exceptions, and the kernels have none."""
+    return re.sub(r'^define ptr @"?cfunc\..*?^}\n', "", text, flags=re.M | re.S)
+
+
+def _entry(name: str, native: str, count: int) -> str:
+    """Return a function that calls one of Numba's, which has two hidden arguments: for a result, and for an error."""
+    given = ", ".join(f"i64 %a{i}" for i in range(count))
+    return (
+        f"\ndefine void @{name}({given}) {{\n  %result = alloca ptr\n  %error = alloca ptr\n"
+        f'  %status = call i32 @"{native}"(ptr %result, ptr %error, {given})\n  ret void\n}}\n'
+    )
+
+
+def _for_target(text: str, level: Level, layout: str) -> str:
+    if HOST and level.architecture != HOST:
+        (declared, called), (other, calls) = _PAUSES[HOST], _PAUSES[level.architecture]
+        text = text.replace(f"declare void @{declared}", f"declare void @{other}").replace(
+            f"@{called}", f"@{calls}"
+        )
+    text = re.sub(r"^target triple = .*$", f'target triple = "{level.triple}"', text, flags=re.M)
+    text = re.sub(r"^target datalayout = .*$", f'target datalayout = "{layout}"', text, flags=re.M)
+    return re.sub(r"^(define .*?\))((?: [^()]*)?\{)$", rf"\1 {_ALONE}\2", text, flags=re.M)
+
+
+def main() -> None:
+    """Build the levels that are named, ``all``, or the best that this machine can run, and leave no others."""
+    folder, *levels = sys.argv[1:]
+    levels = [*LEVELS] if levels == ["all"] else levels or host_levels()[:1]
+    files = build_all(Path(folder), levels)
+    for path in {*Path(folder).glob(file_name("*"))} - {*files}:
+        path.unlink()
+    for path in files:
+        print(f"{path}: {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
