@@ -104,9 +104,9 @@ def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
 @cache
 def _compiled(name: str) -> Kernels:
     from minisbert.kernels.compiled.backend import Backend
-    from minisbert.kernels.runtime import load
+    from minisbert.kernels.runtime import build, load
 
-    return Backend(name, load.kernels() if name == "native" else load.compiled_here())
+    return Backend(name, load.kernels() if name == "native" else build.compiled_here())
 
 
 def _reference() -> Kernels:

@@ -21,10 +21,10 @@ ENCODE = f"""
 import sys
 import warnings
 from pathlib import Path
-from minisbert.kernels.runtime import load
+from minisbert.kernels.runtime import build, load
 if len(sys.argv) > 1:
     load.FOLDER = Path(sys.argv[1])
-load.find_spec = lambda name: None  # as if Numba were not installed
+build.find_spec = lambda name: None  # as if Numba were not installed
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     import minisbert
@@ -106,7 +106,10 @@ def test_a_processor_without_a_level() -> None:
 
 
 def test_where_files_can_not_be_run_memory_is() -> None:
-    code = "from minisbert.kernels.runtime import load\nload._map = lambda path, c, real=load._map: real(None, c)\n"
+    code = """
+from minisbert.kernels.runtime import executable
+executable.place = lambda content, path, real=executable.place: real(content, None)
+"""
     assert run(code=code + ENCODE) == run()
 
 

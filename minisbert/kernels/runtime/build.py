@@ -15,24 +15,26 @@ import os
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from minisbert.kernels.levels import CHOSEN, HOST, LEVELS, Level, host_levels
 from minisbert.kernels.runtime.link import link
-from minisbert.kernels.runtime.load import ABI, file_name, source_hash
+from minisbert.kernels.runtime.load import ABI, KernelsError, callable_from, file_name, source_hash
 
-__all__ = ["build", "build_all"]
+__all__ = ["build", "build_all", "compiled_here"]
 
 # What is called from outside, and how many arguments it has, all of them integers.
 ENTRIES = {"execute": 2, "replay": 5, "watch": 2, "close": 1, "work": 3}
-# A flat piece has nobody to call: a loop that writes zeros stays one, and a square root is an instruction.
 # How a thread that spins tells the processor so: in LLVM's language, declared and called.
 _PAUSES = {
     "x86_64": ("llvm.x86.sse2.pause()", "llvm.x86.sse2.pause()"),
     "aarch64": ("llvm.aarch64.hint(i32 immarg)", "llvm.aarch64.hint(i32 1)"),
 }
+# A flat piece has nobody to call: a loop that writes zeros stays one, and a stack is not probed.
 _ALONE = '"no-builtin-memset" "no-builtin-memcpy" "no-builtin-memmove" "no-stack-arg-probe"'
 
 
@@ -75,6 +77,25 @@ def build_all(folder: Path, levels: list[str]) -> list[Path]:
 def main_of_level() -> None:
     """Write the file of this process's level to standard output."""
     sys.stdout.buffer.write(build())
+
+
+@cache
+def compiled_here() -> Any:
+    """Return what `load.kernels` does, built here and now, in a process of its own: which takes some seconds.
+
+    Raises
+    ------
+    KernelsError
+        If Numba is not installed, or can't build them.
+    """
+    if find_spec("numba") is None:
+        raise KernelsError("Numba is not installed, which would compile them: pip install minisbert[jit]")
+    code = "from minisbert.kernels.runtime import build; build.main_of_level()"
+    told = {"MINISBERT_LEVEL": CHOSEN or "", "NUMBA_OPT": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=os.environ | told, capture_output=True)
+    if done.returncode:
+        raise KernelsError(f"Numba could not compile them: {done.stderr.decode(errors='replace')[-500:]}")
+    return callable_from(done.stdout)
 
 
 # --- From Python to an object file ------------------------------------------------------------------------

@@ -9,18 +9,15 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from minisbert.kernels.levels import CHOSEN
+from minisbert.kernels.runtime import executable
 
-__all__ = ["ABI", "KernelsError", "compiled_here", "file_name", "kernels", "source_hash"]
+__all__ = ["ABI", "FOLDER", "KernelsError", "callable_from", "file_name", "kernels", "source_hash"]
 
 ABI = 1  # how the index is written, and what the entries take
 _KERNELS = Path(__file__).parents[1]
@@ -41,7 +38,7 @@ def source_hash() -> str:
     """Hash all that the machine code of the kernels is made of."""
     digest = hashlib.sha256()
     for path in sorted(
-        [*_KERNELS.glob("*.py"), *_KERNELS.glob("source/*.py"), *_KERNELS.glob("runtime/*.py")]
+        path for folder in ("", "source", "runtime") for path in (_KERNELS / folder).glob("*.py")
     ):
         digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
     return digest.hexdigest()[:16]
@@ -66,34 +63,17 @@ def kernels() -> Any:
     return callable_from(content, path)
 
 
-@cache
-def compiled_here() -> Any:
-    """Return the same, built by Numba in a process of its own, which takes some seconds.
-
-    Raises
-    ------
-    KernelsError
-        If Numba is not installed, or can't build them.
-    """
-    if find_spec("numba") is None:
-        raise KernelsError("Numba is not installed, which would compile them: pip install minisbert[jit]")
-    code = "from minisbert.kernels.runtime import build; build.main_of_level()"
-    told = {"MINISBERT_LEVEL": CHOSEN or "", "NUMBA_OPT": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | told, capture_output=True)
-    if done.returncode:
-        raise KernelsError(f"Numba could not compile them: {done.stderr.decode(errors='replace')[-500:]}")
-    return callable_from(done.stdout)
-
-
 def callable_from(content: bytes, path: Path | None = None) -> Any:
     """Return the entries of a file's content, which is mapped from there if it has a path."""
     index = _index(content, path)
-    address = _map(path, content)
-    kinds = {name: [ctypes.c_void_p] * count for name, (_, count) in index["entries"].items()}
+    try:
+        address = executable.place(content, path)
+    except OSError as error:
+        raise KernelsError(f"the system lets no memory be run: {error.strerror or error}") from error
     return SimpleNamespace(
         **{
-            name: ctypes.CFUNCTYPE(None, *kinds[name])(address + place)
-            for name, (place, _) in index["entries"].items()
+            name: ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count)(address + start)
+            for name, (start, count) in index["entries"].items()
         }
     )
 
@@ -108,55 +88,3 @@ def _index(content: bytes, path: Path | None) -> Any:
     if (found := {key: index.get(key) for key in expected}) != expected:
         raise KernelsError(f"{path}: was built of {found}, and here is {expected}")
     return index
-
-
-# --- Mapping: never undone, as at exit a helper thread may still be in the code ---------------------------
-
-_READ, _WRITE, _RUN = 1, 2, 4
-_PRIVATE, _ANONYMOUS = 2, 0x1000 if sys.platform == "darwin" else 0x20
-
-
-def _map(path: Path | None, content: bytes) -> int:
-    """Return the address of code that can be run: from its file, or where that is not allowed, from memory."""
-    if sys.platform == "win32":
-        return _on_windows(content)
-    if path is not None:
-        with path.open("rb") as file:
-            address = _mmap(len(content), _READ | _RUN, _PRIVATE, file.fileno())
-        if address is not None:
-            return address
-    address = _mmap(len(content), _READ | _WRITE, _PRIVATE | _ANONYMOUS, -1)
-    if address is not None:
-        ctypes.memmove(address, content, len(content))
-        if _libc().mprotect(ctypes.c_void_p(address), ctypes.c_size_t(len(content)), _READ | _RUN) == 0:
-            return address
-    raise KernelsError(f"the system lets no memory be run: {os.strerror(ctypes.get_errno())}")
-
-
-@cache
-def _libc() -> Any:
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.mmap.restype = ctypes.c_void_p
-    return libc
-
-
-def _mmap(size: int, protection: int, flags: int, file: int) -> int | None:
-    """Map memory as the system's function does; return its address, or None where that is refused."""
-    sizes = ctypes.c_size_t(size), protection, flags, file, ctypes.c_long(0)
-    address = _libc().mmap(None, *sizes)
-    return None if address in (None, ctypes.c_void_p(-1).value) else int(address)
-
-
-def _on_windows(content: bytes) -> int:
-    kernel32: Any = getattr(ctypes, "WinDLL")("kernel32", use_last_error=True)  # noqa: B009 (only Windows has it)
-    kernel32.VirtualAlloc.restype = ctypes.c_void_p
-    size, old = ctypes.c_size_t(len(content)), ctypes.c_uint32()
-    address = kernel32.VirtualAlloc(None, size, 0x3000, 0x04)  # reserved and committed, to be written
-    if address:
-        ctypes.memmove(address, content, len(content))
-        if kernel32.VirtualProtect(
-            ctypes.c_void_p(address), size, 0x20, ctypes.byref(old)
-        ):  # to be read and run
-            kernel32.FlushInstructionCache(ctypes.c_void_p(-1), ctypes.c_void_p(address), size)
-            return int(address)
-    raise KernelsError("the system lets no memory be run")
