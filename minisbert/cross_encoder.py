@@ -32,6 +32,7 @@ from minisbert.engine.inputs import (
 from minisbert.engine.prompts import resolve_prompt
 from minisbert.engine.scores import Activation, resolve_activation, softmax
 from minisbert.engine.signatures import LoadOptions, PredictOptions, RankOptions
+from minisbert.engine.workers import meanwhile
 from minisbert.errors import EncodeValueError, shown
 from minisbert.text.base import TokenIds
 from minisbert.text.pairs import PairTokenizer, load_pair_tokenizer
@@ -141,10 +142,11 @@ class CrossEncoder(TextModel):
         self.config = read_cross_config(folder)
         config = self.config.transformer
         head = head_tensors(config, self.num_labels)
-        tensors = load_tensors(self.config.transformer_folder, config, head)
-        self._weights = build_weights(tensors, config, self._kernels, self.dtype)
-        self._head = build_head(tensors, config.family.head.activation, self._kernels, self.dtype)
-        self._tokenizer = load_pair_tokenizer(self.config)
+        with meanwhile(load_pair_tokenizer, self.config) as tokenizer:
+            tensors = load_tensors(self.config.transformer_folder, config, head)
+            self._weights = build_weights(tensors, config, self._kernels, self.dtype)
+            self._head = build_head(tensors, config.family.head.activation, self._kernels, self.dtype)
+            self._tokenizer = tokenizer()
         self.activation_fn = self.config.activation_fn
         return sum(tensor.size for tensor in tensors.values())
 

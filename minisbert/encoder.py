@@ -25,6 +25,7 @@ from minisbert.engine.collect import Collector, OverlongTexts, Progress
 from minisbert.engine.inputs import as_texts, check_texts, read_chunks, token_chunks
 from minisbert.engine.prompts import resolve_prompt, with_role
 from minisbert.engine.signatures import LoadOptions, encoding
+from minisbert.engine.workers import meanwhile
 from minisbert.text.base import TokenIds
 from minisbert.text.tokenizer import SentenceTokenizer, load_tokenizer
 from minisbert.weights import build_step, build_weights
@@ -145,12 +146,13 @@ class SentenceEncoder(TextModel):
 
     def _read(self, folder: Path) -> int:
         self.config = read_config(folder)
-        tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
-        self._weights = build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
-        others = [(module, load_module_tensors(module)) for module in self.config.modules]
-        self._steps = [build_step(*other, self._kernels, self.dtype) for other in others]
+        with meanwhile(load_tokenizer, self.config) as tokenizer:
+            tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
+            self._weights = build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
+            others = [(module, load_module_tensors(module)) for module in self.config.modules]
+            self._steps = [build_step(*other, self._kernels, self.dtype) for other in others]
+            self._tokenizer = tokenizer()
         self._is_plain = all(map(is_plain, self.config.modules))
-        self._tokenizer = load_tokenizer(self.config)
         self.similarity_fn_name = self.config.similarity_fn_name
         self.truncate_dim = self.config.truncate_dim
         groups = (tensors, *(group for _, group in others))

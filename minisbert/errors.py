@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import reprlib
 import sys
-from itertools import takewhile
-from traceback import walk_stack
 
 __all__ = [
     "BackendWarning",
@@ -117,5 +115,7 @@ class CalibrationWarning(UserWarning):
 
 def level_of_caller() -> int:
     """Return the ``stacklevel``, where this is called, of the first frame outside of minisbert."""
-    modules = (str(frame.f_globals.get("__name__")) for frame, _ in walk_stack(sys._getframe(1)))
-    return 1 + sum(1 for _ in takewhile(lambda name: name.partition(".")[0] == "minisbert", modules))
+    level, frame = 0, sys._getframe(0)
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "minisbert":
+        level, frame = level + 1, frame.f_back
+    return level

@@ -6,8 +6,7 @@ Letters for dimensions are those of `minisbert.model`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -15,20 +14,19 @@ from numpy.typing import DTypeLike
 from minisbert.arrays import Floats
 from minisbert.checkpoint import modules
 from minisbert.checkpoint.config import TransformerConfig
+from minisbert.checkpoint.files import give_back
 from minisbert.checkpoint.modules import Module
 from minisbert.kernels import Kernels
 
 
-@dataclass(frozen=True)
-class LayerNorm:
+class LayerNorm(NamedTuple):
     """Scale (D,) and shift (D,)."""
 
     weight: Floats
     bias: Floats
 
 
-@dataclass(frozen=True)
-class Embeddings:
+class Embeddings(NamedTuple):
     """Tables of word (V, D), position (P, D) and token type vectors, and the norm of their sum.
 
     DistilBERT and MPNet have no token types. ELECTRA's vectors are narrower, and projected to D.
@@ -41,8 +39,7 @@ class Embeddings:
     projection: Any | None
 
 
-@dataclass(frozen=True)
-class Attention:
+class Attention(NamedTuple):
     """Query, key and value as one multiply D -> 3D; the output D -> D; the norm after the residual."""
 
     query_key_value: Any
@@ -50,8 +47,7 @@ class Attention:
     norm: LayerNorm
 
 
-@dataclass(frozen=True)
-class FeedForward:
+class FeedForward(NamedTuple):
     """The two multiplies D -> F and F -> D, and the norm after the residual."""
 
     intermediate: Any
@@ -59,16 +55,14 @@ class FeedForward:
     norm: LayerNorm
 
 
-@dataclass(frozen=True)
-class Layer:
+class Layer(NamedTuple):
     """One of the L layers."""
 
     attention: Attention
     feed_forward: FeedForward
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """All that the forward pass needs of a checkpoint."""
 
     embeddings: Embeddings
@@ -76,8 +70,7 @@ class Weights:
     position_bias: Floats | None  # (H, 2P - 1), in MPNet only
 
 
-@dataclass(frozen=True)
-class DenseWeights:
+class DenseWeights(NamedTuple):
     """The multiply I -> O of a Dense module, and where it has them the residual's, and the slope (1,) of a PReLU."""
 
     linear: Any
@@ -85,8 +78,7 @@ class DenseWeights:
     slope: Floats | None
 
 
-@dataclass(frozen=True)
-class Head:
+class Head(NamedTuple):
     """What makes a cross-encoder of an encoder: D -> D, an activation, and D -> C."""
 
     dense: Any
@@ -120,6 +112,7 @@ def build_weights(
         qkv = dense(f"{at}.attention.query", f"{at}.attention.key", f"{at}.attention.value")
         attention = Attention(qkv, dense(f"{at}.attention.output"), norm(f"{at}.attention.norm"))
         intermediate, output = dense(f"{at}.feed_forward.intermediate"), dense(f"{at}.feed_forward.output")
+        give_back()  # so that the weights are not in memory twice, packed and as they were
         return Layer(attention, FeedForward(intermediate, output, norm(f"{at}.feed_forward.norm")))
 
     embeddings = Embeddings(

@@ -7,8 +7,7 @@ family: the names of tensors and of settings, and the few numbers that are not s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 __all__ = ["BUCKETS", "FAMILIES", "Family", "Table"]
 
@@ -19,8 +18,7 @@ Table: TypeAlias = tuple[tuple[str, str, str], ...]
 BUCKETS = 32  # of MPNet's distances: transformers computes with 32, whatever the setting says
 
 
-@dataclass(frozen=True)
-class HeadNames:
+class HeadNames(NamedTuple):
     """The two matrices of a classifier, as they are called in the file, and the activation between them."""
 
     dense: str
@@ -28,8 +26,7 @@ class HeadNames:
     output: str
 
 
-@dataclass(frozen=True)
-class Family:
+class Family(NamedTuple):
     """What sets a family apart: the tables are in the order of the file.
 
     `layer_tensors` stand after `layer_prefix` and the number of the layer. `projection` maps embeddings to the width
@@ -46,8 +43,8 @@ class Family:
     ignored: Mapping[str, str]
     head: HeadNames
     projection: Table = ()
-    keys: Mapping[str, str] = field(default_factory=dict)
-    refuse_unless: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    keys: Mapping[str, str] = {}
+    refuse_unless: Mapping[str, tuple[Any, ...]] = {}
     layer_norm_eps: float | None = None  # where it is no setting
     pad_token_id: int = 0  # where none is stated
     positions_follow_ids: bool = False
@@ -194,8 +191,8 @@ _MPNET = Family(
 FAMILIES: Mapping[str, Family] = {
     "bert": _BERT,
     "roberta": _ROBERTA,
-    "xlm-roberta": replace(_ROBERTA, tokenizer="XLMRobertaTokenizer"),
-    "camembert": replace(_ROBERTA, tokenizer="CamembertTokenizer"),
+    "xlm-roberta": _ROBERTA._replace(tokenizer="XLMRobertaTokenizer"),
+    "camembert": _ROBERTA._replace(tokenizer="CamembertTokenizer"),
     "distilbert": _DISTILBERT,
     "electra": _ELECTRA,
     "mpnet": _MPNET,

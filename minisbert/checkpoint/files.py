@@ -7,7 +7,6 @@ So loading notes every file that it looks for, there or not, with a mark that ch
 
 from __future__ import annotations
 
-import hashlib
 import mmap
 import os
 import re
@@ -22,7 +21,7 @@ from weakref import ref
 
 from minisbert.errors import CheckpointError
 
-__all__ = ["Files", "map_file", "note_file", "watch_files"]
+__all__ = ["Files", "give_back", "map_file", "note_file", "watch_files"]
 
 # Of a regular file: its device and number there, which tell it from others, its size, and when it was last written to.
 Mark: TypeAlias = tuple[int, int, int, int]
@@ -47,7 +46,7 @@ class Files:
         self._maps.append((ref(content), path, mark))
 
     def give_back(self) -> None:
-        """Take the pages of all maps out of this process's memory: most were needed for packing, and not again.
+        """Take the pages of all maps out of this process's memory: most are needed but once, for checks or packing.
 
         Those that are needed again come back from the system's cache of the file as they are touched.
         """
@@ -83,6 +82,8 @@ class Files:
         CheckpointError
             If a file is no longer the one that was read, so that nothing can be said of that one.
         """
+        import hashlib  # of OpenSSL, which takes some milliseconds that `load` need not spend
+
         if not self._fingerprint:
             self._refuse_changed()
             there = [
@@ -124,6 +125,12 @@ def note_file(path: Path) -> None:
         files.note(path)
 
 
+def give_back() -> None:
+    """Let go of what was looked at of the files that are being read, if that is watched: see `Files.give_back`."""
+    if (files := _reading.get()) is not None:
+        files.give_back()
+
+
 def map_file(path: Path) -> mmap.mmap:
     """Return a read-only map of a file, which keeps one file descriptor."""
     try:
@@ -162,6 +169,8 @@ def _mark_of(found: os.stat_result) -> Mark:
 @lru_cache(1024)
 def _sha256(path: Path, mark: Mark) -> str:
     """Return the hash of a file's content; large files in the Hugging Face cache are links to it."""
+    import hashlib
+
     link = Path(os.readlink(path)) if path.is_symlink() else path
     if link.parent.name == "blobs" and SHA256.fullmatch(link.name):
         return link.name

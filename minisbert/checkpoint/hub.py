@@ -10,7 +10,6 @@ settings, weights, and last the note of which commit a branch stands for.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -244,6 +243,8 @@ def _get_weights(name: str, files: Collection[str], prefix: str, get: Callable[[
 
 def _verify(path: Path, file: Any) -> None:
     """Compare a file with what the hub says of it: huggingface_hub itself looks at the length alone."""
+    import hashlib
+
     if file.lfs:
         digest, expected = hashlib.sha256(), file.lfs["sha256"]
     else:  # Git's own name for the content

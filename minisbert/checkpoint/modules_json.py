@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import NamedTuple
 
 from minisbert.checkpoint.jsonfile import JsonFile, is_there, parse_json, read_json
 from minisbert.checkpoint.links import refuse_link_out
@@ -60,8 +60,7 @@ MAKERS = {
 Widths = dict[str, int]
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A line of modules.json: the last part of the module's dotted type, and its folder."""
 
     kind: str

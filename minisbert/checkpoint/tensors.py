@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Container, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from mmap import mmap
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -23,7 +23,7 @@ from minisbert.checkpoint.access import open_file
 from minisbert.checkpoint.config import TransformerConfig
 from minisbert.checkpoint.conversion import pickle_refusal
 from minisbert.checkpoint.families import BUCKETS, Family
-from minisbert.checkpoint.files import map_file
+from minisbert.checkpoint.files import give_back, map_file
 from minisbert.checkpoint.jsonfile import is_there, read_json
 from minisbert.checkpoint.modules import Module
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
@@ -102,8 +102,7 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> di
     return tensors
 
 
-@dataclass(frozen=True)
-class TensorUse:
+class TensorUse(NamedTuple):
     """What a tensor is used for: its role, or else why it is ignored, and for which beginning of its name."""
 
     path: Path
@@ -195,8 +194,7 @@ def _read_index(path: Path) -> list[Path]:
     return shards
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """A tensor as the header of its file describes it; `start` counts from the start of the file."""
 
     path: Path
@@ -337,12 +335,14 @@ def _check_finite(path: Path, name: str, array: Floats) -> None:
     """Refuse what is not finite in float32; in pieces, so that the check of a large table takes no memory."""
     rows = max(1, (1 << 20) // max(1, array[:1].size))
     with np.errstate(over="ignore"):  # a float64 out of range becomes infinity, and is found by that
-        pieces = (_widen(array[start : start + rows]) for start in range(0, len(array), rows))
-        if not all(np.isfinite(piece.astype(np.float32, copy=False)).all() for piece in pieces):
-            raise CheckpointError(
-                f"{path}: the tensor {name!r} holds NaN, infinity or a number beyond float32; copy the "
-                "checkpoint again, or ask whoever trained it"
-            )
+        for start in range(0, len(array), rows):
+            piece = _widen(array[start : start + rows])
+            if not np.isfinite(piece.astype(np.float32, copy=False)).all():
+                raise CheckpointError(
+                    f"{path}: the tensor {name!r} holds NaN, infinity or a number beyond float32; copy the "
+                    "checkpoint again, or ask whoever trained it"
+                )
+            give_back()
 
 
 def _widen(array: Floats) -> Floats:

@@ -69,7 +69,7 @@ class TextModel(ABC):
         check_choice("backend", backend, ("auto", *BACKENDS))
         found = check_dtype(dtype)
         # Absolute, as the working folder may change.
-        self._original = _find(type(self), folder.absolute(), select(backend, found), found)
+        self._original = _find(type(self), folder.absolute(), select(backend, found), found, self.num_threads)
         self._take(self._original)
 
     def _take(self, other: TextModel) -> None:
@@ -77,11 +77,12 @@ class TextModel(ABC):
         vars(self).update(vars(other))
         self.prompts = copy.copy(other.prompts)
 
-    def _open(self, folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -> None:
+    def _open(self, folder: Path, kernels: Kernels, dtype: np.dtype[Any], num_threads: int) -> None:
         """Read a checkpoint, and be the original of all that use it."""
         self._kernels, self.dtype = kernels, dtype
         self._plans: dict[str, Recorded] = {}
-        with watch_files() as self._files:
+        # One thread reads the tokenizer meanwhile.
+        with watch_files() as self._files, kernels.threads(num_threads - 1):
             self.num_parameters = self._read(folder)
         self._files.give_back()
         self.max_seq_length = self.config.max_seq_length
@@ -220,7 +221,7 @@ class TextModel(ABC):
                 )
 
 
-def _find(kind: type[T], folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -> T:
+def _find(kind: type[T], folder: Path, kernels: Kernels, dtype: np.dtype[Any], num_threads: int) -> T:
     """Return the loaded original of a folder if its files are unchanged, or load it.
 
     There is no lock, as one could deadlock in a signal's handler or after a fork: two threads that load one checkpoint
@@ -235,6 +236,6 @@ def _find(kind: type[T], folder: Path, kernels: Kernels, dtype: np.dtype[Any]) -
     original = find()
     if original is None:
         new = kind.__new__(kind)
-        new._open(folder, kernels, dtype)
+        new._open(folder, kernels, dtype, num_threads)
         original = _loaded[key] = find() or new
     return original

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
+from contextvars import copy_context
 from functools import partial
 from itertools import chain, pairwise, starmap
-from queue import Empty
 from typing import Any, Generic, TypeAlias, TypeVar
 
 import numpy as np
@@ -20,7 +20,7 @@ from minisbert.kernels import Kernels
 from minisbert.kernels.runtime import native
 from minisbert.text.base import TokenIds
 
-__all__ = ["Compute", "Workers", "compute_chunks"]
+__all__ = ["Compute", "Workers", "compute_chunks", "meanwhile"]
 
 T = TypeVar("T")
 # The token ids of S inputs to S results.
@@ -64,6 +64,13 @@ def compute_chunks(
         # Pairs have the next chunk begin before this one is waited for.
         for batches, _ in pairwise(chain(begun, [[]])):
             yield _wait_for(batches, progress)
+
+
+@contextmanager
+def meanwhile(function: Callable[..., T], *arguments: Any) -> Iterator[Callable[[], T]]:
+    """Have a function computed on another thread, in this context; yield one that waits for its result, or error."""
+    with closing(Workers(1)) as workers:
+        yield workers.submit(partial(copy_context().run, function, *arguments))
 
 
 def _batched(
@@ -124,7 +131,7 @@ class Workers:
 
     def close(self) -> None:
         """Wait for what is being computed; what nobody has begun is left to whoever waits for it."""
-        with suppress(Empty):
+        with suppress(native.Empty):
             while job := self._jobs.get_nowait():
                 job.leave()
         self._jobs.put(None)

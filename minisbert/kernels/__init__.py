@@ -104,9 +104,13 @@ def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
 @cache
 def _compiled(name: str) -> Kernels:
     from minisbert.kernels.compiled.backend import Backend
-    from minisbert.kernels.runtime import build, load
+    from minisbert.kernels.runtime import load
 
-    return Backend(name, load.kernels() if name == "native" else build.compiled_here())
+    if name == "native":
+        return Backend(name, load.kernels())
+    from minisbert.kernels.runtime.build import compiled_here
+
+    return Backend(name, compiled_here())
 
 
 def _reference() -> Kernels:

@@ -36,6 +36,7 @@ class Operation(NamedTuple):
 #   address  of memory that the caller manages
 _TABLE = """
 linear      shared  N K width x:rows panels:floats bias:floats residual:rows activation y:rows
+pack        shared  width K weight:floats panels:floats
 attention   shared  D H qkv:rows offsets:int64 bias:floats span context:rows room:address room_bytes
 positions   whole   S ids:int32 offsets:int64 padding y:int32
 embed       whole   N D ids:int32 positions:int32 types:int32 word:floats position:floats token_type:floats y:rows

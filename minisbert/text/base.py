@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from traceback import walk_tb
 
 import numpy as np
 from numpy.typing import NDArray
@@ -123,8 +122,10 @@ def _is_the_librarys(error: BaseException) -> bool:
     It raises a few built-in exceptions as they are, and a panic, which is none of them; and as it is no Python, the
     last Python frame is then one of ours, while that of a handler is its own.
     """
-    *_, (frame, _) = walk_tb(error.__traceback__)
-    ours = frame.f_globals.get("__name__", "").startswith("minisbert.")
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    ours = last is not None and last.tb_frame.f_globals.get("__name__", "").startswith("minisbert.")
     kinds = (Exception, TypeError, UnicodeEncodeError, ValueError)
     return ours and (type(error) in kinds or type(error).__name__ == "PanicException")
 

@@ -169,6 +169,20 @@ def test_linear(width: int, depth: int, activation: str | None) -> None:
             np.testing.assert_array_equal(residual, kept)
 
 
+@pytest.mark.parametrize(("width", "depth"), [*SHAPES, (tuning.LANES * 7, tuning.LANES * 2)])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
+def test_panels_hold_the_weight_and_zeros(width: int, depth: int, dtype: str) -> None:
+    weight = random(width, depth).astype(dtype)
+    packed = compiled.pack(weight, random(width), np.float32)
+    wide, P = tuning.count_panels(width)
+    for p in range(P):
+        start, stop = (tuning.start_of_panel(i, wide) for i in (p, p + 1))
+        panel = packed.panels[start * depth : stop * depth].reshape(depth, stop - start)
+        rows = weight[start:stop].astype(np.float32)
+        np.testing.assert_array_equal(panel[:, : len(rows)], rows.T)
+        assert not panel[:, len(rows) :].any()
+
+
 @pytest.mark.parametrize(("width", "depth"), SHAPES)
 def test_a_row_of_linear_does_not_depend_on_the_others(width: int, depth: int) -> None:
     packed = compiled.pack(random(width, depth), random(width), np.float32)

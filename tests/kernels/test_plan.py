@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -123,8 +122,8 @@ def test_no_tokens_at_all(encoder: Any, steps: Any) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 def test_a_table_of_words_of_another_dtype(encoder: Any, dtype: str) -> None:
     weights, config = encoder._weights, encoder.config.transformer
-    other = replace(weights.embeddings, word=weights.embeddings.word.astype(dtype))
-    whole = partial(model.last_states, weights=replace(weights, embeddings=other), config=config)
+    other = weights.embeddings._replace(word=weights.embeddings.word.astype(dtype))
+    whole = partial(model.last_states, weights=weights._replace(embeddings=other), config=config)
     given = tokens(encoder, [4, 2])
     np.testing.assert_array_equal(compiled.record(whole)(*given), whole(*given, compiled))
 

@@ -11,11 +11,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from minisbert.arrays import Floats, Ints
 from minisbert.kernels import layout
-from minisbert.kernels.compiled import packing
 from minisbert.kernels.compiled.ops import Ops
 from minisbert.kernels.compiled.packing import Packed
 from minisbert.kernels.compiled.plan import Plan
@@ -40,10 +38,6 @@ class Backend(Ops):
     def threads(self, count: int) -> AbstractContextManager[None]:
         """Let each operation of the calling thread use so many threads, if nobody else has the helpers."""
         return helpers.awake(count - 1, self._kernels)
-
-    def pack(self, weight: Floats, bias: Floats, dtype: DTypeLike) -> Packed:
-        """Twin of `reference.pack`: the weights in the panels that `packing` describes."""
-        return packing.pack(weight, bias)
 
     def record(self, function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]:
         """Twin of `reference.record`: a plan, which does all operations of the function in one call."""

@@ -10,8 +10,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+from numpy.typing import DTypeLike
+
 from minisbert.arrays import Floats, Ints
-from minisbert.kernels.compiled.packing import Packed
+from minisbert.kernels.compiled.packing import Packed, empty
 from minisbert.kernels.operations import ACTIVATION_CODES, ACTIVATIONS, GROUPS, OPERATIONS, Operation
 from minisbert.kernels.tuning import MC
 
@@ -54,6 +56,12 @@ class Ops(ABC):
     def _do(self, name: str, units: Any = 0, **arguments: Any) -> None:
         operation = OPERATIONS[name]
         self._perform(operation, units, [arguments[argument] for argument in operation.names])
+
+    def pack(self, weight: Floats, bias: Floats, dtype: DTypeLike) -> Packed:
+        """Twin of `reference.pack`: the weights, of any float dtype, in the panels that `packing` describes."""
+        (width, K), packed = weight.shape, empty(bias, weight.shape[1])
+        self._do("pack", packed.P, width=width, K=K, weight=weight, panels=packed.panels)
+        return packed
 
     def linear(
         self, x: Floats, dense: Packed, activation: str | None = None, residual: Floats | None = None

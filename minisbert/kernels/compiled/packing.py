@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -11,11 +10,10 @@ from minisbert.arrays import Floats
 from minisbert.kernels import layout
 from minisbert.kernels.tuning import count_panels, start_of_panel
 
-__all__ = ["Packed", "pack"]
+__all__ = ["Packed", "empty"]
 
 
-@dataclass(frozen=True)
-class Packed:
+class Packed(NamedTuple):
     """The weights of ``y = x @ weight.T + bias`` as `gemm.multiply_panel` reads them.
 
     P panels one after the other, each (K, its columns), with zeros after the last column; the bias, padded
@@ -33,14 +31,11 @@ class Packed:
         return count_panels(self.width)[1]
 
 
-def pack(weight: Floats, bias: Floats) -> Packed:
-    """Pack a weight (O, K) and its bias (O,) of any float dtype into float32 panels."""
-    width, K = weight.shape
+def empty(bias: Floats, K: int) -> Packed:
+    """Return the panels, all zeros, of a weight (O, K) whose bias (O,) is given."""
+    width = len(bias)
     wide, P = count_panels(width)
-    starts = [start_of_panel(p, wide) for p in range(P + 1)]
-    numbers, padded = layout.for_weights(starts[-1] * K), np.zeros(starts[-1], np.float32)
-    for start, stop in pairwise(starts):
-        rows, panel = weight[start:stop], numbers[start * K : stop * K].reshape(K, stop - start)
-        panel[:, : len(rows)] = rows.T
+    columns = start_of_panel(P, wide)
+    padded = np.zeros(columns, np.float32)
     padded[:width] = bias
-    return Packed(numbers, padded, K, width)
+    return Packed(layout.for_weights(columns * K), padded, K, width)

@@ -11,9 +11,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -48,8 +47,7 @@ def record(function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]
     return replay
 
 
-@dataclass(frozen=True)
-class Dense:
+class Dense(NamedTuple):
     """The weights of ``y = x @ weight.T + bias``: weight (O, I) as checkpoints store it, and bias (O,)."""
 
     weight: Floats

@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from _queue import SimpleQueue
+from _queue import Empty, SimpleQueue
 from collections.abc import Callable
 from importlib.machinery import BuiltinImporter
 from importlib.util import module_from_spec
 from typing import Any
 
-__all__ = ["SimpleQueue", "ident", "lock", "start"]
+__all__ = ["Empty", "SimpleQueue", "ident", "lock", "start"]
 
 # `_queue` is what gevent leaves of `queue`: a queue in C, on locks of the system.
 _spec = BuiltinImporter.find_spec("_thread")

@@ -59,6 +59,7 @@ from minisbert.kernels.runtime.helpers import (
 from minisbert.kernels.source import rowwise
 from minisbert.kernels.source.attention import attend
 from minisbert.kernels.source.gemm import multiply_panel
+from minisbert.kernels.source.packing import pack_panel
 from minisbert.kernels.source.vector import INT, call
 from minisbert.kernels.tuning import MC
 
@@ -175,6 +176,12 @@ def linear(
     multiply_panel(stop - row, K, width, x, panel, bias, added, activation, y + above, p)
 
 
+@unit_of("pack")
+def pack(unit: int, slot: int, width: int, K: int, weight: int, panels: int) -> None:
+    """Pack one panel."""
+    pack_panel(width, K, weight, panels, unit)
+
+
 @unit_of("attention")
 def attention(
     unit: int,
@@ -200,7 +207,9 @@ def attention(
 
 UNITS_OF = {code: f"{name}({call_of(name, 'unit', 'slot')})" for name, code in SHARED.items()}
 do_unit = inlined(
-    branch("do_unit", "code, unit, slot, a", UNITS_OF, {"linear": linear, "attention": attention})
+    branch(
+        "do_unit", "code, unit, slot, a", UNITS_OF, {"linear": linear, "pack": pack, "attention": attention}
+    )
 )
 CALLS = {code: f"{name}({call_of(name)})" for name, code in WHOLE.items()}
 do_whole = inlined(branch("do_whole", "code, a, reals", CALLS, vars(rowwise)))
