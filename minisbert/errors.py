@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import reprlib
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import FrameType
 
 __all__ = [
     "BackendWarning",
@@ -115,7 +119,8 @@ class CalibrationWarning(UserWarning):
 
 def level_of_caller() -> int:
     """Return the ``stacklevel``, where this is called, of the first frame outside of minisbert."""
-    level, frame = 0, sys._getframe(0)
+    level = 0
+    frame: FrameType | None = sys._getframe(0)
     while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] == "minisbert":
         level, frame = level + 1, frame.f_back
     return level

@@ -20,7 +20,12 @@ Activation: TypeAlias = Callable[[Floats], Floats]
 
 def softmax(x: Floats) -> Floats:
     """``exp(x) / sum(exp(x))`` by row."""
-    return softmax_in_place(x.copy())
+    return _precisely(softmax_in_place)(x)
+
+
+def _precisely(function: Activation) -> Activation:
+    """Compute in float64, and round once: float32 exponentials of NumPy's differ from processor to processor."""
+    return lambda x: function(x.astype(np.float64)).astype(x.dtype)
 
 
 def identity(x: Floats) -> Floats:
@@ -29,7 +34,11 @@ def identity(x: Floats) -> Floats:
 
 
 _FUNCTIONS: dict[str, Activation] = dict(
-    zip(SCORE_ACTIVATIONS, (identity, sigmoid, np.tanh, relu, silu), strict=True)
+    zip(
+        SCORE_ACTIVATIONS,
+        (identity, _precisely(sigmoid), _precisely(np.tanh), relu, _precisely(silu)),
+        strict=True,
+    )
 )
 
 
