@@ -110,7 +110,7 @@ class TruncationWarning(_TextsTooLong, UserWarning):
 
 
 class BackendWarning(UserWarning):
-    """The fast kernels can't be had here, and NumPy computes in their place: the message says why."""
+    """The fast kernels can't be loaded: NumPy computes, or Numba compiled them anew. The message says why."""
 
 
 class CalibrationWarning(UserWarning):

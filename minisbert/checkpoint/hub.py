@@ -119,8 +119,7 @@ def _snapshot(
     cache_folder: str | os.PathLike[str] | None,
     local_files_only: bool,
 ) -> Path:
-    from huggingface_hub import constants  # slow to import, and needed for names only
-
+    constants = _settings(name)
     cache = Path(cache_folder or constants.HF_HUB_CACHE).expanduser()
     revision = revision or constants.DEFAULT_REVISION
     offline = local_files_only or constants.HF_HUB_OFFLINE
@@ -151,6 +150,18 @@ def _snapshot(
             f"{name!r} is not a folder, not complete in the local cache, {cache}, and can't be fetched from "
             f"{constants.ENDPOINT}: {_explain(error, shown(revision))}"
         ) from error
+
+
+def _settings(name: str) -> Any:
+    """Return the settings of huggingface_hub, which is slow to import, and needed for names only."""
+    try:
+        from huggingface_hub import constants
+    except ImportError as error:
+        raise CheckpointNotFoundError(
+            f"{name!r} is not a folder, and names are looked up by huggingface_hub, which can't be imported ({error}): "
+            "pip install huggingface_hub, or give the path of a checkpoint folder"
+        ) from error
+    return constants
 
 
 # --- The local cache ----------------------------------------------------------------------------------

@@ -149,8 +149,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
 
 
 def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
-    from huggingface_hub.constants import HF_HUB_CACHE  # not needed by every command
-
     config, transformer = encoder.config, encoder.config.transformer
     return {
         "folder": str(encoder.path.absolute()),
@@ -172,16 +170,32 @@ def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
         "backend": encoder.backend,
         "threads": encoder.num_threads,
         "dtype": str(encoder.dtype),
-        "cache": HF_HUB_CACHE,  # where checkpoints that are fetched by name are kept
+        "cache": _cache(),
         "kernels": CHOSEN if encoder.backend in ("native", "jit") else None,  # the level of the processor
         "versions": _versions(),
     }
 
 
+def _cache() -> str | None:
+    """Return where checkpoints that are fetched by name are kept; None where they can't be fetched."""
+    if find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub.constants import HF_HUB_CACHE  # not needed by every command
+
+    return HF_HUB_CACHE
+
+
 def _versions() -> dict[str, str]:
     names = ["numpy", "tokenizers", "safetensors", "numba"]
-    installed = {name: metadata.version(name) for name in names if find_spec(name)}
+    installed = {name: _version(name) for name in names if find_spec(name)}
     return {"minisbert": minisbert.__version__, "python": platform.python_version()} | installed
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:  # as where an image was made small by deleting what pip wrote down
+        return "unknown"
 
 
 def _shown(value: Any) -> list[str]:

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 from minisbert.cli.streams import STDOUT, naming
@@ -33,7 +34,7 @@ Ranked = Sequence[tuple[float, Record]]  # scores, best first, and what they are
 # Where readers that use str.splitlines end a line; all other such characters JSON escapes by itself.
 LINE_ENDS = {character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
 BAR_DELAY = 0.5  # seconds until a bar appears on a terminal
-LINE_SECONDS = 30.0  # from one line about the progress to the next, where there is no terminal
+LINE_SECONDS = 30.0  # from one line about the progress to the next, where there is no bar
 
 _bars: list[Any] = []  # those that are on the terminal now
 
@@ -135,7 +136,7 @@ def progress(what: str, total: int | None, quiet: bool) -> Iterator[Callable[[in
     """Show how many texts are done: a bar on a terminal, elsewhere a line now and then. Yield what counts them."""
     if quiet:
         yield lambda texts: None
-    elif not sys.stderr.isatty():
+    elif not sys.stderr.isatty() or find_spec("tqdm") is None:
         yield _line_by_line(what, total)
     else:
         from tqdm import tqdm  # not needed by every command

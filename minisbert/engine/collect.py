@@ -186,10 +186,22 @@ class Progress:
         if time.monotonic() < self._due or not self._is_wanted():
             return
         if self._bar is None:
-            from tqdm.auto import tqdm
+            self._bar = self._new_bar()
+        if self._bar is not None:
+            self._bar.update(self._done - self._bar.n)
 
-            self._bar = tqdm(desc="Encoding", total=self.total, unit=self._unit)
-        self._bar.update(self._done - self._bar.n)
+    def _new_bar(self) -> Any:
+        """Return a bar; None where there is no tqdm, as in an install without the dependencies."""
+        try:
+            from tqdm.auto import tqdm
+        except ImportError as error:
+            if self._show:
+                warnings.warn(
+                    f"no progress bar: {error}; pip install tqdm", UserWarning, stacklevel=level_of_caller()
+                )
+            self._show = False
+            return None
+        return tqdm(desc="Encoding", total=self.total, unit=self._unit)
 
     def _is_wanted(self) -> bool:
         can_show = not getattr(sys.stderr, "closed", True)  # it is None where there is no console

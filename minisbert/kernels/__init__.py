@@ -81,36 +81,41 @@ def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
     Warns
     -----
     BackendWarning
-        If ``"auto"`` finds no fast kernels.
+        If ``"auto"`` finds no fast kernels, or has to compile them.
     """
     if backend == "reference" or (backend == "auto" and dtype != np.float32):
         return _reference()
     if dtype != np.float32:
         raise EncodeValueError(f"backend={backend!r} computes in float32, and dtype is {dtype}; leave it out")
-    from minisbert.kernels.runtime import load
-
-    reasons = []
+    reasons: list[str] = []
     for name in ("native", "jit") if backend == "auto" else (backend,):
-        try:
-            return _compiled(name)
-        except load.KernelsError as error:
-            reasons.append(str(error))
+        kernels = _compiled(name)
+        if not isinstance(kernels, str):
+            if reasons:
+                _warn(f"{reasons[0]}. Numba compiled the kernels, which takes some seconds in each process")
+            return kernels
+        reasons.append(kernels)
     if backend != "auto":
         raise EncodeValueError(f"backend={backend!r} is not to be had: {reasons[0]}. Leave it out")
-    _warn(f"NumPy computes, several times slower than the kernels of minisbert would: {'; '.join(reasons)}")
+    why = "; ".join(dict.fromkeys(reasons))
+    _warn(f"NumPy computes, several times slower than the kernels of minisbert would: {why}")
     return _reference()
 
 
 @cache
-def _compiled(name: str) -> Kernels:
+def _compiled(name: str) -> Kernels | str:
+    """Return a backend, or why it is not to be had: what took seconds to find out is not tried again."""
     from minisbert.kernels.compiled.backend import Backend
     from minisbert.kernels.runtime import load
 
-    if name == "native":
-        return Backend(name, load.kernels())
-    from minisbert.kernels.runtime.build import compiled_here
+    try:
+        if name == "native":
+            return Backend(name, load.kernels())
+        from minisbert.kernels.runtime.build import compiled_here
 
-    return Backend(name, compiled_here())
+        return Backend(name, compiled_here())
+    except load.KernelsError as error:
+        return str(error)
 
 
 def _reference() -> Kernels:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["CHOSEN", "HOST", "LEVELS", "Level", "host_levels"]
+__all__ = ["CHOSEN", "HOST", "LEVELS", "Level", "host_levels", "why_not"]
 
 
 class Level(NamedTuple):
@@ -87,3 +87,13 @@ def _chosen() -> str | None:
 
 
 CHOSEN = _chosen()
+
+
+def why_not() -> str:
+    """Return why no kernels can run in this process; nothing if they can."""
+    able = host_levels()
+    if CHOSEN in able:
+        return ""
+    if told := os.environ.get("MINISBERT_LEVEL"):
+        return f"MINISBERT_LEVEL is {told!r}; expected what this processor can run: {', '.join(able) or 'nothing'}"
+    return f"kernels are built for no level that this processor has, which is {platform.machine()}"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
+import compileall
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,21 +14,21 @@ import pytest
 
 import minisbert
 from minisbert.kernels.levels import CHOSEN
-from minisbert.kernels.runtime import load
+from minisbert.kernels.runtime import kernelfile, load
 from tests.conftest import DATA
 
 PACKAGE = Path(minisbert.__file__).parents[1]
+WITHOUT_NUMBA = "import sys\nsys.modules['numba'] = None\n"
 ENCODE = f"""
 import sys
 import warnings
 from pathlib import Path
-from minisbert.kernels.runtime import build, load
-if len(sys.argv) > 1:
-    load.FOLDER = Path(sys.argv[1])
-build.find_spec = lambda name: None  # as if Numba were not installed
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     import minisbert
+    from minisbert.kernels.runtime import load
+    if len(sys.argv) > 1:
+        load.FOLDER = Path(sys.argv[1])
     encoder = minisbert.load({str(DATA / "tiny-bert")!r}, num_threads=2)
     encoder = minisbert.load({str(DATA / "tiny-bert")!r}, num_threads=2)
 print(encoder.backend, encoder.encode("a text").tobytes().hex()[:64])
@@ -36,11 +37,15 @@ assert all(warning.filename == "<string>" for warning in told)
 """
 
 
-def run(*arguments: str | Path, code: str = ENCODE, **environment: str) -> tuple[str, str, list[str]]:
+def run(
+    *arguments: str | Path, code: str = "", numba: bool = False, cwd: Path | None = None, **environment: str
+) -> tuple[str, str, list[str]]:
     """Encode in a fresh process; return the backend, some of the vector, and the warnings."""
+    code = ("" if numba else WITHOUT_NUMBA) + code + ENCODE
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": str(PACKAGE), **environment},
+        cwd=cwd,
         capture_output=True,
         text=True,
         timeout=300,
@@ -52,13 +57,13 @@ def run(*arguments: str | Path, code: str = ENCODE, **environment: str) -> tuple
 
 
 def signed(body: bytes) -> bytes:
-    return body + hashlib.sha256(body).digest()
+    return body + kernelfile.checksum(body)
 
 
 def with_fact(content: bytes, **facts: object) -> bytes:
     """Return the file with something else in its index, and a checksum that fits."""
-    length = int.from_bytes(content[-40:-32], "little")
-    code, index = content[: -40 - length], content[-40 - length : -40]
+    length = int.from_bytes(content[-12:-4], "little")
+    code, index = content[: -12 - length], content[-12 - length : -12]
     index = json.dumps(json.loads(index) | facts).encode()
     return signed(code + index + len(index).to_bytes(8, "little"))
 
@@ -78,7 +83,24 @@ DAMAGED = {
     "flipped": lambda content: content[:1000] + bytes([content[1000] ^ 1]) + content[1001:],
     "other sources": lambda content: with_fact(content, sources="0123456789abcdef"),
     "another level": lambda content: with_fact(content, level="x86-64-v9"),
-    "another version": lambda content: with_fact(content, abi=load.ABI + 1),
+    "another version": lambda content: with_fact(content, abi=kernelfile.ABI + 1),
+}
+# What no build makes, with a checksum that fits.
+UNSOUND = {
+    "a long index": lambda content: signed(content[:-12] + b"\xff" * 8),
+    "no index": lambda content: signed(content[:-12] + bytes(8)),
+    "not UTF-8": lambda content: signed(b"\xff\xff" + (2).to_bytes(8, "little")),
+    "a number": lambda content: signed(b"7" + (1).to_bytes(8, "little")),
+    "a deep list": lambda content: signed(b"[" * 100_000 + (100_000).to_bytes(8, "little")),
+    "no entries": lambda content: with_fact(content, entries=None),
+    "entries in a list": lambda content: with_fact(content, entries=[*kernelfile.ENTRIES]),
+    "one entry less": lambda content: with_fact(content, entries=dict.fromkeys([*kernelfile.ENTRIES][1:], 0)),
+    **{
+        f"entries at {start!r}": lambda content, start=start: with_fact(
+            content, entries=dict.fromkeys(kernelfile.ENTRIES, start)
+        )
+        for start in (-1, 1 << 20, 1 << 70, 1.5, True, None, "0", [0, 2], {})
+    },
 }
 
 
@@ -92,6 +114,15 @@ def test_a_file_that_does_not_fit_is_never_run(tmp_path: Path, damage: str) -> N
     assert "several times slower" in warning
 
 
+@pytest.mark.parametrize("damage", UNSOUND)
+def test_an_index_that_makes_no_sense_is_refused(damage: str) -> None:
+    with pytest.raises(
+        load.KernelsError,
+        match=r"^here/x\.bin: (has no index|its entries are not) .+; install minisbert again$",
+    ):
+        load.callable_from(UNSOUND[damage](content()), Path("here/x.bin"))
+
+
 def test_no_file(tmp_path: Path) -> None:
     backend, _, [warning] = run(tmp_path)
     assert backend == "reference"
@@ -99,10 +130,42 @@ def test_no_file(tmp_path: Path) -> None:
     assert "minisbert[jit]" in warning
 
 
-def test_a_processor_without_a_level() -> None:
-    backend, _, [warning] = run(MINISBERT_LEVEL="none")
+@pytest.mark.skipif(os.name != "posix", reason="modes are another matter there")
+def test_a_file_of_another_user(tmp_path: Path) -> None:
+    path = tmp_path / load.file_name(str(CHOSEN))
+    path.write_bytes(content())
+    path.chmod(0)
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)
+    code = """
+import os
+from minisbert.kernels.runtime import load
+def get_data(path, real=load._LOADER.get_data, user=os.geteuid()):
+    if not user:
+        os.seteuid(65534)
+    try:
+        return real(path)
+    finally:
+        os.seteuid(user)
+load._LOADER.get_data = get_data
+"""
+    backend, _, [warning] = run(tmp_path, code=code)
     assert backend == "reference"
-    assert "no level" in warning
+    assert f"{path}: Permission denied; let this user read it" in warning
+
+
+def test_a_processor_without_a_level() -> None:
+    backend, _, [warning] = run(code="import platform\nplatform.machine = lambda: 'mips'\n", numba=True)
+    assert backend == "reference"
+    assert "no level that this processor has, which is mips" in warning
+
+
+@pytest.mark.parametrize("level", ["none", "aarch64" if CHOSEN != "aarch64" else "x86-64-v3"])
+def test_a_level_that_this_processor_can_not_run(level: str) -> None:
+    backend, _, [warning] = run(MINISBERT_LEVEL=level)
+    assert backend == "reference"
+    assert f"MINISBERT_LEVEL is '{level}'; expected what this processor can run: " in warning
 
 
 def test_where_files_can_not_be_run_memory_is() -> None:
@@ -110,16 +173,41 @@ def test_where_files_can_not_be_run_memory_is() -> None:
 from minisbert.kernels.runtime import executable
 executable.place = lambda content, path, real=executable.place: real(content, None)
 """
-    assert run(code=code + ENCODE) == run()
+    assert run(code=code) == run()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can forbid it")
-def test_a_system_that_lets_no_memory_that_was_written_be_run() -> None:
-    code = "import ctypes, os\nif ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):\n    print('native', 'skip'), os._exit(0)\n"
-    found = run(code=code + ENCODE)
-    if found[1] == "skip":
+# After this no memory that was ever written can be run.
+FORBID = """
+import ctypes
+import os
+if ctypes.CDLL(None).prctl(65, 1, 0, 0, 0):
+    print("skip", "skip"), os._exit(0)
+"""
+
+
+def run_forbidden(code: str = "") -> tuple[str, str, list[str]]:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux can forbid it")
+    found = run(code=FORBID + code)
+    if found[0] == "skip":
         pytest.skip("this kernel is older than Linux 6.3")
-    assert found == run()
+    return found
+
+
+def test_a_system_that_lets_no_memory_that_was_written_be_run() -> None:
+    assert run_forbidden() == run()
+
+
+def test_a_system_that_lets_neither_a_file_nor_memory_be_run() -> None:
+    code = """
+from minisbert.kernels.runtime import executable
+def mapped(path, size):
+    raise PermissionError(1, "as from a mount that is noexec")
+executable._mapped = mapped
+"""
+    backend, _, [warning] = run_forbidden(code)
+    assert backend == "reference"
+    assert f"{load.file_name(str(CHOSEN))}: the system lets no memory be run (Permission denied)" in warning
 
 
 AUDIT = """
@@ -135,4 +223,60 @@ sys.addaudithook(look)
 
 def test_nothing_is_written_and_no_home_is_needed() -> None:
     code = "import os\nos.environ.pop('HOME', None)\n" + AUDIT
-    assert run(code=code + ENCODE, PYTHONDONTWRITEBYTECODE="1")[0] == "native"
+    assert run(code=code, PYTHONDONTWRITEBYTECODE="1")[0] == "native"
+
+
+# --- Numba in the place of the file -----------------------------------------------------------------------
+
+
+def test_with_numba_the_kernels_are_compiled_without_a_home_or_a_cache(tmp_path: Path) -> None:
+    pytest.importorskip("numba", reason="it is not installed")
+    code = "import os\nos.environ.pop('HOME', None)\n" + AUDIT
+    backend, vector, [warning] = run(tmp_path, code=code, numba=True, PYTHONDONTWRITEBYTECODE="1")
+    assert (backend, vector) == ("jit", run()[1])
+    assert str(tmp_path) in warning
+    assert "Numba compiled the kernels, which takes some seconds in each process" in warning
+
+
+@pytest.mark.parametrize(
+    "broken", ["raise ImportError('llvmlite is of another version')", "import os\nos._exit(3)"]
+)
+def test_a_numba_that_does_not_work(tmp_path: Path, broken: str) -> None:
+    (tmp_path / "numba.py").write_text(broken)
+    path = os.pathsep.join([str(tmp_path), str(PACKAGE)])
+    backend, _, [warning] = run(tmp_path, numba=True, PYTHONPATH=path)
+    assert backend == "reference"
+    assert "No such file" in warning
+    assert "Numba could not compile them (" in warning
+    assert ("llvmlite is of another version" if "raise" in broken else "status 3") in warning
+
+
+# --- How the package can be installed ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package."""
+    ignored = shutil.ignore_patterns("__pycache__")
+    return Path(shutil.copytree(PACKAGE / "minisbert", tmp_path / "lib" / "minisbert", ignore=ignored))
+
+
+def test_in_a_zip_file(package: Path) -> None:
+    shutil.make_archive(str(package), "zip", package.parent, package.name)
+    shutil.rmtree(package)
+    code = "import minisbert\nassert '.zip' in minisbert.__file__\n"
+    assert run(code=code, cwd=package.parents[1], PYTHONPATH=f"{package}.zip") == run()
+
+
+def test_without_its_sources(package: Path) -> None:
+    assert compileall.compile_dir(package, quiet=1, legacy=True)
+    for path in package.rglob("*.py"):
+        path.unlink()
+    code = "import minisbert\nassert minisbert.__file__.endswith('__init__.pyc')\n"
+    assert run(code=code, cwd=package.parents[1], PYTHONPATH=str(package.parent)) == run()
+
+
+def test_by_a_link_and_a_relative_path_that_is_left(package: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(package.parent, target_is_directory=True)
+    code = "import os\nimport minisbert.kernels\nassert '/link/' in minisbert.__file__\nos.chdir('/')\n"
+    assert run(code=code, cwd=tmp_path, PYTHONPATH="link") == run()

@@ -3,8 +3,8 @@
     python tools/dev.py bench-size [--only NAME ...]
 
 The environments are made in a temporary folder, with the Python that runs this and whatever index pip is set to, and
-deleted again. What counts is every file below site-packages but for pip and setuptools; a MB is a million bytes. The
-result goes to `tools/results/sizes.json`, which `bench --from tools/results/*.json --readme` draws.
+deleted again. What counts is every file below site-packages, `.pyc` too, but for pip and setuptools; a MB is a million
+bytes. The result goes to `tools/results/sizes.json`, which `bench --from tools/results/*.json --readme` draws.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -25,14 +26,13 @@ __all__ = ["FILE", "STACKS", "installed", "measure"]
 
 FILE = ROOT / "tools" / "results" / "sizes.json"
 PEERS = ["tokenizers", "huggingface_hub"]
-# What is installed, and what is then removed again.
-STACKS: dict[str, tuple[list[str], list[str]]] = {
-    "minisbert": ([str(ROOT)], []),
-    "ONNX Runtime + tokenizers": (["onnxruntime", *PEERS], []),
-    "OpenVINO + tokenizers": (["openvino", *PEERS], []),
-    "sentence-transformers + torch for CPU": (["sentence-transformers", "torch==2.13.0"], []),
+STACKS = {
+    "minisbert": [str(ROOT)],
+    "ONNX Runtime + tokenizers": ["onnxruntime", *PEERS],
+    "OpenVINO + tokenizers": ["openvino", *PEERS],
+    "sentence-transformers + torch for CPU": ["sentence-transformers", "torch==2.13.0"],
 }
-OF_THE_ENVIRONMENT = ("pip", "setuptools", "_distutils_hack", "distutils-precedence")
+OF_THE_ENVIRONMENT = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence")
 
 
 def installed(folder: Path) -> int:
@@ -47,18 +47,14 @@ def is_of_the_environment(name: str) -> bool:
     return name in OF_THE_ENVIRONMENT or stem[0] in OF_THE_ENVIRONMENT or "distutils-precedence" in name
 
 
-def measure(install: list[str], remove: list[str]) -> dict[str, Any]:
+def measure(install: list[str]) -> dict[str, Any]:
     """Install a stack into a new environment; return its size and the version of every package."""
+    os.environ["MINISBERT_LEVELS"] = "all"  # as in the wheel of a release
     with tempfile.TemporaryDirectory(prefix="minisbert-size-") as scratch:
         env = Path(scratch)
         make_venv(env)
         pip = [str(python_of(env)), "-m", "pip", "--disable-pip-version-check"]
         quietly([*pip, "install", "--quiet", *install], f"This failed: pip install {' '.join(install)}")
-        if remove:
-            quietly(
-                [*pip, "uninstall", "--quiet", "--yes", *remove],
-                f"This failed: pip uninstall {' '.join(remove)}",
-            )
         command = [*pip, "list", "--format", "json"]
         listed = subprocess.run(command, env=clean_environment(), check=True, capture_output=True).stdout
         versions = {found["name"]: found["version"] for found in json.loads(listed)}
@@ -77,7 +73,7 @@ def main() -> None:
     stacks: dict[str, Any] = json.loads(FILE.read_text(encoding="utf-8"))["stacks"] if args.only else {}
     for name in args.only or STACKS:
         print(f"{name} ... ", end="", file=sys.stderr, flush=True)
-        stacks[name] = measure(*STACKS[name])
+        stacks[name] = measure(STACKS[name])
         print(f"{stacks[name]['bytes'] / 1e6:,.0f} MB", file=sys.stderr, flush=True)
     found = {
         "date": datetime.date.today().isoformat(),

@@ -9,8 +9,6 @@ of its own. The same sources and versions give the same bytes.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import re
 import subprocess
@@ -21,14 +19,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from minisbert.kernels.levels import CHOSEN, HOST, LEVELS, Level, host_levels
+from minisbert.kernels.levels import CHOSEN, HOST, LEVELS, Level, host_levels, why_not
+from minisbert.kernels.runtime.kernelfile import ENTRIES, KernelsError, packed
 from minisbert.kernels.runtime.link import link
-from minisbert.kernels.runtime.load import ABI, KernelsError, callable_from, file_name, source_hash
+from minisbert.kernels.runtime.load import callable_from, file_name
 
 __all__ = ["build", "build_all", "compiled_here"]
 
-# What is called from outside, and how many arguments it has, all of them integers.
-ENTRIES = {"execute": 2, "replay": 5, "watch": 2, "close": 1, "work": 3}
 # How a thread that spins tells the processor so: in LLVM's language, declared and called.
 _PAUSES = {
     "x86_64": ("llvm.x86.sse2.pause()", "llvm.x86.sse2.pause()"),
@@ -39,7 +36,7 @@ _ALONE = '"no-builtin-memset" "no-builtin-memcpy" "no-builtin-memmove" "no-stack
 
 
 def build() -> bytes:
-    """Return the file of this process's level: code, index, the index's length, and a checksum of all before.
+    """Return the file of this process's level.
 
     Raises
     ------
@@ -47,12 +44,7 @@ def build() -> bytes:
         If the code needs anything that is not in it.
     """
     assert CHOSEN is not None
-    code, places = link(_object_file(LEVELS[CHOSEN]), list(ENTRIES))
-    entries = {name: [places[name], count] for name, count in ENTRIES.items()}
-    facts = {"abi": ABI, "level": CHOSEN, "sources": source_hash(), "entries": entries}
-    index = json.dumps(facts, sort_keys=True).encode()
-    body = code + index + len(index).to_bytes(8, "little")
-    return body + hashlib.sha256(body).digest()
+    return packed(*link(_object_file(LEVELS[CHOSEN]), list(ENTRIES)))
 
 
 def build_all(folder: Path, levels: list[str]) -> list[Path]:
@@ -88,13 +80,19 @@ def compiled_here() -> Any:
     KernelsError
         If Numba is not installed, or can't build them.
     """
+    if reason := why_not():
+        raise KernelsError(reason)
     if find_spec("numba") is None:
         raise KernelsError("Numba is not installed, which would compile them: pip install minisbert[jit]")
     code = "from minisbert.kernels.runtime import build; build.main_of_level()"
     told = {"MINISBERT_LEVEL": CHOSEN or "", "NUMBA_OPT": "0", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", code], env=os.environ | told, capture_output=True)
+    try:
+        done = subprocess.run([sys.executable, "-c", code], env=os.environ | told, capture_output=True)
+    except OSError as error:
+        raise KernelsError(f"Numba could not be run to compile them ({error})") from error
     if done.returncode:
-        raise KernelsError(f"Numba could not compile them: {done.stderr.decode(errors='replace')[-500:]}")
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2] or f"status {done.returncode}"
+        raise KernelsError(f"Numba could not compile them ({last}): install it again, as minisbert[jit]")
     return callable_from(done.stdout)
 
 

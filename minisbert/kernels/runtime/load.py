@@ -7,41 +7,24 @@ another level or another version of this loader, is never run.
 from __future__ import annotations
 
 import ctypes
-import hashlib
-import json
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from minisbert.kernels.levels import CHOSEN
+from minisbert.kernels.levels import CHOSEN, why_not
 from minisbert.kernels.runtime import executable
+from minisbert.kernels.runtime.kernelfile import ENTRIES, KernelsError, unpacked
 
-__all__ = ["ABI", "FOLDER", "KernelsError", "callable_from", "file_name", "kernels", "source_hash"]
+__all__ = ["KernelsError", "callable_from", "file_name", "kernels"]
 
-ABI = 1  # how the index is written, and what the entries take
-_KERNELS = Path(__file__).parents[1]
-FOLDER = _KERNELS / "built"
-
-
-class KernelsError(Exception):
-    """There is no machine code that can be run here; the message says why."""
+_LOADER: Any = globals()["__spec__"].loader
+FOLDER = Path(__file__).parents[1] / "built"
 
 
 def file_name(level: str) -> str:
     """Return the name of a level's file."""
     return f"{level}.bin"
-
-
-@cache
-def source_hash() -> str:
-    """Hash all that the machine code of the kernels is made of."""
-    digest = hashlib.sha256()
-    for path in sorted(
-        path for folder in ("", "source", "runtime") for path in (_KERNELS / folder).glob("*.py")
-    ):
-        digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
-    return digest.hexdigest()[:16]
 
 
 @cache
@@ -53,38 +36,25 @@ def kernels() -> Any:
     KernelsError
         If there is no file for it, or none that can be run.
     """
-    if CHOSEN is None:
-        raise KernelsError("kernels are built for no level that this processor has")
-    path = FOLDER / file_name(CHOSEN)
+    if reason := why_not():
+        raise KernelsError(reason)
+    path = FOLDER / file_name(str(CHOSEN))
     try:
-        content = path.read_bytes()
+        content = _LOADER.get_data(str(path))  # which also reads from a zip file
     except OSError as error:
-        raise KernelsError(f"{path}: {error.strerror or error}") from error
+        todo = "let this user read it" if isinstance(error, PermissionError) else "install minisbert again"
+        raise KernelsError(f"{path}: {error.strerror or 'No such file'}; {todo}") from error
     return callable_from(content, path)
 
 
 def callable_from(content: bytes, path: Path | None = None) -> Any:
     """Return the entries of a file's content, which is mapped from there if it has a path."""
-    index = _index(content, path)
+    name = str(path or "what Numba compiled")
+    starts = unpacked(content, name)
     try:
         address = executable.place(content, path)
     except OSError as error:
-        raise KernelsError(f"the system lets no memory be run: {error.strerror or error}") from error
-    return SimpleNamespace(
-        **{
-            name: ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count)(address + start)
-            for name, (start, count) in index["entries"].items()
-        }
-    )
-
-
-def _index(content: bytes, path: Path | None) -> Any:
-    body = content[:-32]
-    if len(body) < 8 or hashlib.sha256(body).digest() != content[-32:]:
-        raise KernelsError(f"{path}: is damaged; install minisbert again")
-    start = len(body) - 8 - int.from_bytes(body[-8:], "little")
-    index = json.loads(body[start:-8])
-    expected = {"abi": ABI, "level": CHOSEN, "sources": source_hash()}
-    if (found := {key: index.get(key) for key in expected}) != expected:
-        raise KernelsError(f"{path}: was built of {found}, and here is {expected}")
-    return index
+        why = f"the system lets no memory be run ({error.strerror or error}); allow that file to be mapped executable"
+        raise KernelsError(f"{name}: {why}") from error
+    kinds = {key: ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count) for key, count in ENTRIES.items()}
+    return SimpleNamespace(**{key: kind(address + starts[key]) for key, kind in kinds.items()})
