@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.environment import PATIENCE
+
 HOSTILE = {
     "COLUMNS": "7",
     "FORCE_COLOR": "1",
@@ -38,7 +40,7 @@ def test_nothing_of_a_hostile_environment_is_left() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=120 * PATIENCE,
     )
     endpoint, offline, *variables = done.stdout.split()
     assert endpoint.startswith("http://127.0.0.1:")

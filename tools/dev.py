@@ -15,6 +15,7 @@ from pathlib import Path
 if sys.version_info < (3, 10):  # noqa: UP036  (whoever starts this with an old Python is to be told)
     sys.exit(f"minisbert needs Python 3.10 or newer; this is {platform.python_version()} ({sys.executable})")
 
+import arm
 import release
 from venvs import (
     LOWEST,
@@ -47,6 +48,9 @@ def demo(words: list[str]) -> int:
 
 
 def test(args: argparse.Namespace, pytest_arguments: list[str]) -> int:
+    if args.arm:
+        prepare_plain()
+        return arm.test(pytest_arguments)
     if python := other_python(args):
         return in_the_open([python, __file__, *sys.argv[1:]])
     return run(environment(args), "-m", "pytest", *pytest_arguments, cwd=ROOT)
@@ -129,6 +133,7 @@ examples:
   python tools/dev.py test --parity              ... with torch and sentence-transformers beside it
   python tools/dev.py test --python 3.13         ... with another Python, in .venv-3.13
   python tools/dev.py test --lowest              ... with the lowest versions that pyproject.toml asks for
+  python tools/dev.py test --arm                 ... on 64-bit ARM, emulated (on Debian): an hour; name some
   python tools/dev.py pythons                    which Pythons that we run on are to be found here
   python tools/dev.py check                      ruff check, ruff format --check, mypy --strict
   python tools/dev.py coverage                   every kind of checkpoint beside the reference: ten minutes
@@ -161,6 +166,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     where.add_argument("--parity", action="store_true", help="compare live with torch, in .venv-parity")
     where.add_argument("--lowest", action="store_true", help="lowest Python and packages, in .venv-lowest")
     where.add_argument("--python", metavar="3.X", help="another Python, in an environment of its own")
+    where.add_argument("--arm", action="store_true", help="64-bit ARM, which qemu emulates; on Debian")
     commands.add_parser("pythons", help="list the Pythons that are to be found here")
     commands.add_parser("check", help="lint, formatting and types")
     commands.add_parser("bench", help="run the benchmarks; arguments go to tools.bench", add_help=False)

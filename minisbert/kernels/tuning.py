@@ -48,18 +48,21 @@ LINE = 64  # bytes in a cache line
 
 # --- The micro-tile: MR rows x NR columns of sums, NR being VECTORS vectors ------------------------------
 #
-# The budget: MR x VECTORS sums, VECTORS vectors of B, one broadcast number of A. That is 27 + 3 + 1 = 31 of 32
-# registers for 9 x 3, and 12 + 2 + 1 = 15 of 16 for 6 x 2.
+# The budget: MR x VECTORS sums, VECTORS vectors of B, and broadcast numbers of A. On x86 one of these is enough: that
+# is 27 + 3 + 1 = 31 of 32 registers for 9 x 3, and 12 + 2 + 1 = 15 of 16 for 6 x 2. On ARM LLVM loads them well ahead:
+# with 9 rows it runs out of registers, and 28 of 209 instructions in the loop move sums to the stack and back; with 8,
+# which is 24 + 3 + 4 = 31, none of 163.
 
 VECTORS = 3 if REGISTERS == 32 else 2
 NR = LANES * VECTORS
-MR = (REGISTERS - VECTORS - 1) // VECTORS  # 9, or 6
+_AHEAD = 4 if _LEVEL.architecture == "aarch64" else 1
+MR = (REGISTERS - VECTORS - _AHEAD) // VECTORS  # 9, or 8 on ARM, or 6
 # A narrower tile: for attention, whose heads are two or four vectors of 16 wide, and for the columns that are left
 # when the others are taken three vectors at a time. 14 rows would fit in 32 registers: they are no faster than 8, and
 # take another third of a second to compile.
 NARROW_VECTORS = 2
 NARROW_NR = LANES * NARROW_VECTORS
-NARROW_MR = min((REGISTERS - NARROW_VECTORS - 1) // NARROW_VECTORS, 8)  # 8, or 6
+NARROW_MR = min((REGISTERS - NARROW_VECTORS - _AHEAD) // NARROW_VECTORS, 8)  # 8, or 6
 # Steps of k in one turn of the micro-kernel's loop, for the tallest tiles: counting and prefetching once for all.
 UNROLL = 4 if REGISTERS == 32 else 8
 

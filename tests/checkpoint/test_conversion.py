@@ -16,6 +16,7 @@ from safetensors.numpy import load_file
 import minisbert
 from tests.conftest import DATA, FEW
 from tests.support import pipelines
+from tests.support.environment import PATIENCE
 
 torch = pytest.importorskip(
     "torch", reason="torch is not installed: python tools/dev.py test --parity installs it"
@@ -46,7 +47,9 @@ def follow(folder: Path) -> None:
         load(folder)
     command = str(info.value).partition("python -c ")[2]
     subprocess.run(
-        [sys.executable, "-c", command.removeprefix('"').removesuffix('"')], check=True, timeout=300
+        [sys.executable, "-c", command.removeprefix('"').removesuffix('"')],
+        check=True,
+        timeout=300 * PATIENCE,
     )
 
 

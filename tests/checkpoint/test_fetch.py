@@ -13,7 +13,7 @@ import pytest
 
 import minisbert
 from minisbert.checkpoint import hub
-from tests.support.fetching import NAME, PATIENCE, check_vectors, refused
+from tests.support.fetching import LIMIT, NAME, check_vectors, refused
 from tests.support.hubserver import COMMIT, Hub, Repository
 
 NEEDED = {
@@ -232,7 +232,7 @@ def load_in_process(server: Hub, home: Path, limit: int = 0, **environment: str)
         env={**os.environ, **settings},
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=LIMIT,
         check=True,
     )
     return done.stdout.strip(), done.stderr

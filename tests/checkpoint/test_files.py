@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 import minisbert
 from tests.conftest import DATA, FEW, TINY
 from tests.support import pipelines
+from tests.support.environment import PATIENCE
 
 Copy = Callable[[str], Path]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="maps are read from /proc")
@@ -86,7 +87,9 @@ try:
 except minisbert.CheckpointError as error:
     print(error)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120 * PATIENCE
+    )
     assert "model.safetensors: was written to" in done.stdout, done.stderr
 
 
@@ -179,7 +182,9 @@ except minisbert.CheckpointError as error:
     print(len(models), error)
 assert models[-1].encode("text").shape == (75,)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300 * PATIENCE
+    )
     count, _, message = done.stdout.partition(" ")
     assert 40 <= int(count) < 64, done.stderr
     assert "model.safetensors: can't be mapped into memory (Too many open files)" in message

@@ -27,6 +27,7 @@ from tests.support.commandline import (
     python,
     write_input,
 )
+from tests.support.environment import PATIENCE
 
 pytestmark = pytest.mark.usefixtures("place")
 
@@ -84,7 +85,7 @@ def test_a_signal_ends_the_process_wherever_it_strikes(is_first_process: bool) -
     # The first process of a container does not end by a signal that it has no handler for.
     harmless = "signal.raise_signal = lambda number: None\n" if is_first_process else ""
     with python("-c", f"{STRUCK}{harmless}commands.main()") as running:
-        out, err = running.communicate(timeout=60)
+        out, err = running.communicate(timeout=60 * PATIENCE)
     assert (running.returncode, out, err) == (143 if is_first_process else -signal.SIGTERM, b"", b"")
     assert os.listdir() == ["out.npy"]
     assert Path("out.npy").read_text() == "what was here before"

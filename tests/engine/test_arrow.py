@@ -12,6 +12,7 @@ import pytest
 
 import minisbert
 from tests.conftest import DATA, FEW
+from tests.support.environment import PATIENCE
 
 pa = pytest.importorskip("pyarrow", reason="pyarrow is optional")
 
@@ -77,4 +78,4 @@ def test_other_inputs_import_no_arrow() -> None:
         f"minisbert.load({str(DATA / 'tiny-bert')!r}, backend='reference').encode(['a']); "
         "assert 'pyarrow' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120 * PATIENCE)

@@ -13,6 +13,7 @@ import pytest
 
 import minisbert
 from tests.conftest import DATA
+from tests.support.environment import PATIENCE
 from tests.support.greenlet_checks import TEXTS
 
 PATCH, IMPORT = (
@@ -35,6 +36,6 @@ def test_encoding_in_greenlets(library: str, order: str, tmp_path: Path) -> None
         env={**os.environ, "PYTHONPATH": str(Path(minisbert.__file__).parents[1])},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=240 * PATIENCE,
     )
     assert (done.returncode, done.stdout) == (0, "all is well\n"), done.stderr

@@ -13,6 +13,7 @@ from minisbert.kernels import layout
 from minisbert.kernels.tuning import LINE, row_bytes
 from tests.conftest import in_threads
 from tests.support.backends import compiled
+from tests.support.environment import PATIENCE
 
 WIDTHS = [1, 15, 16, 17, 384, 400, 768, 1024, 3072]
 
@@ -82,6 +83,8 @@ def test_a_block_goes_with_the_last_weights_in_it(monkeypatch: pytest.MonkeyPatc
 
 def test_threads_that_take_room_for_weights_at_once_get_none_of_another_s() -> None:
     taken: list[Any] = []
-    in_threads(6, lambda: taken.extend(layout.for_weights(size) for size in range(1, 400)), timeout=60)
+    in_threads(
+        6, lambda: taken.extend(layout.for_weights(size) for size in range(1, 400)), timeout=60 * PATIENCE
+    )
     places = sorted((part.ctypes.data, part.nbytes) for part in taken)
     assert all(start + size <= following for (start, size), (following, _) in pairwise(places))

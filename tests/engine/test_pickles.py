@@ -23,6 +23,7 @@ import minisbert
 from minisbert.kernels.reference import ops as reference
 from tests.conftest import DATA, FEW, TINY, edit_json
 from tests.support.commandline import posix
+from tests.support.environment import PATIENCE
 
 Copy = Callable[[str], Path]
 Encoder = minisbert.SentenceEncoder
@@ -131,7 +132,7 @@ noted = {{str(path) for path, mark in files._marks.items() if mark}}
 assert opened == noted, (opened - noted, noted - opened)
 assert any(path.endswith(".safetensors") for path in opened) and any("tokenizer" in path for path in opened)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120 * PATIENCE)
 
 
 # --- Caches ------------------------------------------------------------------------------------------------------
@@ -216,8 +217,8 @@ def test_a_spawned_process() -> None:
     queue = context.Queue()
     child = context.Process(target=encode_in_child, args=(encoder, queue))
     child.start()
-    found, limit = queue.get(timeout=120)
-    child.join(timeout=60)
+    found, limit = queue.get(timeout=120 * PATIENCE)
+    child.join(timeout=60 * PATIENCE)
     assert child.exitcode == 0
     assert limit == 30
     np.testing.assert_array_equal(found, encoder.encode(FEW))

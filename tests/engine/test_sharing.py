@@ -22,6 +22,7 @@ import minisbert
 from minisbert.engine.base import TextModel
 from tests.conftest import DATA, FEW, edit_json, in_threads
 from tests.support.commandline import posix
+from tests.support.environment import PATIENCE
 
 Copy = Callable[[str], Path]
 Twin = Callable[[Any], Any]
@@ -201,7 +202,7 @@ def test_threads_that_load_one_checkpoint_at_once(copy_of: Copy) -> None:
         start.wait()
         found.append(minisbert.load(folder).encode(FEW))
 
-    in_threads(4, work, timeout=120)
+    in_threads(4, work, timeout=120 * PATIENCE)
     expected = minisbert.load(folder).encode(FEW)
     assert len(found) == 4
     for vectors in found:
@@ -225,7 +226,7 @@ for other in copies:
 print(resident() - before)
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300 * PATIENCE
     )
     assert int(done.stdout) < 2 << 20
 

@@ -16,6 +16,7 @@ from minisbert.engine import collect, inputs
 from minisbert.engine.workers import Workers
 from minisbert.kernels.runtime import native
 from tests.conftest import BATCH_TOLERANCE, DATA, FEW, in_threads, largest
+from tests.support.environment import PATIENCE
 
 Encoder = minisbert.SentenceEncoder
 
@@ -42,7 +43,7 @@ def test_many_threads_use_one_encoder(bert: Encoder) -> None:
             if error > BATCH_TOLERANCE:
                 wrong.append(error)
 
-    in_threads(6, work, timeout=60)
+    in_threads(6, work, timeout=60 * PATIENCE)
     assert wrong == []
 
 
@@ -99,7 +100,7 @@ def test_workers_are_several_threads_and_none_of_them_the_caller() -> None:
     def meet(mine: Any, other: Any) -> None:
         mine.release()
         idents.append(native.ident())
-        assert other.acquire(timeout=60)
+        assert other.acquire(timeout=60 * PATIENCE)
 
     for gate in gates:
         gate.acquire()
@@ -120,7 +121,7 @@ def test_what_no_worker_has_begun_is_computed_where_it_is_waited_for(
 
     def first() -> None:
         begun.release()
-        assert end.acquire(timeout=60)
+        assert end.acquire(timeout=60 * PATIENCE)
 
     def end_it(workers: Workers) -> None:
         while workers._jobs.qsize() > 1:  # until both have been taken out for None
@@ -129,7 +130,7 @@ def test_what_no_worker_has_begun_is_computed_where_it_is_waited_for(
 
     with closing(Workers(1)) as workers:
         waits = [workers.submit(job) for job in (first, native.ident, native.ident)]
-        assert begun.acquire(timeout=60)
+        assert begun.acquire(timeout=60 * PATIENCE)
         native.start(end_it, workers)
     assert [wait() for wait in waits] == [None, native.ident(), native.ident()]
 

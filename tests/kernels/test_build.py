@@ -16,6 +16,7 @@ from minisbert.kernels.runtime import load
 from minisbert.kernels.runtime.link import LinkError, link
 from tests.conftest import DATA, TINY
 from tests.support import texts
+from tests.support.environment import PATIENCE
 
 pytest.importorskip("numba", reason="kernels are built by Numba, which is not installed")
 
@@ -63,7 +64,7 @@ def test_every_level_gives_the_same_bits(built: Path, tmp_path: Path, level: str
         [sys.executable, "-c", ENCODE, str(built), str(tmp_path), *map(str, folders)],
         env=os.environ | {"MINISBERT_LEVEL": level, "PYTHONPATH": str(Path(minisbert.__file__).parents[1])},
         check=True,
-        timeout=300,
+        timeout=300 * PATIENCE,
     )
     for folder in folders:
         found = np.load(tmp_path / f"{folder.name}.npy")

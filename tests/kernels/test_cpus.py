@@ -15,6 +15,7 @@ import pytest
 import minisbert
 from minisbert.kernels import cpus
 from minisbert.kernels.reference import blas as blas_threads
+from tests.support.environment import PATIENCE
 
 
 def test_an_argument_goes_before_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,6 +226,6 @@ def test_a_fork_while_another_thread_works() -> None:
     subprocess.run(
         [sys.executable, "-c", script],
         check=True,
-        timeout=60,
+        timeout=60 * PATIENCE,
         env={**os.environ, "OPENBLAS_NUM_THREADS": "2"},
     )

@@ -20,6 +20,7 @@ from minisbert.kernels.operations import GROUPS
 from minisbert.kernels.runtime import helpers, native
 from tests.conftest import DATA, in_threads
 from tests.support.backends import compiled
+from tests.support.environment import PATIENCE
 from tests.support.teams import left_to_helpers, weights
 
 TEXTS = [f"sentence {i} " + "word " * (i % 6) for i in range(40)]
@@ -93,7 +94,7 @@ def test_the_helpers_help_one_thread_at_a_time() -> None:
 
         thread = threading.Thread(target=other)
         thread.start()
-        thread.join(timeout=30)
+        thread.join(timeout=30 * PATIENCE)
         assert queues[0] is not helped
         assert helped is helpers._helpers.queue
     assert helpers._queue() is not helped
@@ -135,7 +136,7 @@ def test_many_threads_encode_single_sentences() -> None:
             if not np.array_equal(encoder.encode(text), expected[text]):
                 wrong.append(text)
 
-    in_threads(5, work, timeout=120)
+    in_threads(5, work, timeout=120 * PATIENCE)
     assert wrong == []
 
 
@@ -152,8 +153,8 @@ def test_child_processes(method: str) -> None:
     queue = context.Queue()
     child = context.Process(target=encode_in_child, args=(DATA / "tiny-bert", queue))
     child.start()
-    found = queue.get(timeout=120)
-    child.join(timeout=60)
+    found = queue.get(timeout=120 * PATIENCE)
+    child.join(timeout=60 * PATIENCE)
     assert child.exitcode == 0
     np.testing.assert_array_equal(found, expected)
 
@@ -171,7 +172,7 @@ expected = encoder.encode(texts)
 found = joblib.Parallel(n_jobs=2, backend={backend!r})(joblib.delayed(encoder.encode)(text) for text in texts)
 assert numpy.array_equal(found, expected)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=180)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=180 * PATIENCE)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork")
@@ -204,7 +205,7 @@ print(codes)
         [sys.executable, "-W", "ignore::DeprecationWarning", "-c", code],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=120 * PATIENCE,
     )
     assert done.stdout.strip() == str([0] * 10), done.stderr
 
@@ -260,7 +261,7 @@ encoder = minisbert.load({str(DATA / "tiny-bert")!r}, num_threads=2)
 expected = minisbert.load({str(DATA / "tiny-bert")!r}, num_threads=1).encode("some words")
 assert all(numpy.array_equal(encoder.encode("some words"), expected) for _ in range(200))
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120 * PATIENCE)
 
 
 def test_short_and_long_jobs_by_turns() -> None:
@@ -287,7 +288,7 @@ def test_models_that_are_loaded_at_once_have_weights_of_their_own() -> None:
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        in_threads(8, work, timeout=60)
+        in_threads(8, work, timeout=60 * PATIENCE)
     finally:
         sys.setswitchinterval(interval)
     assert len({part.ctypes.data for part in taken}) == 16_000

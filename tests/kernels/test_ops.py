@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 from typing import Any
@@ -12,7 +13,6 @@ import pytest
 from minisbert.kernels import tuning
 from minisbert.kernels.reference import ops as reference
 from minisbert.kernels.reference.activations import ACTIVATIONS
-from minisbert.kernels.source import vector
 from tests.conftest import largest
 from tests.support.backends import compiled
 
@@ -37,9 +37,18 @@ def random(*shape: int, seed: int = 0) -> Any:
     return np.random.default_rng([seed, *shape]).standard_normal(shape).astype(np.float32)
 
 
+@pytest.fixture(scope="module")
+def vector() -> Any:
+    """What vector code is made with: for the tests of functions that are no operation."""
+    pytest.importorskip("numba", reason="Numba is not installed, which compiles single functions")
+    return importlib.import_module("minisbert.kernels.source.vector")
+
+
 def loop(emit: Any) -> Any:
     """Make a function of an array from what `source.vector` emits for a vector."""
     import numba
+
+    from minisbert.kernels.source import vector
 
     in_place = vector._in_place(emit)
 
@@ -68,14 +77,14 @@ def ulps(found: Any, exact: Any) -> Any:
     )
 
 
-def test_exp2_over_the_whole_range() -> None:
+def test_exp2_over_the_whole_range(vector: Any) -> None:
     x = every_kind_of_float()
     x = x[(x >= -126) & (x <= 127)]
     assert ulps(loop(vector.exp2)(x), np.exp2(x.astype(np.float64))).max() <= 2
     assert np.isnan(loop(vector.exp2)(np.array([np.nan, -np.nan], np.float32))).all()
 
 
-def test_sigmoid_over_the_whole_range() -> None:
+def test_sigmoid_over_the_whole_range(vector: Any) -> None:
     """What exp2 is not made for, its callers keep from it: the power stays between -126 and 127."""
     x = every_kind_of_float()
     x = x[np.isfinite(x)]
@@ -100,7 +109,7 @@ def exact_gelu(x: float) -> float:
     return x * math.erfc(-x / math.sqrt(2)) / 2
 
 
-def test_gelu_over_the_whole_range() -> None:
+def test_gelu_over_the_whole_range(vector: Any) -> None:
     x = every_kind_of_float()
     x = x[np.isfinite(x)]
     found = loop(vector._gelu)(x).astype(np.float64)
@@ -118,7 +127,7 @@ def test_gelu_over_the_whole_range() -> None:
 
 
 @pytest.mark.parametrize("name", ["gelu_new", "quick_gelu", "relu", "silu", "tanh"])
-def test_other_activations(name: str) -> None:
+def test_other_activations(name: str, vector: Any) -> None:
     x = np.concatenate([np.linspace(-30, 30, 9999), [0, -0.0, 1e-30, -1e-30, 88, -88, 1e30, -1e30]]).astype(
         np.float32
     )

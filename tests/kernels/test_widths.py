@@ -11,6 +11,7 @@ import pytest
 
 import minisbert
 from minisbert.kernels.levels import LEVELS, host_levels
+from tests.support.environment import PATIENCE
 
 pytest.importorskip("numba", reason="other levels are built by Numba, which is not installed")
 
@@ -33,6 +34,6 @@ sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", {str(TESTS)!r}]))
         env={**os.environ, "PYTHONPATH": str(Path(minisbert.__file__).parents[1]), **told},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=600 * PATIENCE,
     )
     assert done.returncode == 0, done.stdout + done.stderr

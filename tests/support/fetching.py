@@ -14,10 +14,11 @@ from huggingface_hub import constants
 
 import minisbert
 from tests.conftest import DATA
+from tests.support.environment import PATIENCE
 from tests.support.hubserver import COMMIT, HUB, Hub, Repository
 
 IMPATIENCE = 0.2  # seconds that the client waits for an answer that is not going to come
-PATIENCE = 60  # seconds after which a test is taken to hang
+LIMIT = 60 * PATIENCE  # seconds after which a test is taken to hang
 NAME = "org/tiny"
 DECOYS = (
     "pytorch_model.bin",
@@ -46,10 +47,10 @@ def no_hanging() -> Iterator[None]:
         return
 
     def fail(*arguments: Any) -> None:
-        raise AssertionError(f"still not done after {PATIENCE} s")
+        raise AssertionError(f"still not done after {LIMIT} s")
 
     signal.signal(signal.SIGALRM, fail)
-    signal.alarm(PATIENCE)
+    signal.alarm(LIMIT)
     yield
     signal.alarm(0)
 

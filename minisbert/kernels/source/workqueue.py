@@ -10,7 +10,7 @@ time. A unit of `linear` is one panel for one block of rows; one of `attention`,
   back.
 - To publish an operation the owner first *closes* the queue: a new epoch, with no units. Then it writes the arguments,
   and at last the open range, of another epoch. The compare-and-swap of a helper that was delayed fails, as the epoch
-  in the word is another one (no ABA). So arguments are never used while they are written.
+  in the word is another one (no ABA), so it never uses arguments that are being written.
 - *Guided self-scheduling*: each takes its share of what is left, for two threads a half, and at the end one unit. The
   shares shrink, so all are done at about the same time; and they are neighbours in memory, so what a thread prefetches
   is its own. For attention a thread takes a quarter of its share, as the units of a long sentence take longer.
@@ -69,28 +69,61 @@ IDLE_LOOKS, UNIT_LOOKS = 5_000, 1_000
 STAY = 50_000  # looks, about a millisecond, for which a helper spins when nobody wants it
 
 # --- Memory that several threads look at ------------------------------------------------------------------
+#
+# Why each thread sees what it must, by the C++ memory model, which is ARM's too. `read`, `write`, `fetch_add` and
+# `compare_and_swap` are "seq_cst": who reads a number sees all that was written before it was.
+#
+# - Arguments: the owner writes them before it opens the range, and a thread that takes units has read that range, or
+#   what compare-and-swaps made of it, which are a *release sequence*.
+# - They stay as they are while a unit is unfinished: a thread adds to FINISHED after its last use of them, and the
+#   owner reads the sum of all of these before it writes the next ones. So a thread that took units can't have seen any
+#   of a later operation, not even before its compare-and-swap. That needs no order of `close` and of what is written
+#   after it, and on ARM there is none: a store that releases may be overtaken by later ones.
+# - Results: they are written before `fetch_add`, and read after the owner has seen the sum, or the range that follows.
+# - FINISHED is 0 before the range is open, and nobody adds to it who has not taken units of this range.
+# - A range that is closed has no units, so nobody swaps it, and a plain store to it loses nobody's.
+# - CODE, UNITS and HELPERS are looked at before units are taken, maybe while they are written. They only say how many
+#   to try to take: any number does, but a number it must be. So they are read and written in one piece (relaxed).
 
 
-@intrinsic
-def read(_typing: Any, address: Any) -> Any:
-    """Read a number as another thread last wrote it, and everything that it wrote before."""
+def load(ordering: str, doc: str) -> Any:
+    """Make a function that reads a number of eight bytes in one piece."""
 
-    def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        return b.load_atomic(b.inttoptr(arguments[0], ir.IntType(64).as_pointer()), "seq_cst", 8)
+    def typed(_typing: Any, address: Any) -> Any:
+        def emit(_context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+            return b.load_atomic(b.inttoptr(arguments[0], ir.IntType(64).as_pointer()), ordering, 8)
 
-    return types.int64(types.intp), emit
+        return types.int64(types.intp), emit
+
+    typed.__doc__ = doc
+    return intrinsic(typed)
 
 
-@intrinsic
-def write(_typing: Any, address: Any, value: Any) -> Any:
-    """Write a number after all that this thread wrote before, and before all that it writes later."""
+def store(ordering: str, doc: str) -> Any:
+    """Make a function that writes a number of eight bytes in one piece."""
 
-    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
-        b.atomic_rmw("xchg", pointer, arguments[1], "seq_cst")  # a store alone would not hold back later ones
-        return context.get_dummy_value()
+    def typed(_typing: Any, address: Any, value: Any) -> Any:
+        def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
+            pointer = b.inttoptr(arguments[0], ir.IntType(64).as_pointer())
+            b.store_atomic(arguments[1], pointer, ordering, 8)
+            return context.get_dummy_value()
 
-    return types.void(types.intp, types.int64), emit
+        return types.void(types.intp, types.int64), emit
+
+    typed.__doc__ = doc
+    return intrinsic(typed)
+
+
+read = load(
+    "seq_cst", "Read a number as another thread last wrote it, and see everything that it wrote before."
+)
+write = store(
+    "seq_cst", "Write a number after all that this thread wrote before; later writes may overtake it."
+)
+read_relaxed = load(
+    "monotonic", "Read a number that may be written meanwhile, and which tells nothing of others."
+)
+write_relaxed = store("monotonic", "Write a number that may be read meanwhile.")
 
 
 @intrinsic
@@ -227,9 +260,10 @@ def work(queue: int, epoch: int, slot: int) -> None:
     while True:
         seen = read(queue + 8 * RANGE)
         first, last = seen >> BITS & MOST, seen & MOST
-        if seen >> 2 * BITS != epoch or first == last or slot >= places[UNITS]:
+        if seen >> 2 * BITS != epoch or first == last or slot >= read_relaxed(queue + 8 * UNITS):
             return
-        shares = 1 + places[HELPERS] if places[CODE] == LINEAR else 4 * (1 + places[HELPERS])
+        threads = 1 + read_relaxed(queue + 8 * HELPERS)
+        shares = threads if read_relaxed(queue + 8 * CODE) == LINEAR else 4 * threads
         count = max(1, (last - first) // shares)
         start, left = last - count, seen - count
         if slot == 0:  # the owner
@@ -269,7 +303,9 @@ def share(queue: int, code: int, first: int, units: int, arguments: int) -> None
     """Publish so many units of an operation, work on them, and wait until all are finished."""
     close(queue)
     places, given = longs_at(queue), longs_at(arguments)
-    places[CODE], places[UNITS], places[FIRST] = code, units, first
+    write_relaxed(queue + 8 * CODE, code)
+    write_relaxed(queue + 8 * UNITS, units)
+    places[FIRST] = first
     for i in range(ARGUMENTS):
         places[GIVEN + i] = given[i]
     write(queue + 8 * FINISHED, 0)
