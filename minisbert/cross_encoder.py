@@ -138,17 +138,17 @@ class CrossEncoder(TextModel):
     _tokenizer: PairTokenizer
     activation_fn: str | Activation
 
-    def _read(self, folder: Path) -> int:
+    def _read(self, folder: Path, num_threads: int) -> int:
         self.config = read_cross_config(folder)
         config = self.config.transformer
         head = head_tensors(config, self.num_labels)
-        with meanwhile(load_pair_tokenizer, self.config) as tokenizer:
+        with meanwhile(num_threads, load_pair_tokenizer, self.config) as tokenizer:
             tensors = load_tensors(self.config.transformer_folder, config, head)
             self._weights = build_weights(tensors, config, self._kernels, self.dtype)
             self._head = build_head(tensors, config.family.head.activation, self._kernels, self.dtype)
             self._tokenizer = tokenizer()
         self.activation_fn = self.config.activation_fn
-        return sum(tensor.size for tensor in tensors.values())
+        return tensors.size
 
     @property
     def num_labels(self) -> int:

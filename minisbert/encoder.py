@@ -144,9 +144,9 @@ class SentenceEncoder(TextModel):
     config: CheckpointConfig
     _tokenizer: SentenceTokenizer
 
-    def _read(self, folder: Path) -> int:
+    def _read(self, folder: Path, num_threads: int) -> int:
         self.config = read_config(folder)
-        with meanwhile(load_tokenizer, self.config) as tokenizer:
+        with meanwhile(num_threads, load_tokenizer, self.config) as tokenizer:
             tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
             self._weights = build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
             others = [(module, load_module_tensors(module)) for module in self.config.modules]
@@ -155,8 +155,7 @@ class SentenceEncoder(TextModel):
         self._is_plain = all(map(is_plain, self.config.modules))
         self.similarity_fn_name = self.config.similarity_fn_name
         self.truncate_dim = self.config.truncate_dim
-        groups = (tensors, *(group for _, group in others))
-        return sum(tensor.size for group in groups for tensor in group.values())
+        return tensors.size + sum(group.size for _, group in others)
 
     def get_embedding_dimension(self) -> int:
         """Return how many components a vector has, after ``truncate_dim``."""

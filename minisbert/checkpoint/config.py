@@ -7,7 +7,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from minisbert.checkpoint.access import status_of
 from minisbert.checkpoint.families import FAMILIES, Family
@@ -53,8 +53,7 @@ SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 MAX_LAYERS = 1024  # far more than any encoder has: a bound, so that a damaged number can't keep us busy
 
 
-@dataclass(frozen=True)
-class TransformerConfig:
+class TransformerConfig(NamedTuple):
     """The sizes and constants of the encoder, under the names that they have in ``config.json``."""
 
     model_type: str

@@ -59,7 +59,7 @@ class _Watched(dict[str, Any]):
         return super().get(key, default)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class JsonFile:
     """A JSON object and the file it came from, so that every complaint can name both."""
 

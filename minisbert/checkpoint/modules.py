@@ -7,8 +7,8 @@ They hand each other features by name: ``token_embeddings``, a vector a token, w
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TypeAlias
 
 __all__ = [
     "LAYERS",
@@ -23,31 +23,20 @@ __all__ = [
     "WeightedLayerPooling",
     "is_plain",
     "needs_all_layers",
+    "shapes_of",
 ]
 
 TOKENS, SENTENCE, LAYERS = "token_embeddings", "sentence_embedding", "all_layer_embeddings"
 Shapes = Mapping[str, tuple[int, ...]]
 
 
-@dataclass(frozen=True)
-class Module:
-    """A module after the transformer; `folder` has its weights, if it has any."""
-
-    folder: Path
-
-    @property
-    def shapes(self) -> Shapes:
-        """Name and shape of every tensor of the module."""
-        return {}
-
-    def __str__(self) -> str:
-        return type(self).__name__
+# Every module has a folder, in which its weights are if it has any; then it has the shapes of these.
 
 
-@dataclass(frozen=True)
-class Pooling(Module):
+class Pooling(NamedTuple):
     """Makes one vector of a sentence's tokens in each mode, and joins them; perhaps without the prompt's tokens."""
 
+    folder: Path
     modes: tuple[str, ...]
     include_prompt: bool
 
@@ -55,20 +44,20 @@ class Pooling(Module):
         return f"Pooling ({' + '.join(self.modes)}{'' if self.include_prompt else ' without the prompt'})"
 
 
-@dataclass(frozen=True)
-class Normalize(Module):
+class Normalize(NamedTuple):
     """Divides each vector of a feature by its length; a feature that there is not yet is passed over."""
 
+    folder: Path
     feature: str
 
     def __str__(self) -> str:
         return "Normalize" + _unless_sentence(self.feature)
 
 
-@dataclass(frozen=True)
-class Dense(Module):
+class Dense(NamedTuple):
     """``activation(linear(x))``, perhaps with x itself or, where widths differ, its projection added."""
 
+    folder: Path
     feature: str
     in_features: int
     out_features: int
@@ -98,10 +87,10 @@ class Dense(Module):
         return f"Dense ({widths}, {self.activation}{extra}){_unless_sentence(self.feature)}"
 
 
-@dataclass(frozen=True)
-class LayerNorm(Module):
+class LayerNorm(NamedTuple):
     """Layer norm of the sentence vectors."""
 
+    folder: Path
     dimension: int
 
     @property
@@ -109,16 +98,23 @@ class LayerNorm(Module):
         """Name and shape of every tensor of the module."""
         return {"norm.weight": (self.dimension,), "norm.bias": (self.dimension,)}
 
+    def __str__(self) -> str:
+        return "LayerNorm"
 
-@dataclass(frozen=True)
-class Dropout(Module):
+
+class Dropout(NamedTuple):
     """Drops components in training, and does nothing here."""
 
+    folder: Path
 
-@dataclass(frozen=True)
-class WeightedLayerPooling(Module):
+    def __str__(self) -> str:
+        return "Dropout"
+
+
+class WeightedLayerPooling(NamedTuple):
     """Makes the token vectors a weighted mean of the states from layer `layer_start` on; 0 is the embeddings."""
 
+    folder: Path
     layer_start: int
     num_hidden_layers: int
 
@@ -129,6 +125,15 @@ class WeightedLayerPooling(Module):
 
     def __str__(self) -> str:
         return f"WeightedLayerPooling (layers {self.layer_start} to {self.num_hidden_layers})"
+
+
+Module: TypeAlias = "Pooling | Normalize | Dense | LayerNorm | Dropout | WeightedLayerPooling"
+
+
+def shapes_of(module: Module) -> Shapes:
+    """Name and shape of every tensor of a module."""
+    found: Shapes = getattr(module, "shapes", {})
+    return found
 
 
 def _unless_sentence(feature: str) -> str:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
+from math import prod
 from mmap import mmap
 from pathlib import Path
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from minisbert.checkpoint.conversion import pickle_refusal
 from minisbert.checkpoint.families import BUCKETS, Family
 from minisbert.checkpoint.files import give_back, map_file
 from minisbert.checkpoint.jsonfile import is_there, read_json
-from minisbert.checkpoint.modules import Module
+from minisbert.checkpoint.modules import Module, shapes_of
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 
 __all__ = [
@@ -45,7 +46,8 @@ WRAPPERS = ("module.", "_orig_mod.", "0.", "auto_model.", "model.")
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 SHARD = re.compile(r"[^/\\\0:]+\.safetensors")  # a plain name, which leads to no other folder
-PIECE = 1 << 20  # bytes that are looked at at once
+PIECE = 1 << 18  # bytes, or numbers, that are looked at at once
+_LARGE = 1 << 22  # numbers in a table of which no more than a piece is kept in memory
 
 
 # Rows of a table: role, name in the file, and shape, as letters or as numbers.
@@ -61,7 +63,7 @@ def head_tensors(config: TransformerConfig, num_labels: int) -> Rows:
     yield "head.output.bias", f"{head.output}.bias", (num_labels,)
 
 
-def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> dict[str, Floats]:
+def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> Tensors:
     """Map the weights of a checkpoint, checked against its configuration.
 
     Parameters
@@ -77,7 +79,7 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> di
 
     Returns
     -------
-    dict of str to numpy.ndarray
+    Tensors
         The arrays by role, such as ``"layers.0.attention.query.weight"``: float64, float32 or float16 as in
         the file, and float32 where the file has bfloat16. They are read-only, and keep their file mapped.
 
@@ -87,19 +89,14 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> di
         If there is no ``model.safetensors``, or a file that the index names is missing.
     CheckpointError
         If a file is damaged, if tensors are not where the index says, if they are missing, unknown or of the
-        wrong shape (all are named at once), if there are two different ones for one role, or if a weight is
-        not finite in float32.
+        wrong shape (all are named at once), or if there are two different ones for one role. And, when it is asked
+        for, if a tensor has a weight that is not finite in float32.
     """
     path, shards = _weights_files(folder)
     expected = {name: (role, shape) for role, name, shape in _expected(config, head)}
     entries = _by_plain_name(path, chain.from_iterable(map(_read_header, shards)), config, expected)
     _compare(path, expected, {name: entry.shape for name, entry in entries.items()})
-    tensors: dict[str, Floats] = {}
-    for shard in shards:
-        content = map_file(shard)
-        wanted = ((role, entries[name]) for name, (role, _) in expected.items())
-        tensors.update((role, _tensor(content, entry)) for role, entry in wanted if entry.path == shard)
-    return tensors
+    return Tensors({role: entries[name] for name, (role, _) in expected.items()})
 
 
 class TensorUse(NamedTuple):
@@ -136,7 +133,7 @@ def tensor_uses(folder: Path, config: TransformerConfig, head: Rows = ()) -> Ite
         seen.setdefault(name, entry.name)
 
 
-def load_module_tensors(module: Module) -> dict[str, Floats]:
+def load_module_tensors(module: Module) -> Tensors:
     """Map the weights that a module after the transformer has in a folder of its own, by their names in the file.
 
     Raises
@@ -144,18 +141,48 @@ def load_module_tensors(module: Module) -> dict[str, Floats]:
     CheckpointNotFoundError, UnsupportedCheckpointError, CheckpointError
         As `load_tensors` does.
     """
-    if not module.shapes:
-        return {}
+    if not shapes_of(module):
+        return Tensors({})
     path, pickled = (module.folder / name for name in ("model.safetensors", "pytorch_model.bin"))
     if not is_there(path) and pickled.exists():
         raise pickle_refusal(pickled)
     if not is_there(path):
         raise CheckpointNotFoundError(f"{path}: there is no such file; expected the module's weights")
     entries = {entry.name: entry for entry in _read_header(path)}
-    expected = {name: (name, shape) for name, shape in module.shapes.items()}
+    expected = {name: (name, shape) for name, shape in shapes_of(module).items()}
     _compare(path, expected, {name: entry.shape for name, entry in entries.items()})
-    content = map_file(path)
-    return {name: _tensor(content, entries[name]) for name in expected}
+    return Tensors(entries)
+
+
+class Tensors(Mapping[str, Floats]):
+    """Tensors of mapped files, by role or name: each is looked through when it is asked for.
+
+    What is packed next is then in the processor's cache, and pages that were looked at before can be given back.
+    """
+
+    def __init__(self, entries: dict[str, Entry]) -> None:
+        self._entries = entries
+        self._maps = {
+            path: map_file(path) for path in dict.fromkeys(entry.path for entry in entries.values())
+        }
+
+    def __getitem__(self, name: str) -> Floats:
+        entry = self._entries[name]
+        return _tensor(self._maps[entry.path], entry)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    @property
+    def size(self) -> int:
+        """How many numbers there are in all tensors."""
+        return sum(prod(entry.shape) for entry in self._entries.values())
 
 
 def _weights_files(folder: Path) -> tuple[Path, list[Path]]:
@@ -333,16 +360,20 @@ def _tensor(content: mmap, entry: Entry) -> Floats:
 
 def _check_finite(path: Path, name: str, array: Floats) -> None:
     """Refuse what is not finite in float32; in pieces, so that the check of a large table takes no memory."""
-    rows = max(1, (1 << 20) // max(1, array[:1].size))
+    rows = max(1, PIECE // max(1, array[:1].size))
     with np.errstate(over="ignore"):  # a float64 out of range becomes infinity, and is found by that
         for start in range(0, len(array), rows):
             piece = _widen(array[start : start + rows])
-            if not np.isfinite(piece.astype(np.float32, copy=False)).all():
+            numbers = piece.astype(np.float32, copy=False)
+            if not (
+                np.isfinite(numbers.max(initial=0)) and np.isfinite(numbers.min(initial=0))
+            ):  # NaN is both
                 raise CheckpointError(
                     f"{path}: the tensor {name!r} holds NaN, infinity or a number beyond float32; copy the "
                     "checkpoint again, or ask whoever trained it"
                 )
-            give_back()
+            if array.size > _LARGE:
+                give_back()
 
 
 def _widen(array: Floats) -> Floats:

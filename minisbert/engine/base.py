@@ -81,16 +81,16 @@ class TextModel(ABC):
         """Read a checkpoint, and be the original of all that use it."""
         self._kernels, self.dtype = kernels, dtype
         self._plans: dict[str, Recorded] = {}
-        # One thread reads the tokenizer meanwhile.
+        # With two threads the other one may be busy: see `workers.meanwhile`.
         with watch_files() as self._files, kernels.threads(num_threads - 1):
-            self.num_parameters = self._read(folder)
+            self.num_parameters = self._read(folder, num_threads)
         self._files.give_back()
         self.max_seq_length = self.config.max_seq_length
         self.prompts = dict(self.config.prompts)
         self.default_prompt_name = self.config.default_prompt_name
 
     @abstractmethod
-    def _read(self, folder: Path) -> int:
+    def _read(self, folder: Path, num_threads: int) -> int:
         """Read the checkpoint's settings, weights and tokenizer; return how many weights there are."""
 
     @property

@@ -67,9 +67,13 @@ def compute_chunks(
 
 
 @contextmanager
-def meanwhile(function: Callable[..., T], *arguments: Any) -> Iterator[Callable[[], T]]:
-    """Have a function computed on another thread, in this context; yield one that waits for its result, or error."""
-    with closing(Workers(1)) as workers:
+def meanwhile(num_threads: int, function: Callable[..., T], *arguments: Any) -> Iterator[Callable[[], T]]:
+    """Have a function computed on another thread, in this context; yield one that waits for its result, or error.
+
+    With two threads it is computed when it is asked for: after NumPy was imported a thread of its BLAS is busy for a
+    tenth of a second, waiting for work.
+    """
+    with closing(Workers(1 if num_threads > 2 else 0)) as workers:
         yield workers.submit(partial(copy_context().run, function, *arguments))
 
 

@@ -30,7 +30,7 @@ CHARACTERS_PER_TOKEN = 6
 PIECE = 1 << 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class TextTokenizer:
     """A ``tokenizer.json`` and the number of rows that the word embeddings have for its ids.
 

@@ -23,7 +23,7 @@ __all__ = ["PairTokenizer", "load_pair_tokenizer", "longest_first"]
 TYPED_TOKENIZERS = ("BertTokenizer", "ElectraTokenizer")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class PairTokenizer(TextTokenizer):
     """Turns pairs of texts into ids and token types, which stand side by side: (T, 2).
 

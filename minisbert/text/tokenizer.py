@@ -26,7 +26,7 @@ from minisbert.text.vocabulary import build, find_vocabulary
 __all__ = ["SentenceTokenizer", "check_limits", "load_tokenizer", "read_library", "tokenizer_class"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class SentenceTokenizer(TextTokenizer):
     """Turns texts into ids; a sentence is ``before``, a text's ids and ``after``, which are never cut."""
 

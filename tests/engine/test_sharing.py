@@ -184,10 +184,10 @@ def test_a_load_in_the_midst_of_a_load(copy_of: Copy, monkeypatch: pytest.Monkey
     """As in a signal's handler, or in another thread that is faster: nobody waits, and the first one's stay."""
     folder, read, inner = copy_of("tiny-bert"), minisbert.SentenceEncoder._read, []
 
-    def interrupted(self: Any, place: Path) -> int:
+    def interrupted(self: Any, place: Path, num_threads: int) -> int:
         monkeypatch.undo()
         inner.append(minisbert.load(folder))
-        return read(self, place)
+        return read(self, place, num_threads)
 
     monkeypatch.setattr(minisbert.SentenceEncoder, "_read", interrupted)
     outer = minisbert.load(folder)
