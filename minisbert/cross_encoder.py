@@ -48,7 +48,7 @@ def load_cross_encoder(
     name_or_path: str | os.PathLike[str],
     *,
     backend: str = "auto",
-    dtype: DTypeLike = np.float32,
+    dtype: DTypeLike = "float32",
     num_threads: int | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -124,7 +124,7 @@ class CrossEncoder(TextModel):
         Texts that ``prompt_name`` can put before the first text of each pair.
     default_prompt_name : str or None
         The prompt used where none is named.
-    dtype : numpy.dtype
+    dtype : str
         What is computed in, and what the scores have.
     num_threads : int
         Worker threads.
@@ -145,7 +145,7 @@ class CrossEncoder(TextModel):
         with meanwhile(num_threads, load_pair_tokenizer, self.config) as tokenizer:
             tensors = load_tensors(self.config.transformer_folder, config, head)
             self._weights = build_weights(tensors, config, self._kernels, self.dtype)
-            self._head = build_head(tensors, config.family.head.activation, self._kernels, self.dtype)
+            self._head = build_head(tensors, config.family.head.activation, self._kernels, self._float)
             self._tokenizer = tokenizer()
         self.activation_fn = self.config.activation_fn
         return tensors.size
@@ -232,7 +232,7 @@ class CrossEncoder(TextModel):
                 self._refuse_overflow(logits, len(scores))
                 scores += [self._score(row[None], activate, softmaxed) for row in logits]
         overlong.report()
-        found = np.concatenate([np.empty((0, self.num_labels), self.dtype), *scores])  # (S, C)
+        found = np.concatenate([np.empty((0, self.num_labels), self._float), *scores])  # (S, C)
         found = found[:, 0] if self.num_labels == 1 else found
         return found[0] if is_pair(inputs) else found
 
@@ -329,7 +329,7 @@ class CrossEncoder(TextModel):
 
     def _score(self, logits: Floats, activate: Activation, apply_softmax: bool) -> Floats:
         """Turn the logits of one pair into its scores, by itself, so that it does not depend on others: (1, C)."""
-        scores = np.asarray(activate(logits), self.dtype)
+        scores = np.asarray(activate(logits), self._float)
         if scores.shape != logits.shape:
             raise EncodeValueError(
                 f"activation_fn turns an array of shape {logits.shape} into {scores.shape}; expected the same shape"

@@ -40,7 +40,7 @@ def load(
     name_or_path: str | os.PathLike[str],
     *,
     backend: str = "auto",
-    dtype: DTypeLike = np.float32,
+    dtype: DTypeLike = "float32",
     num_threads: int | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -61,8 +61,9 @@ def load(
     backend : {"auto", "native", "jit", "reference"}
         Which implementation computes: ``"native"``, the kernels that come with minisbert; ``"jit"``, the same compiled
         by Numba; ``"reference"``, NumPy. ``"auto"`` takes the first of these that is to be had.
-    dtype : {"float32", "float64"}
-        What to compute in, and the dtype of the vectors. float64 is accurate to 15 digits, and slow.
+    dtype : {"float32", "float16", "bfloat16", "int8", "float64"}
+        What the transformer's weights are held in and multiplied: fewer bits are faster and take less memory, and cost
+        digits. Vectors are float32. "float64", of which they are, too, is accurate to 15 digits, and slow.
     num_threads : int, optional
         Worker threads; by default ``MINISBERT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the processors that this
         process may use.
@@ -131,8 +132,8 @@ class SentenceEncoder(TextModel):
         "cosine", "dot", "euclidean" or "manhattan".
     truncate_dim : int or None
         How many components of each vector are kept, where `encode` is not told.
-    dtype : numpy.dtype
-        What is computed in, and what the vectors have.
+    dtype : str
+        What the weights are in; vectors are float64 for "float64", and else float32.
     num_threads : int
         Worker threads.
     num_parameters : int
@@ -150,7 +151,7 @@ class SentenceEncoder(TextModel):
             tensors = load_tensors(self.config.transformer_folder, self.config.transformer)
             self._weights = build_weights(tensors, self.config.transformer, self._kernels, self.dtype)
             others = [(module, load_module_tensors(module)) for module in self.config.modules]
-            self._steps = [build_step(*other, self._kernels, self.dtype) for other in others]
+            self._steps = [build_step(*other, self._kernels, self._float) for other in others]
             self._tokenizer = tokenizer()
         self._is_plain = all(map(is_plain, self.config.modules))
         self.similarity_fn_name = self.config.similarity_fn_name
@@ -251,7 +252,7 @@ class SentenceEncoder(TextModel):
         chunks = token_chunks(read_chunks(texts, check_texts, prompt), self._tokenizer, overlong)
         collector = None
         if dimension is not None:
-            collector = Collector(out, count, dimension, precision, self.dtype, ranges)
+            collector = Collector(out, count, dimension, precision, self._float, ranges)
         results = self._results(chunks, compute, batch_size, progress)
         with closing(progress), closing(results):
             if collector is None:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from minisbert.arrays import Floats
 from minisbert.checkpoint import modules
@@ -91,12 +90,13 @@ Step: TypeAlias = tuple[Module, Any]
 
 
 def build_weights(
-    tensors: Mapping[str, Floats], config: TransformerConfig, kernels: Kernels, dtype: DTypeLike
+    tensors: Mapping[str, Floats], config: TransformerConfig, kernels: Kernels, dtype: str
 ) -> Weights:
     """Sort the tensors of a checkpoint, named by role, into records; large ones in the backend's layout."""
+    wide = np.float64 if dtype == "float64" else np.float32
 
     def array(name: str) -> Floats:
-        return np.array(tensors[name], dtype)
+        return np.array(tensors[name], wide)
 
     def norm(name: str) -> LayerNorm:
         return LayerNorm(array(f"{name}.weight"), array(f"{name}.bias"))
@@ -127,14 +127,14 @@ def build_weights(
     return Weights(embeddings, layers, bias)
 
 
-def build_step(module: Module, tensors: Mapping[str, Floats], kernels: Kernels, dtype: DTypeLike) -> Step:
+def build_step(module: Module, tensors: Mapping[str, Floats], kernels: Kernels, dtype: np.dtype[Any]) -> Step:
     """Put a module and its tensors, by their names in its file, into a record."""
     match module:
         case modules.Dense():
             zeros = np.zeros(module.out_features, np.float32)
-            linear = kernels.pack(tensors["linear.weight"], tensors.get("linear.bias", zeros), dtype)
+            linear = kernels.pack(tensors["linear.weight"], tensors.get("linear.bias", zeros), dtype.name)
             projection = (
-                kernels.pack(tensors["residual.weight"], zeros, dtype) if module.has_projection else None
+                kernels.pack(tensors["residual.weight"], zeros, dtype.name) if module.has_projection else None
             )
             slope = tensors.get("activation_function.weight")
             return module, DenseWeights(linear, projection, None if slope is None else np.array(slope, dtype))
@@ -147,10 +147,12 @@ def build_step(module: Module, tensors: Mapping[str, Floats], kernels: Kernels, 
     return module, None
 
 
-def build_head(tensors: Mapping[str, Floats], activation: str, kernels: Kernels, dtype: DTypeLike) -> Head:
+def build_head(
+    tensors: Mapping[str, Floats], activation: str, kernels: Kernels, dtype: np.dtype[Any]
+) -> Head:
     """Take the head's tensors from those of a checkpoint."""
     dense, output = (
-        kernels.pack(tensors[f"head.{part}.weight"], tensors[f"head.{part}.bias"], dtype)
+        kernels.pack(tensors[f"head.{part}.weight"], tensors[f"head.{part}.bias"], dtype.name)
         for part in ("dense", "output")
     )
     return Head(dense, activation, output)

@@ -111,7 +111,7 @@ def into_new(loops: Any, prepare: Callable[[Matrix], Matrix], b: Matrix) -> Mult
 
 
 def micro_kernel(b: Matrix) -> Multiply:
-    dense = compiled.pack(np.ascontiguousarray(b.T), np.zeros(b.shape[1], np.float32), np.float32)
+    dense = compiled.pack(np.ascontiguousarray(b.T), np.zeros(b.shape[1], "float32"), "float32")
     return lambda a: np.asarray(compiled.linear(a, dense), np.float32)
 
 

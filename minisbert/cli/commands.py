@@ -169,7 +169,8 @@ def _facts(encoder: minisbert.SentenceEncoder) -> dict[str, Any]:
         "default_prompt": encoder.default_prompt_name,
         "backend": encoder.backend,
         "threads": encoder.num_threads,
-        "dtype": str(encoder.dtype),
+        "dtype": encoder.dtype,
+        "arithmetic": encoder.arithmetic,
         "cache": _cache(),
         "kernels": CHOSEN if encoder.backend in ("native", "jit") else None,  # the level of the processor
         "versions": _versions(),
@@ -212,7 +213,9 @@ def _shown(value: Any) -> list[str]:
 
 def _load(arguments: argparse.Namespace, load: Callable[..., Any] = minisbert.load) -> Any:
     """Load the model: a `SentenceEncoder`, or what another function of minisbert loads."""
-    encoder = load(arguments.model, backend=arguments.backend, num_threads=arguments.threads)
+    encoder = load(
+        arguments.model, backend=arguments.backend, dtype=arguments.dtype, num_threads=arguments.threads
+    )
     if arguments.max_seq_length is not None:
         encoder.max_seq_length = arguments.max_seq_length
     return encoder

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import minisbert
 from minisbert.cli.streams import MARK
 from minisbert.errors import MinisbertError
-from minisbert.kernels import BACKENDS
+from minisbert.kernels import BACKENDS, DTYPES
 
 __all__ = ["UsageError", "build_parser"]
 
@@ -207,6 +207,9 @@ def _add_command(
     which = f"folder or Hugging Face name (default: ${default[0]}, else {default[1].split('/')[1]})"
     group.add_argument("--model", metavar="NAME", default=model, help=which)
     _add_choice(group, "--backend", ["auto", *BACKENDS], "who computes")
+    _add_choice(
+        group, "--dtype", [*DTYPES], "what weights are held in: fewer bits are faster, and less exact"
+    )
     _add_number(group, "--threads", "workers (default: a thread for each CPU allowed)")
     _add_number(group, "--max-seq-length", "tokens to read of a text (default: the model's)")
     return parser

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 
 from minisbert.engine.signatures import EncodeOptions
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
+from minisbert.kernels import DTYPES
 from minisbert.vectors import PRECISIONS
 
 __all__ = [
@@ -25,17 +26,18 @@ __all__ = [
 ]
 
 
-def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
-    """Return float32 or float64 as a dtype."""
+def check_dtype(dtype: DTypeLike) -> str:
+    """Return the name of a dtype that is computed in: one of NumPy's, or bfloat16."""
+    expected = f"expected one of {', '.join(DTYPES)}"
     try:
         if dtype is None:  # float64 to NumPy
             raise TypeError
-        found = np.dtype(dtype)
+        found = "bfloat16" if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype).name
     # What NumPy raises for what it can't read; a time limit's exception is another one.
     except (AttributeError, KeyError, OverflowError, SyntaxError, TypeError, ValueError) as error:
-        raise EncodeTypeError(f"dtype is {shown(dtype)}; expected 'float32' or 'float64'") from error
-    if found not in (np.float32, np.float64):
-        raise EncodeValueError(f"dtype is {found}; expected 'float32' or 'float64'")
+        raise EncodeTypeError(f"dtype is {shown(dtype)}; {expected}") from error
+    if found not in DTYPES:
+        raise EncodeValueError(f"dtype is {found}; {expected}")
     return found
 
 

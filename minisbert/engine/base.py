@@ -57,7 +57,7 @@ class TextModel(ABC):
         folder: Path,
         *,
         backend: str = "auto",
-        dtype: DTypeLike = np.float32,
+        dtype: DTypeLike = "float32",
         num_threads: int | None = None,
     ) -> None:
         self._share(Path(folder), backend, dtype, num_threads)
@@ -77,9 +77,11 @@ class TextModel(ABC):
         vars(self).update(vars(other))
         self.prompts = copy.copy(other.prompts)
 
-    def _open(self, folder: Path, kernels: Kernels, dtype: np.dtype[Any], num_threads: int) -> None:
+    def _open(self, folder: Path, kernels: Kernels, dtype: str, num_threads: int) -> None:
         """Read a checkpoint, and be the original of all that use it."""
         self._kernels, self.dtype = kernels, dtype
+        # What all but the weights, and what is multiplied by them, is in: results too.
+        self._float: np.dtype[Any] = np.dtype(np.float64 if dtype == "float64" else np.float32)
         self._plans: dict[str, Recorded] = {}
         # With two threads the other one may be busy: see `workers.meanwhile`.
         with watch_files() as self._files, kernels.threads(num_threads - 1):
@@ -97,6 +99,11 @@ class TextModel(ABC):
     def path(self) -> Path:
         """The checkpoint folder."""
         return self.config.folder
+
+    @property
+    def arithmetic(self) -> str:
+        """What a layer's weights are multiplied as: "float32" where this processor has to widen them."""
+        return self._kernels.arithmetic(self.dtype, self.config.transformer.hidden_size)
 
     @property
     def backend(self) -> str:
@@ -170,7 +177,7 @@ class TextModel(ABC):
             "name": name,
             "revision": revision,
             "fingerprint": self._files.fingerprint(self.path),
-            "arguments": (self._backend, self.dtype.name, num_threads),
+            "arguments": (self._backend, self.dtype, num_threads),
             "settings": {name: getattr(self, name) for name in self.SETTINGS},
         }
 
@@ -221,7 +228,7 @@ class TextModel(ABC):
                 )
 
 
-def _find(kind: type[T], folder: Path, kernels: Kernels, dtype: np.dtype[Any], num_threads: int) -> T:
+def _find(kind: type[T], folder: Path, kernels: Kernels, dtype: str, num_threads: int) -> T:
     """Return the loaded original of a folder if its files are unchanged, or load it.
 
     There is no lock, as one could deadlock in a signal's handler or after a fork: two threads that load one checkpoint

@@ -18,7 +18,7 @@ loads and runs on several threads. `operations` has the table of what is compile
     work queue      where threads take units, lock-free; its epoch counts operations          source.workqueue
     owner, helper   the thread that calls; threads that spin, and take units of its work      runtime.helpers
     slot            which of these threads: 0 is the owner
-    inlined         put into its callers, as a function that Numba compiles there             runtime.target
+    inlined         put into its callers, as a function that Numba compiles there             runtime.compiler
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import DTypeLike
-
 from minisbert.arrays import Floats, Ints
 from minisbert.errors import BackendWarning, EncodeValueError, level_of_caller
 
-__all__ = ["BACKENDS", "Kernels", "Recorded", "select"]
+__all__ = ["BACKENDS", "DTYPES", "Kernels", "Recorded", "select"]
 
 BACKENDS = ("native", "jit", "reference")
+# What weights are held in, and multiplied: the last three are defined in `reference.narrow`. float64 is NumPy's alone.
+DTYPES = ("float32", "float64", "float16", "bfloat16", "int8")
 # A function (ids, types, offsets) -> (N, width) or (S, width), which may have been recorded.
 Recorded: TypeAlias = Callable[[Ints, Ints, Ints], Floats]
 
@@ -51,8 +50,9 @@ class Kernels(Protocol):
 
     NAME: str
 
+    def arithmetic(self, dtype: str, K: int) -> str: ...
     def threads(self, count: int) -> AbstractContextManager[None]: ...
-    def pack(self, weight: Floats, bias: Floats, dtype: DTypeLike) -> Any: ...
+    def pack(self, weight: Floats, bias: Floats, dtype: str) -> Any: ...
     def linear(
         self, x: Floats, dense: Any, activation: str | None = None, residual: Floats | None = None
     ) -> Floats: ...
@@ -75,7 +75,7 @@ class Kernels(Protocol):
     def normalize(self, x: Floats) -> Floats: ...
 
 
-def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
+def select(backend: str, dtype: str) -> Kernels:
     """Return the backend of that name; ``"auto"`` is the fastest one that is there and computes in `dtype`.
 
     Warns
@@ -83,13 +83,13 @@ def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
     BackendWarning
         If ``"auto"`` finds no fast kernels, or has to compile them.
     """
-    if backend == "reference" or (backend == "auto" and dtype != np.float32):
+    if backend == "reference" or (backend == "auto" and dtype == "float64"):
         return _reference()
-    if dtype != np.float32:
-        raise EncodeValueError(f"backend={backend!r} computes in float32, and dtype is {dtype}; leave it out")
+    if dtype == "float64":
+        raise EncodeValueError(f"backend={backend!r} does not compute in float64; leave it out")
     reasons: list[str] = []
     for name in ("native", "jit") if backend == "auto" else (backend,):
-        kernels = _compiled(name)
+        kernels = _compiled(name, dtype)
         if not isinstance(kernels, str):
             if reasons:
                 _warn(f"{reasons[0]}. Numba compiled the kernels, which takes some seconds in each process")
@@ -103,17 +103,17 @@ def select(backend: str, dtype: np.dtype[Any]) -> Kernels:
 
 
 @cache
-def _compiled(name: str) -> Kernels | str:
+def _compiled(name: str, dtype: str) -> Kernels | str:
     """Return a backend, or why it is not to be had: what took seconds to find out is not tried again."""
     from minisbert.kernels.compiled.backend import Backend
     from minisbert.kernels.runtime import load
 
     try:
         if name == "native":
-            return Backend(name, load.kernels())
+            return Backend(name, load.kernels(), dtype)
         from minisbert.kernels.runtime.build import compiled_here
 
-        return Backend(name, compiled_here())
+        return Backend(name, compiled_here(), dtype)
     except load.KernelsError as error:
         return str(error)
 

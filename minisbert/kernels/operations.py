@@ -12,7 +12,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["ACTIVATIONS", "ACTIVATION_CODES", "ARGUMENTS", "GROUPS", "OPERATIONS", "STEP", "Operation"]
+__all__ = [
+    "ACTIVATIONS",
+    "ACTIVATION_CODES",
+    "ARGUMENTS",
+    "ARITHMETICS",
+    "GROUPS",
+    "OPERATIONS",
+    "STEP",
+    "Operation",
+]
 
 
 class Operation(NamedTuple):
@@ -37,12 +46,16 @@ class Operation(NamedTuple):
 _TABLE = """
 linear      shared  N K width x:rows panels:floats bias:floats residual:rows activation y:rows
 pack        shared  width K weight:floats panels:floats
+linear_narrow  shared  N K width arithmetic z:rows panels:address scales:floats bias:floats residual:rows \
+    activation y:rows
+attention_tiles  shared  D H qkv:rows offsets:int64 bias:floats span context:rows room:address room_bytes
 attention   shared  D H qkv:rows offsets:int64 bias:floats span context:rows room:address room_bytes
 positions   whole   S ids:int32 offsets:int64 padding y:int32
 embed       whole   N D ids:int32 positions:int32 types:int32 word:floats position:floats token_type:floats y:rows
 layer_norm  whole   N D x:rows weight:floats bias:floats eps:real y:rows
 mean_pool   whole   S D x:rows offsets:int64 y:rows
 normalize   whole   N D x:rows y:rows
+narrow      whole   N K arithmetic x:rows z:rows
 """
 
 
@@ -63,6 +76,11 @@ ARGUMENTS = max(len(operation.names) for operation in OPERATIONS.values())
 STEP = 2 + ARGUMENTS
 # Attention's units are groups of heads of one sentence: enough for a few threads, few enough to set up quickly.
 GROUPS = 4
+
+# How a multiply in fewer bits is computed: weights are widened to float32, which any processor can; or they are
+# multiplied as they are, by processors with a matrix unit, which multiplies whole tiles.
+# Odd numbers are of integers.
+ARITHMETICS = ("float16", "int8", "bfloat16", "int8 tiles", "bfloat16 tiles")
 
 # The functions of `source.vector` that `linear` ends in, by the names that checkpoints have for them. An activation is
 # added in this order: its definition in `reference.activations`, its name in `checkpoint.config.HIDDEN_ACTS` (or else a

@@ -8,8 +8,11 @@ from __future__ import annotations
 from minisbert.kernels.levels import CHOSEN, LEVELS
 
 __all__ = [
+    "FIRST_TILES",
     "FUSES",
+    "HAS_TILES",
     "KC",
+    "KC_NARROW",
     "K_SUM",
     "LANES",
     "LINE",
@@ -24,14 +27,19 @@ __all__ = [
     "QUERY_ROWS",
     "SOFTMAX_ROWS",
     "SUM_LANES",
+    "TILE",
     "UNROLL",
     "VECTORS",
+    "WIDEST",
     "attention_room",
     "columns_of_scores",
     "columns_of_values",
     "count_panels",
+    "per_word",
     "row_bytes",
     "start_of_panel",
+    "word_bytes",
+    "words",
 ]
 
 _LEVEL = (
@@ -94,6 +102,35 @@ QUERY_ROWS = 4 * NARROW_MR  # rows of scores that are in work at once
 assert QUERY_ROWS % SOFTMAX_ROWS == 0
 
 
+# --- Fewer bits ------------------------------------------------------------------------------------------
+
+# Steps of a panel that are widened at a time: 48 kB. Sums of so many products of integers are exact in float32.
+KC_NARROW = K_SUM
+WIDEST = 4096  # the widest row that is made ready beside where it goes to: 16 kB
+TILE = 16  # rows of a tile of the matrix unit (AMX), and words in each
+
+
+# The level of processors of which some have a matrix unit, and of a system that can be asked for it.
+HAS_TILES = CHOSEN == "x86-64-v4"
+FIRST_TILES = 3  # of `operations.ARITHMETICS`: those before it are widened
+
+
+def per_word(arithmetic: int) -> int:
+    """Return how many numbers are multiplied together, in a word of 32 bits; 1 where they are widened."""
+    return 1 if arithmetic < FIRST_TILES else 4 if arithmetic % 2 else 2
+
+
+def word_bytes(arithmetic: int) -> int:
+    """Return how many bytes of a panel are multiplied together."""
+    return 4 if arithmetic >= FIRST_TILES else 1 if arithmetic % 2 else 2
+
+
+def words(K: int, arithmetic: int) -> int:
+    """Return how many words K numbers take, rounded up to whole tiles; they are K where they are widened."""
+    together = TILE * (4 if arithmetic % 2 else 2)
+    return K if arithmetic < FIRST_TILES else (K + together - 1) // together * TILE
+
+
 def row_bytes(width: int) -> int:
     """Return the leading dimension in bytes of rows of so many floats: an odd number of cache lines.
 
@@ -135,4 +172,13 @@ def attention_room(T: int, K: int) -> int:
     wide, P = count_panels(T)
     keys, values = start_of_panel(P, wide), columns_of_values(K)
     inverses = -(-QUERY_ROWS // NARROW_NR) * NARROW_NR
-    return keys * K + values * T + QUERY_ROWS * (columns_of_scores(keys) + values) + inverses
+    usual = keys * K + values * T + QUERY_ROWS * (columns_of_scores(keys) + values) + inverses
+    return max(usual, _tiles_room(T, K)) if HAS_TILES else usual
+
+
+def _tiles_room(T: int, K: int) -> int:
+    """Return what `amx.attend_by_tiles` needs."""
+    keys, columns, of_head = (-(-n // NARROW_NR) * NARROW_NR for n in (T, K, K))
+    return (keys * of_head + keys * columns + 2 * TILE * (of_head + keys + keys)) // 2 + 2 * TILE * (
+        keys + columns + 1
+    )

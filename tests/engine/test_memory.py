@@ -52,7 +52,7 @@ def test_a_layout_changes_no_bit(width: int) -> None:
     plain = np.random.default_rng(width).standard_normal((5, width)).astype(np.float32)
     laid_out = layout.rows(5, width)
     laid_out[:] = plain
-    packed = compiled.pack(np.ones((3, width)), np.zeros(3), np.float32)
+    packed = compiled.pack(np.ones((3, width)), np.zeros(3), "float32")
     np.testing.assert_array_equal(compiled.linear(plain, packed), compiled.linear(laid_out, packed))
     ends = np.array([0, 2, 5])
     np.testing.assert_array_equal(compiled.pool(plain, ends, "mean"), compiled.pool(laid_out, ends, "mean"))

@@ -190,7 +190,7 @@ class OlderPickler(pickle.Pickler):
             return NotImplemented
         state = {
             "folder": item.path,
-            "arguments": (item.backend, item.dtype.name, item.num_threads),
+            "arguments": (item.backend, item.dtype, item.num_threads),
             "settings": {name: getattr(item, name) for name in Encoder.SETTINGS},
         }
         return copyreg.__newobj__, (type(item),), state  # type: ignore[attr-defined]

@@ -268,7 +268,7 @@ def test_short_and_long_jobs_by_turns() -> None:
     rng = np.random.default_rng(1)
     jobs = []
     for width, rows in ((8, 1), (1300, 3), (40, 2), (700, 1)):
-        packed = compiled.pack(rng.standard_normal((width, 20)), rng.standard_normal(width), np.float32)
+        packed = compiled.pack(rng.standard_normal((width, 20)), rng.standard_normal(width), "float32")
         x = rng.standard_normal((rows, 20)).astype(np.float32)
         jobs.append((x, packed, compiled.linear(x, packed)))
     with compiled.threads(3):

@@ -15,7 +15,8 @@ from minisbert.kernels.reference import activations
 from minisbert.kernels.reference import ops as reference
 from tests.support.backends import compiled as BACKEND
 
-METHODS = {"mean_pool": "pool"}  # of the others the name is that of the method
+# Of the others the name is that of the method.
+METHODS = {"mean_pool": "pool", "linear_narrow": "linear", "narrow": "linear", "attention_tiles": "attention"}
 
 
 def test_every_operation_is_called_once_and_has_a_definition() -> None:
@@ -69,7 +70,7 @@ def test_every_compiled_activation_has_a_definition_and_a_function() -> None:
     assert set(ACTIVATIONS) <= set(activations.ACTIVATIONS)
     assert len(ACTIVATION_CODES) == len(set(ACTIVATIONS.values()))
     x = np.linspace(-6, 6, 101, dtype=np.float32)[np.newaxis]
-    dense = BACKEND.pack(np.eye(101), np.zeros(101), np.float32)
+    dense = BACKEND.pack(np.eye(101), np.zeros(101), "float32")
     for name in ACTIVATIONS:
         expected = activations.ACTIVATIONS[name](x.copy())
         np.testing.assert_allclose(BACKEND.linear(x, dense, name), expected, atol=1e-6)

@@ -161,8 +161,8 @@ def rounding(depth: int) -> float:
 @pytest.mark.parametrize(("width", "depth"), SHAPES)
 def test_linear(width: int, depth: int, activation: str | None) -> None:
     weight, bias = random(width, depth) / np.float32(math.sqrt(depth)), random(width)
-    exact = reference.pack(weight, bias, np.float64)
-    packed = compiled.pack(weight, bias, np.float32)
+    exact = reference.pack(weight, bias, "float64")
+    packed = compiled.pack(weight, bias, "float32")
     allowed = rounding(depth) + (activation is not None)
     for rows in ROW_COUNTS:
         x, residual = random(rows, depth, seed=1), random(rows, width, seed=2)
@@ -182,7 +182,7 @@ def test_linear(width: int, depth: int, activation: str | None) -> None:
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
 def test_panels_hold_the_weight_and_zeros(width: int, depth: int, dtype: str) -> None:
     weight = random(width, depth).astype(dtype)
-    packed = compiled.pack(weight, random(width), np.float32)
+    packed = compiled.pack(weight, random(width), "float32")
     wide, P = tuning.count_panels(width)
     for p in range(P):
         start, stop = (tuning.start_of_panel(i, wide) for i in (p, p + 1))
@@ -194,7 +194,7 @@ def test_panels_hold_the_weight_and_zeros(width: int, depth: int, dtype: str) ->
 
 @pytest.mark.parametrize(("width", "depth"), SHAPES)
 def test_a_row_of_linear_does_not_depend_on_the_others(width: int, depth: int) -> None:
-    packed = compiled.pack(random(width, depth), random(width), np.float32)
+    packed = compiled.pack(random(width, depth), random(width), "float32")
     # So many that the tallest tiles go several steps in a turn of their loop, which a few rows alone don't.
     x, residual = random(BLOCK, depth, seed=1), random(BLOCK, width, seed=2)
     together = compiled.linear(x, packed, "gelu"), compiled.linear(x, packed, residual=residual)
@@ -211,7 +211,7 @@ def test_a_row_of_linear_does_not_depend_on_the_others(width: int, depth: int) -
 
 @pytest.mark.parametrize("activation", ["gelu", "relu", "sigmoid"])  # the last is NumPy's
 def test_a_residual_is_added_after_the_activation(activation: str) -> None:
-    packed, x, residual = compiled.pack(random(40, 75), random(40), np.float32), random(9, 75), random(9, 40)
+    packed, x, residual = compiled.pack(random(40, 75), random(40), "float32"), random(9, 75), random(9, 40)
     found = compiled.linear(x, packed, activation, residual)
     np.testing.assert_array_equal(found, compiled.linear(x, packed, activation) + residual)
 
@@ -223,13 +223,13 @@ def test_linear_of_extreme_magnitudes(scale: float) -> None:
         random(40) * np.float32(scale),
         random(9, 300, seed=1) * np.float32(scale),
     )
-    expected = reference.linear(x.astype(np.float64), reference.pack(weight, bias, np.float64))
-    found = compiled.linear(x, compiled.pack(weight, bias, np.float32))
+    expected = reference.linear(x.astype("float64"), reference.pack(weight, bias, "float64"))
+    found = compiled.linear(x, compiled.pack(weight, bias, "float32"))
     assert largest(found - expected) <= 8 * EPS * largest(expected)
 
 
 def test_what_is_not_finite_stays_so() -> None:
-    packed = compiled.pack(np.eye(3, dtype=np.float32), np.zeros(3, np.float32), np.float32)
+    packed = compiled.pack(np.eye(3, dtype="float32"), np.zeros(3, "float32"), "float32")
     x = np.array([[np.nan, 1, 2], [1, np.inf, 2]], np.float32)
     found = compiled.linear(x, packed, "gelu")
     assert np.isnan(found[0]).all()
@@ -334,8 +334,8 @@ def test_mix_and_prelu() -> None:
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_every_activation_after_a_multiply(activation: str) -> None:
     weight, bias, x = random(31, 75) / 3, random(31), random(40, 75, seed=1)
-    dense = compiled.pack(weight, bias, np.float32)
-    wide = reference.pack(weight, bias, np.float64)
+    dense = compiled.pack(weight, bias, "float32")
+    wide = reference.pack(weight, bias, "float64")
     found = compiled.linear(x, dense, activation)
     clear = reference.linear(x.astype(np.float64), wide)
     jump = np.abs(np.abs(clear) - 0.5) < 1e-4  # where Hardshrink jumps, no rounding may be expected to agree

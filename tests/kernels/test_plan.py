@@ -171,7 +171,7 @@ def test_memory_does_not_grow_with_the_layers(encoder: Any) -> None:
 
 
 def test_a_multiply_with_an_activation_and_a_residual_is_refused() -> None:
-    dense = compiled.pack(np.eye(4), np.zeros(4), np.float32)
+    dense = compiled.pack(np.eye(4), np.zeros(4), "float32")
     x: Any = Value(PER_TOKEN, 4)
     with pytest.raises(ValueError, match="an activation or a residual, not both"):
         Recorder().linear(x, dense, "gelu", x)

@@ -162,7 +162,7 @@ def test_the_error_of_linear_hardly_grows_with_its_depth(depth: int) -> None:
     rng = np.random.default_rng(depth)
     x, weight = (rng.standard_normal((rows, depth)).astype(np.float32) for rows in (40, 60))
     exact = x.astype(np.float64) @ weight.astype(np.float64).T
-    error = k.linear(x, k.pack(weight, np.zeros(60), np.float32)) - exact
+    error = k.linear(x, k.pack(weight, np.zeros(60), "float32")) - exact
     assert np.sqrt(np.square(error).mean()) <= 2.2 * EPS["float32"] * np.sqrt(depth)
 
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
-
 from minisbert.kernels import select
 
 __all__ = ["NAME", "compiled"]
 
 NAME = os.environ.get("MINISBERT_TEST_BACKEND", "native")
-compiled: Any = select(NAME, np.dtype(np.float32))
+compiled: Any = select(NAME, "float32")

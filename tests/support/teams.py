@@ -17,7 +17,7 @@ from tests.support.backends import compiled
 def weights() -> tuple[Any, Any]:
     """Return a multiply's weights and its input."""
     rng = np.random.default_rng(0)
-    packed = compiled.pack(rng.standard_normal((500, 70)), rng.standard_normal(500), np.float32)
+    packed = compiled.pack(rng.standard_normal((500, 70)), rng.standard_normal(500), "float32")
     return packed, rng.standard_normal((9, 70)).astype(np.float32)
 
 

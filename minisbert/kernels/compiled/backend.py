@@ -14,6 +14,7 @@ import numpy as np
 
 from minisbert.arrays import Floats, Ints
 from minisbert.kernels import layout
+from minisbert.kernels.compiled.arithmetic import arithmetic, has_tiles
 from minisbert.kernels.compiled.ops import Ops
 from minisbert.kernels.compiled.packing import Packed
 from minisbert.kernels.compiled.plan import Plan
@@ -29,8 +30,15 @@ __all__ = ["Backend"]
 class Backend(Ops):
     """Does each operation when it is called (eagerly), on real arrays."""
 
-    def __init__(self, name: str, kernels: Any) -> None:
+    def __init__(self, name: str, kernels: Any, dtype: str) -> None:
         self.NAME, self._kernels = name, kernels
+        if dtype == "bfloat16" and has_tiles():
+            self.attention_operation = "attention_tiles"
+
+    def arithmetic(self, dtype: str, K: int) -> str:
+        """Twin of `reference.arithmetic`."""
+        how = arithmetic(dtype, K)
+        return f"{how}, by a matrix unit".replace(" tiles", "") if how.endswith("tiles") else "float32"
 
     # Elementwise, and so independent of the number of rows.
     mix, prelu = staticmethod(reference.mix), staticmethod(reference.prelu)
@@ -41,7 +49,7 @@ class Backend(Ops):
 
     def record(self, function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]:
         """Twin of `reference.record`: a plan, which does all operations of the function in one call."""
-        return Plan(function, self._kernels).replay
+        return Plan(function, self._kernels, self.attention_operation).replay
 
     def linear(
         self, x: Floats, dense: Packed, activation: str | None = None, residual: Floats | None = None

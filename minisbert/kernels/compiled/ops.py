@@ -8,14 +8,20 @@ placeholders (`compiled.plan`, which records it). Names and meanings are those o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
-
-from numpy.typing import DTypeLike
+from typing import Any, cast
 
 from minisbert.arrays import Floats, Ints
-from minisbert.kernels.compiled.packing import Packed, empty
-from minisbert.kernels.operations import ACTIVATION_CODES, ACTIVATIONS, GROUPS, OPERATIONS, Operation
-from minisbert.kernels.tuning import MC
+from minisbert.kernels.compiled.arithmetic import arithmetic
+from minisbert.kernels.compiled.packing import Packed, empty, packed_narrow
+from minisbert.kernels.operations import (
+    ACTIVATION_CODES,
+    ACTIVATIONS,
+    ARITHMETICS,
+    GROUPS,
+    OPERATIONS,
+    Operation,
+)
+from minisbert.kernels.tuning import MC, words
 
 __all__ = ["NO_PADDING", "Ops"]
 
@@ -24,6 +30,8 @@ NO_PADDING = -1
 
 class Ops(ABC):
     """The operations, over whatever a subclass has for arrays: at least a ``shape``."""
+
+    attention_operation = "attention"  # or "attention_tiles", of bfloat16
 
     @abstractmethod
     def _perform(self, operation: Operation, units: Any, arguments: list[Any]) -> None:
@@ -57,8 +65,10 @@ class Ops(ABC):
         operation = OPERATIONS[name]
         self._perform(operation, units, [arguments[argument] for argument in operation.names])
 
-    def pack(self, weight: Floats, bias: Floats, dtype: DTypeLike) -> Packed:
+    def pack(self, weight: Floats, bias: Floats, dtype: str) -> Packed:
         """Twin of `reference.pack`: the weights, of any float dtype, in the panels that `packing` describes."""
+        if dtype != "float32":
+            return packed_narrow(weight, bias, dtype, arithmetic(dtype, weight.shape[1]))
         (width, K), packed = weight.shape, empty(bias, weight.shape[1])
         self._do("pack", packed.P, width=width, K=K, weight=weight, panels=packed.panels)
         return packed
@@ -71,6 +81,8 @@ class Ops(ABC):
         if activation is not None and residual is not None:  # the kernel would add the residual first
             raise ValueError("one kernel call has an activation or a residual, not both")
         units = self._units(dense.P, N, MC)
+        if dense.arithmetic is not None:
+            return self._linear_narrow(x, dense, activation, residual, units)
         code = 0 if activation is None else ACTIVATION_CODES[ACTIVATIONS[activation]]
         weights: dict[str, Any] = {"panels": dense.panels, "bias": dense.bias}
         self._do(
@@ -85,6 +97,21 @@ class Ops(ABC):
             activation=code,
             y=y,
         )
+        return y
+
+    def _linear_narrow(
+        self, x: Floats, dense: Packed, activation: str | None, residual: Floats | None, units: Any
+    ) -> Floats:
+        """Make the rows ready, where they have to be, and multiply them as they are."""
+        N, K, z, y = x.shape[0], dense.K, x, self._rows(x.shape[0], dense.width)
+        code = cast(int, dense.arithmetic)
+        if ARITHMETICS[code] != "float16":
+            z = self._rows(N, words(K, code) + dense.is_integer)
+            self._do("narrow", N=N, K=K, arithmetic=code, x=x, z=z)
+        given = {"N": N, "K": K, "width": dense.width, "arithmetic": code, "z": z}
+        function = 0 if activation is None else ACTIVATION_CODES[ACTIVATIONS[activation]]
+        weights: dict[str, Any] = {"panels": dense.panels, "scales": dense.scales, "bias": dense.bias}
+        self._do("linear_narrow", units, **given, **weights, residual=residual, activation=function, y=y)
         return y
 
     def positions(self, ids: Ints, offsets: Ints, padding: int | None) -> Ints:
@@ -122,7 +149,7 @@ class Ops(ABC):
         room, room_bytes = self._room(N, D // num_heads)
         table = {"bias": bias, "span": 0 if bias is None else bias.shape[1]}
         given = {"D": D, "H": num_heads, "qkv": qkv, "offsets": offsets, **table, "context": context}
-        self._do("attention", units, **given, room=room, room_bytes=room_bytes)
+        self._do(self.attention_operation, units, **given, room=room, room_bytes=room_bytes)
         return context
 
     def pool(self, x: Floats, offsets: Ints, mode: str, skip: int = 0) -> Floats:

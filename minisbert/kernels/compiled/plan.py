@@ -65,7 +65,8 @@ Argument: TypeAlias = "int | str | Value | tuple[int, str]"  # a constant, a var
 class Recorder(Ops):
     """A backend that records operations: of each its code, its units, and its arguments."""
 
-    def __init__(self) -> None:
+    def __init__(self, attention_operation: str = "attention") -> None:
+        self.attention_operation = attention_operation
         self.steps: list[list[Argument]] = []
         self.head_width = 0
         self.word: Floats | None = None  # if it is not float32
@@ -114,8 +115,10 @@ class Plan:
         How many floats the arena has for each token and for each sentence.
     """
 
-    def __init__(self, function: Callable[..., Any], kernels: Any) -> None:
-        self._kernels, recorder = kernels, Recorder()
+    def __init__(
+        self, function: Callable[..., Any], kernels: Any, attention_operation: str = "attention"
+    ) -> None:
+        self._kernels, recorder = kernels, Recorder(attention_operation)
         self.y: Value = function(*INPUTS, recorder)
         self._held, self._head_width, self._word = recorder.held, recorder.head_width, recorder.word
         places, self.arena_width = _places(recorder.steps, self.y)

@@ -15,9 +15,9 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from minisbert.arrays import Floats, Ints
+from minisbert.kernels.reference import narrow
 from minisbert.kernels.reference.activations import ACTIVATIONS, softmax
 from minisbert.kernels.reference.blas import one_blas_thread
 
@@ -26,6 +26,11 @@ NAME = "reference"
 # BLAS adds up hundreds of products in the order that it likes: in float32 that was more than half of all error. With
 # accumulation blocks of so many products it is torch's error, or less, in 10 % more time.
 K_SUM = 96
+
+
+def arithmetic(dtype: str, K: int) -> str:
+    """Return what rows of K numbers are multiplied as."""
+    return {"int8": "integers, by float64", "float64": "float64"}.get(dtype, "float32")
 
 
 def threads(count: int) -> AbstractContextManager[None]:
@@ -48,28 +53,50 @@ def record(function: Callable[..., Any]) -> Callable[[Ints, Ints, Ints], Floats]
 
 
 class Dense(NamedTuple):
-    """The weights of ``y = x @ weight.T + bias``: weight (O, I) as checkpoints store it, and bias (O,)."""
+    """The weights of ``y = x @ weight.T + bias``: weight (O, I) as checkpoints store it, and bias (O,).
 
-    weight: Floats
+    In fewer bits, `narrow` says what the weight is; that of int8 has a scale for each output, (O,).
+    """
+
+    weight: Any
     bias: Floats
+    dtype: str
+    scales: Floats | None = None
 
 
-def pack(weight: Floats, bias: Floats, dtype: DTypeLike) -> Dense:
-    """Hold a weight (O, I) and its bias (O,) in `dtype`: no copy where they have it already."""
-    return Dense(np.asarray(weight, dtype), np.asarray(bias, dtype))
+def pack(weight: Floats, bias: Floats, dtype: str) -> Dense:
+    """Hold a weight (O, I) in `dtype`, and its bias (O,): no copy where they are float32 or float64 already."""
+    if dtype in ("float32", "float64"):
+        return Dense(np.asarray(weight, dtype), np.asarray(bias, dtype), dtype)
+    bias = np.asarray(bias, np.float32)
+    if dtype == "int8":
+        integers, scales = narrow.integers_of_weight(weight)
+        return Dense(integers, bias, dtype, scales)
+    return Dense({"float16": narrow.to_float16, "bfloat16": narrow.to_bfloat16}[dtype](weight), bias, dtype)
 
 
 def linear(x: Floats, dense: Dense, activation: str | None = None, residual: Floats | None = None) -> Floats:
-    """``activation(x @ weight.T + bias) + residual``: (N, I) -> (N, O)."""
+    """``activation(x @ weight.T + bias) + residual``: (N, I) -> (N, O); in fewer bits as `narrow` says."""
+    y = _multiply(x, dense)
+    if activation is not None:
+        y = ACTIVATIONS[activation](y)
+    if residual is not None:
+        y += residual
+    return y
+
+
+def _multiply(x: Floats, dense: Dense) -> Floats:
+    """``x @ weight.T + bias``: (N, I) -> (N, O)."""
+    if dense.scales is not None:
+        integers, scales = narrow.quantise(narrow.rotate(x)[0])
+        return narrow.multiply_integers(integers, scales, dense.weight, dense.scales, dense.bias)
+    if dense.dtype == "bfloat16":
+        x = narrow.to_bfloat16(x)
     w = dense.weight.T  # (I, O)
     y: Floats = x[:, :K_SUM] @ w[:K_SUM]  # (N, O)
     for i in range(K_SUM, len(w), K_SUM):
         y += x[:, i : i + K_SUM] @ w[i : i + K_SUM]
     y += dense.bias
-    if activation is not None:
-        y = ACTIVATIONS[activation](y)
-    if residual is not None:
-        y += residual
     return y
 
 

@@ -19,18 +19,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from minisbert.kernels.levels import CHOSEN, HOST, LEVELS, Level, host_levels, why_not
+from minisbert.kernels.levels import CHOSEN, LEVELS, Level, host_levels, why_not
+from minisbert.kernels.runtime import instructions
 from minisbert.kernels.runtime.kernelfile import ENTRIES, KernelsError, packed
 from minisbert.kernels.runtime.link import link
 from minisbert.kernels.runtime.load import callable_from, file_name
 
 __all__ = ["build", "build_all", "compiled_here"]
 
-# How a thread that spins tells the processor so: in LLVM's language, declared and called.
-_PAUSES = {
-    "x86_64": ("llvm.x86.sse2.pause()", "llvm.x86.sse2.pause()"),
-    "aarch64": ("llvm.aarch64.hint(i32 immarg)", "llvm.aarch64.hint(i32 1)"),
-}
 # A flat piece has nobody to call: a loop that writes zeros stays one, and a stack is not probed.
 _ALONE = '"no-builtin-memset" "no-builtin-memcpy" "no-builtin-memmove" "no-stack-arg-probe"'
 
@@ -159,11 +155,7 @@ def _entry(name: str, native: str, count: int) -> str:
 
 
 def _for_target(text: str, level: Level, layout: str) -> str:
-    if HOST and level.architecture != HOST:
-        (declared, called), (other, calls) = _PAUSES[HOST], _PAUSES[level.architecture]
-        text = text.replace(f"declare void @{declared}", f"declare void @{other}").replace(
-            f"@{called}", f"@{calls}"
-        )
+    text = instructions.for_target(text, level.architecture, level.features)
     text = re.sub(r"^target triple = .*$", f'target triple = "{level.triple}"', text, flags=re.M)
     text = re.sub(r"^target datalayout = .*$", f'target datalayout = "{layout}"', text, flags=re.M)
     return re.sub(r"^(define .*?\))((?: [^()]*)?\{)$", rf"\1 {_ALONE}\2", text, flags=re.M)

@@ -10,13 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from llvmlite import ir
+from llvmlite import binding, ir
 from numba import types
-from numba.core import cgutils
 from numba.extending import intrinsic
 
 from minisbert.kernels import tuning
 from minisbert.kernels.operations import OPERATIONS
+from minisbert.kernels.runtime.instructions import MADE_UP
 
 __all__ = [
     "branch",
@@ -31,11 +31,17 @@ __all__ = [
     "kernel",
     "longs_at",
     "operation",
+    "per_word",
     "row_bytes",
     "scratch",
     "start_of_panel",
     "unit_of",
+    "word_bytes",
+    "words",
 ]
+
+for _name in MADE_UP:
+    binding.add_symbol(f"minisbert.{_name}", 1)  # so that Numba finds them; nobody calls them there
 
 _OPTIONS: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
@@ -58,6 +64,8 @@ def inlined(function: Callable[..., Any]) -> Any:
 row_bytes = inlined(tuning.row_bytes)
 count_panels, start_of_panel = inlined(tuning.count_panels), inlined(tuning.start_of_panel)
 columns_of_scores, columns_of_values = inlined(tuning.columns_of_scores), inlined(tuning.columns_of_values)
+per_word, words = inlined(tuning.per_word), inlined(tuning.words)
+word_bytes = inlined(tuning.word_bytes)
 
 
 def operation(name: str) -> Callable[[Callable[..., Any]], Any]:
@@ -133,7 +141,8 @@ def scratch(count: int) -> Any:
     @intrinsic
     def address(_typing: Any) -> Any:
         def emit(_context: Any, b: Any, _signature: Any, _arguments: Any) -> Any:
-            place = cgutils.alloca_once(b, ir.ArrayType(ir.FloatType(), count))
+            with b.goto_entry_block():  # not by `alloca_once`, which writes zeros each time
+                place = b.alloca(ir.ArrayType(ir.FloatType(), count))
             place.align = tuning.LINE
             return b.ptrtoint(place, ir.IntType(64))
 

@@ -1,0 +1,247 @@
+"""The multiply by weights of fewer bits: `reference.narrow` says what is computed.
+
+On any processor weights are *widened*: KC_NARROW steps of a panel become float32 in the first-level cache, and then the
+micro-kernel of float32 multiplies all rows by them. So half the bytes come from memory, or a quarter, and the widening
+is paid once for a hundred rows. Integers are exact so, too: a product is at most 127 * 127, and a float32 holds every
+integer up to 2**24, which is 1040 of them. Sums of KC_NARROW products are then added as integers.
+
+Processors with a matrix unit multiply them as they are: see `amx`. Sums that are left behind, of float32 or int32, are
+made into results by `finish`: scales, bias, activation, residual.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from minisbert.kernels.operations import ARITHMETICS
+from minisbert.kernels.runtime.compiler import (
+    branch,
+    count_panels,
+    floats_at,
+    inlined,
+    kernel,
+    operation,
+    per_word,
+    row_bytes,
+    scratch,
+    start_of_panel,
+    words,
+)
+from minisbert.kernels.runtime.compiler import word_bytes as bytes_of_word
+from minisbert.kernels.source import vector
+from minisbert.kernels.source.gemm import activate, copy, microkernel
+from minisbert.kernels.source.vector import (
+    add_to_integers,
+    add_vector,
+    copy_vector,
+    largest_magnitude,
+    rotate_block,
+    scale_integers,
+    set_integers,
+)
+from minisbert.kernels.tuning import (
+    KC_NARROW,
+    LANES,
+    MC,
+    MR,
+    NARROW_MR,
+    NARROW_VECTORS,
+    NR,
+    PREFETCH_L1,
+    VECTORS,
+    WIDEST,
+    word_bytes,
+)
+
+rotated = scratch(WIDEST)
+block, sums, tile = scratch(KC_NARROW * NR), scratch(MC * max(NR, NARROW_VECTORS * LANES)), scratch(MR * NR)
+
+CODES = {name: code for code, name in enumerate(ARITHMETICS)}
+INT8, INT8_TILES = CODES["int8"], CODES["int8 tiles"]
+BLOCK = 128  # numbers that are rotated together
+TINY = np.float32(1e-30)
+
+# --- Rows, made ready to be multiplied --------------------------------------------------------------------
+
+_CONVERSIONS = {
+    "bfloat16": "to_bfloat16",
+    "int8": "to_integers",
+    "bfloat16 tiles": "to_bfloat16_bits",
+    "int8 tiles": "to_bytes",
+}
+_CALLS = {
+    CODES[name]: f"{function}(source, count, room, factor, target)" for name, function in _CONVERSIONS.items()
+}
+convert = inlined(branch("convert", "arithmetic, source, count, room, factor, target", _CALLS, vars(vector)))
+
+
+@kernel("i8", "i8", "i8")
+def rotate(K: int, x: int, y: int) -> None:
+    """Multiply a row of K numbers by a Hadamard matrix, block by block."""
+    size = min(BLOCK, K & -K)
+    if size == BLOCK:
+        for k in range(0, K, BLOCK):
+            rotate_block(x + k * 4, y + k * 4)
+        return
+    to, h = floats_at(y), 1
+    copy(x, 0, y, 0, 1, K)
+    while h < size:
+        for k in range(0, K, h):
+            if k & h == 0:
+                for j in range(k, k + h):
+                    first, second = to[j], to[j + h]
+                    to[j], to[j + h] = first + second, first - second
+        h *= 2
+
+
+@operation("narrow")
+def narrow(N: int, K: int, arithmetic: int, x: int, z: int) -> None:
+    """Round rows to what is multiplied: to bfloat16, or rotated ones to integers, with their scale behind them."""
+    count, is_int8 = words(K, arithmetic), arithmetic & 1
+    numbers = count * per_word(arithmetic)
+    room = rotated()
+    for i in range(N):
+        row, to, left, factor = x + i * row_bytes(K), z + i * row_bytes(count + is_int8), K, np.float32(1)
+        scale = np.float32(0)
+        if is_int8:
+            if arithmetic == INT8:
+                room = to
+            rotate(K, row, room)
+            row, largest = room, largest_magnitude(room, K)
+            scale, factor = largest / np.float32(127), np.float32(127) / largest
+            if not largest < np.float32(np.inf):
+                scale, left, factor = np.float32(np.nan), 0, np.float32(0)
+            elif largest < TINY:
+                scale, left, factor = np.float32(0), 0, np.float32(0)
+        convert(arithmetic, row, left, numbers, factor, to)
+        if is_int8:
+            floats_at(to)[count] = scale
+
+
+# --- After the product ------------------------------------------------------------------------------------
+
+
+@kernel(*["i8"] * 13)
+def finish(
+    arithmetic: int,
+    c: int,
+    c_step: int,
+    height: int,
+    columns: int,
+    z_scale: int,
+    z_step: int,
+    scales: int,
+    bias: int,
+    residual: int,
+    activation: int,
+    y: int,
+    y_step: int,
+) -> None:
+    """Turn `height` rows of sums at address c into rows of y: scales, bias, activation, residual.
+
+    They are int32 for int8, and float32 for all else. Rows of a residual, if there is one, are as far apart as those of
+    y. Sums are overwritten.
+    """
+    vectors = (columns + LANES - 1) // LANES
+    for i in range(height):
+        row, factor = c + i * c_step, floats_at(z_scale + i * z_step)
+        for v in range(vectors):
+            j = v * LANES * 4
+            if arithmetic & 1:
+                scale_integers(row + j, factor[0], scales + j, bias + j)
+            elif bias:
+                add_vector(row + j, bias + j, row + j)
+    if activation:
+        activate(c, c_step, height, vectors, activation)
+    whole = columns // LANES * LANES
+    for i in range(height):
+        row, to, added = c + i * c_step, y + i * y_step, residual + i * y_step
+        for j in range(0, whole * 4, LANES * 4):
+            if residual:
+                add_vector(row + j, added + j, to + j)
+            else:
+                copy_vector(row + j, to + j)
+        for j in range(whole, columns):
+            floats_at(to)[j] = floats_at(row)[j] + floats_at(added)[j] if residual else floats_at(row)[j]
+
+
+# --- Widened ----------------------------------------------------------------------------------------------
+
+
+def _widening(name: str) -> Any:
+    """Compile the loop that turns so many numbers, whole vectors, into float32."""
+    widen_vector, size = getattr(vector, f"widen_{name}"), word_bytes(CODES[name])
+
+    def widen(count: int, source: int, target: int) -> None:
+        for j in range(0, count, LANES):
+            widen_vector(source + j * size, target + j * 4)
+
+    return kernel("i8", "i8", "i8")(widen)
+
+
+_LOOPS = {f"widen_{name}": _widening(name) for name in ("float16", "bfloat16", "int8")}
+_CALLS = {CODES[name]: f"widen_{name}(count, source, target)" for name in ("float16", "bfloat16", "int8")}
+widen = inlined(branch("widen", "arithmetic, count, source, target", _CALLS, _LOOPS))
+
+
+@kernel(*["i8"] * 5)
+def add_integers(height: int, columns: int, found: int, to: int, is_first: int) -> None:
+    """Add integers that float32 numbers are, rows of so many columns next to each other, to int32."""
+    for j in range(0, height * columns * 4, LANES * 4):
+        if is_first:
+            set_integers(found + j, to + j)
+        else:
+            add_to_integers(found + j, to + j)
+
+
+@kernel(*["i8"] * 12)
+def multiply_widened(
+    N: int,
+    K: int,
+    width: int,
+    arithmetic: int,
+    z: int,
+    panel: int,
+    scales: int,
+    bias: int,
+    residual: int,
+    activation: int,
+    y: int,
+    p: int,
+) -> None:
+    """Compute the columns of panel p for N rows, MC at most: what is at `scales`, `bias` and `panel` is the panel's."""
+    wide, _ = count_panels(width)
+    rows, vectors = (MR, VECTORS) if p < wide else (NARROW_MR, NARROW_VECTORS)
+    columns, left, size = vectors * LANES, start_of_panel(p, wide), bytes_of_word(arithmetic)
+    z_step, y_step, c_step = row_bytes(K + (arithmetic & 1)), row_bytes(width), columns * 4
+    tiles, of_block, of_sums, of_tile = (N + rows - 1) // rows, block(), sums(), tile()
+    # Sums of a full panel of floats are made where they belong; all others beside it.
+    is_direct = arithmetic != INT8 and columns <= width - left
+    if is_direct:
+        of_sums, c_step = y, y_step
+    for k in range(0, K, KC_NARROW):
+        steps, row, is_last = min(KC_NARROW, K - k), 0, k + KC_NARROW >= K
+        widen(arithmetic, steps * columns, panel + k * columns * size, of_block)
+        later, later_step = panel + (k + KC_NARROW) * columns * size, (columns * size + tiles - 1) // tiles
+        for t in range(tiles):
+            height = (N - row) // (tiles - t)
+            a, c, added = z + row * z_step + k * 4, of_sums + row * c_step, 0
+            d, d_step = (c, c_step) if k else (bias, 0)
+            if arithmetic == INT8:
+                d = 0
+            elif is_direct and is_last and residual:
+                added = residual + row * y_step
+            to = of_tile if arithmetic == INT8 else c
+            given = (height, a, z_step, of_block, steps, to, c_step, d, d_step, added, y_step, PREFETCH_L1, later,
+                     later_step)  # fmt: skip
+            microkernel(p < wide, given)
+            if arithmetic == INT8:
+                add_integers(height, columns, of_tile, c, 0 if k else 1)
+            elif is_direct and is_last and activation:
+                activate(c, c_step, height, vectors, activation)
+            row, later = row + height, later + steps * later_step
+    if not is_direct:
+        finish(arithmetic, of_sums, c_step, N, min(columns, width - left), z + K * 4, z_step, scales,
+               bias if arithmetic == INT8 else 0, residual, activation, y, y_step)  # fmt: skip
