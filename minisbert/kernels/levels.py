@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["CHOSEN", "HOST", "LEVELS", "Level", "host_levels", "why_not"]
+__all__ = ["CHOSEN", "HOST", "LEVELS", "Level", "features", "host_levels", "why_not"]
 
 
 class Level(NamedTuple):
@@ -62,7 +62,8 @@ _NAMES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": 
 HOST = _NAMES.get(platform.machine().lower())
 
 
-def _features() -> frozenset[str]:
+def features() -> frozenset[str]:
+    """Return what this processor has, by NumPy's names."""
     core: Any = getattr(np, "_core", None) or np.core  # NumPy 2 and 1
     return frozenset(name for name, there in core._multiarray_umath.__cpu_features__.items() if there)
 
@@ -70,7 +71,7 @@ def _features() -> frozenset[str]:
 def host_levels() -> list[str]:
     """Return the levels that this processor and system can run, best first."""
     system = "windows" if sys.platform == "win32" and HOST == "x86_64" else "unix"
-    found = _features()
+    found = features()
     return [
         name
         for name, level in LEVELS.items()

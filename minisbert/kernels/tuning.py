@@ -8,8 +8,10 @@ from __future__ import annotations
 from minisbert.kernels.levels import CHOSEN, LEVELS
 
 __all__ = [
+    "FIRST_NATIVE",
     "FIRST_TILES",
     "FUSES",
+    "HAS_DOTS",
     "HAS_TILES",
     "KC",
     "KC_NARROW",
@@ -112,23 +114,25 @@ TILE = 16  # rows of a tile of the matrix unit (AMX), and words in each
 
 # The level of processors of which some have a matrix unit, and of a system that can be asked for it.
 HAS_TILES = CHOSEN == "x86-64-v4"
-FIRST_TILES = 3  # of `operations.ARITHMETICS`: those before it are widened
+HAS_DOTS = LANES == 16  # the level of processors of which some have instructions for sums of products
+# Of `operations.ARITHMETICS`: not widened; and not by panels of vectors, but by those of tiles.
+FIRST_NATIVE, FIRST_TILES = 3, 5
 
 
 def per_word(arithmetic: int) -> int:
     """Return how many numbers are multiplied together, in a word of 32 bits; 1 where they are widened."""
-    return 1 if arithmetic < FIRST_TILES else 4 if arithmetic % 2 else 2
+    return 1 if arithmetic < FIRST_NATIVE else 4 if arithmetic % 2 else 2
 
 
 def word_bytes(arithmetic: int) -> int:
     """Return how many bytes of a panel are multiplied together."""
-    return 4 if arithmetic >= FIRST_TILES else 1 if arithmetic % 2 else 2
+    return 4 if arithmetic >= FIRST_NATIVE else 1 if arithmetic % 2 else 2
 
 
 def words(K: int, arithmetic: int) -> int:
     """Return how many words K numbers take, rounded up to whole tiles; they are K where they are widened."""
     together = TILE * (4 if arithmetic % 2 else 2)
-    return K if arithmetic < FIRST_TILES else (K + together - 1) // together * TILE
+    return K if arithmetic < FIRST_NATIVE else (K + together - 1) // together * TILE
 
 
 def row_bytes(width: int) -> int:

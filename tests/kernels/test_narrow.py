@@ -21,7 +21,14 @@ from tests.support import texts
 from tests.support.backends import NAME, compiled
 
 DTYPES = ("float16", "bfloat16", "int8")
-HERE = [name for name in ARITHMETICS if "tiles" not in name or choice.has_tiles()]
+
+
+def is_here(arithmetic: str) -> bool:
+    dtype, _, how = arithmetic.partition(" ")
+    return {"tiles": choice.has_tiles(), "dot": bool(how) and choice.has_dots(dtype)}.get(how, True)
+
+
+HERE = [name for name in ARITHMETICS if is_here(name)]
 SHAPES = [(384, 96), (75, 31), (33, 300), (1, 1), (96, 384), (40, 256), (31, 2048), (100, 1536)]
 ROWS = (1, 2, 9, 16, 17, 31, 33, tuning.MC, tuning.MC + 1, 2 * tuning.MC + 5)
 
@@ -202,6 +209,16 @@ def test_what_fewer_bits_cost_on_a_real_checkpoint(minilm: Path, dtype: str) -> 
     assert cost.max() <= WORST[dtype]
 
 
+def test_an_encoder_says_how_it_computes() -> None:
+    for dtype in ("float32", "float16", "float64"):
+        assert minisbert.load(DATA / "tiny-bert", dtype=dtype).arithmetic == dtype.replace("16", "32")
+    wide = {"bfloat16": "float32", "int8": "float32"}
+    for dtype, widened in wide.items():
+        found = minisbert.load(DATA / "tiny-bert", backend=NAME, dtype=dtype).arithmetic
+        assert found in (widened, f"{dtype}, by a matrix unit", f"{dtype}, by sums of products")
+        assert (found == widened) == (choice.arithmetic(dtype, 64) == dtype)
+
+
 def test_weights_take_fewer_bytes() -> None:
     weight, bias = random(384, 384), random(384)
     sizes = {dtype: _bytes(compiled.pack(weight, bias, dtype)) for dtype in ("float32", *DTYPES)}
@@ -211,3 +228,26 @@ def test_weights_take_fewer_bytes() -> None:
 
 def _bytes(packed: Packed) -> int:
     return int(packed.panels.nbytes)
+
+
+def test_the_best_instructions_of_a_processor_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    def chosen(tiles: bool, *found: str) -> list[str]:
+        monkeypatch.setattr(choice, "has_tiles", lambda: tiles)
+        monkeypatch.setattr(choice, "features", lambda: frozenset(found))
+        return [choice.arithmetic(dtype, 384) for dtype in DTYPES]
+
+    monkeypatch.setattr(choice, "HAS_DOTS", True)
+    both = ("AVX512VNNI", "AVX512BF16")
+    assert chosen(True, *both) == ["float16", "bfloat16 tiles", "int8 tiles"]
+    assert chosen(False, *both) == ["float16", "bfloat16 dot", "int8 dot"]  # Zen 4
+    assert chosen(False, *both, "AVX512FP16") == [
+        "float16",
+        "bfloat16",
+        "int8 dot",
+    ]  # Sapphire Rapids, no leave
+    assert chosen(False, "AVX512VNNI") == ["float16", "bfloat16", "int8 dot"]  # Ice Lake
+    assert chosen(False) == list(DTYPES)
+    assert choice.arithmetic("int8", tuning.WIDEST + 1) == "int8"
+    assert choice.arithmetic("float32", 384) == "float32"
+    monkeypatch.setattr(choice, "HAS_DOTS", False)
+    assert chosen(False, *both) == list(DTYPES)

@@ -37,8 +37,9 @@ class Backend(Ops):
 
     def arithmetic(self, dtype: str, K: int) -> str:
         """Twin of `reference.arithmetic`."""
-        how = arithmetic(dtype, K)
-        return f"{how}, by a matrix unit".replace(" tiles", "") if how.endswith("tiles") else "float32"
+        name, _, how = arithmetic(dtype, K).partition(" ")
+        by = {"tiles": "a matrix unit", "dot": "sums of products"}.get(how)
+        return f"{name}, by {by}" if by else "float32"
 
     # Elementwise, and so independent of the number of rows.
     mix, prelu = staticmethod(reference.mix), staticmethod(reference.prelu)

@@ -86,7 +86,12 @@ def packed_narrow(weight: Floats, bias: Floats, dtype: str, arithmetic: str) -> 
         rows = numbers[start:stop]
         panel = panels[start * step : stop * step].view(numbers.dtype).reshape(-1, stop - start)
         panel[:, : len(rows)] = rows.T
-    return Packed(panels, _padded(bias, starts[-1]), K, width, code, _padded(scales, starts[-1]))
+    of_columns = _padded(scales, starts[-1])
+    if arithmetic == "int8 dot":  # what sums begin with: see `source.dot`
+        begin = np.zeros(starts[-1], np.int32)
+        begin[:width] = -128 * numbers.view(np.int8).sum(axis=1, dtype=np.int32)
+        of_columns = np.concatenate([of_columns, begin.view(np.float32)])
+    return Packed(panels, _padded(bias, starts[-1]), K, width, code, of_columns)
 
 
 def _starts(width: int, arithmetic: int) -> list[int]:

@@ -12,16 +12,17 @@ __all__ = ["FEATURES", "MADE_UP", "for_target"]
 
 # The functions that there are not. Those of x86 differ from LLVM's by their first name only.
 _TILES = ("ldtilecfg", "tilerelease", "tilezero", "tileloadd64", "tilestored64", "tdpbf16ps", "tdpbssd")
-MADE_UP = ("pause", *(f"x86.{name}" for name in _TILES))
+_DOTS = ("avx512.vpdpbusd.512", "avx512bf16.dpbf16ps.512")
+MADE_UP = ("pause", *(f"x86.{name}" for name in (*_TILES, *_DOTS)))
 # How a thread that spins tells the processor so.
 _PAUSES = {
     "x86_64": ("llvm.x86.sse2.pause()", "llvm.x86.sse2.pause()"),
     "aarch64": ("llvm.aarch64.hint(i32)", "llvm.aarch64.hint(i32 1)"),
 }
 # What the kernels of a module may use beyond the level; they run only where it is there.
-FEATURES = {"amx": "+amx-tile,+amx-bf16,+amx-int8"}
+FEATURES = {"amx": "+amx-tile,+amx-bf16,+amx-int8", "dot": "+avx512vnni,+avx512bf16"}
 # Kernels whose loops are made of vectors already: to unroll them doubles their size, and wins nothing.
-COMPACT = ("narrow", "amx")
+COMPACT = ("narrow", "amx", "dot")
 
 
 def for_target(text: str, architecture: str, features: str) -> str:

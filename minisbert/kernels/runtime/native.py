@@ -37,11 +37,22 @@ def lock() -> threading.Lock:
 
 
 def start(function: Callable[..., None], *arguments: Any) -> bool:
-    """Run a function in a new thread, which the end of the process does not wait for; return whether there is one."""
+    """Run a function in a new thread, which the end of the process does not wait for; return whether there is one.
+
+    It runs by then: an interpreter that ends while a thread is about to begin, crashes (CPython up to 3.11).
+    """
     if sys.is_finalizing():  # it might be started, but would never run
         return False
+    begun = lock()
+    begun.acquire()
+
+    def run() -> None:
+        begun.release()
+        function(*arguments)
+
     try:
-        _thread.start_new_thread(function, arguments)
+        _thread.start_new_thread(run, ())
     except RuntimeError:  # there are too many, or the interpreter is about to end
         return False
+    begun.acquire()
     return True

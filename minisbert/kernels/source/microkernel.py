@@ -162,8 +162,8 @@ def _emit_products(b: Any, vectors: int, a_of_row: list[Value], panel: Value, st
     k, sums = start, {(i, v): constant(0.0) for i in rows for v in columns}
     if len(rows) >= MR - 1:
         enough = b.icmp_signed("<=", later_step, LONG(LINE // UNROLL))
-        k, sums = _loop(b, k, b.select(enough, stop, start), UNROLL, sums, add_products)
-    _, sums = _loop(b, k, stop, 1, sums, add_products)
+        k, sums = loop_over(b, k, b.select(enough, stop, start), UNROLL, sums, add_products)
+    _, sums = loop_over(b, k, stop, 1, sums, add_products)
     return sums
 
 
@@ -183,7 +183,7 @@ def _emit_addition(b: Any, sums: Sums, address: Value, step: Value) -> Sums:
     return added
 
 
-def _loop(
+def loop_over(
     b: Any, start: Value, stop: Value, at_once: int, sums: Sums, update: Callable[[Value, int, Sums], Sums]
 ) -> tuple[Value, Sums]:
     """Emit a loop that makes `at_once` steps in each turn, while there are so many left."""
@@ -191,7 +191,7 @@ def _loop(
     b.branch(check)
 
     b.position_at_end(check)
-    k, kept = b.phi(LONG), {place: b.phi(VECTOR) for place in sums}
+    k, kept = b.phi(LONG), {place: b.phi(total.type) for place, total in sums.items()}
     following = b.add(k, LONG(at_once))
     b.cbranch(b.icmp_signed("<=", following, stop), turn, after)
 

@@ -5,8 +5,8 @@ micro-kernel of float32 multiplies all rows by them. So half the bytes come from
 is paid once for a hundred rows. Integers are exact so, too: a product is at most 127 * 127, and a float32 holds every
 integer up to 2**24, which is 1040 of them. Sums of KC_NARROW products are then added as integers.
 
-Processors with a matrix unit multiply them as they are: see `amx`. Sums that are left behind, of float32 or int32, are
-made into results by `finish`: scales, bias, activation, residual.
+Processors that multiply narrow numbers do that instead: see `dot` and `amx`. Sums are left behind, float32 or int32:
+`finish` makes results of them with scales, bias, activation and residual.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ rotated = scratch(WIDEST)
 block, sums, tile = scratch(KC_NARROW * NR), scratch(MC * max(NR, NARROW_VECTORS * LANES)), scratch(MR * NR)
 
 CODES = {name: code for code, name in enumerate(ARITHMETICS)}
-INT8, INT8_TILES = CODES["int8"], CODES["int8 tiles"]
+INT8, INT8_DOT, INT8_TILES = CODES["int8"], CODES["int8 dot"], CODES["int8 tiles"]
 BLOCK = 128  # numbers that are rotated together
 TINY = np.float32(1e-30)
 
@@ -68,6 +68,8 @@ TINY = np.float32(1e-30)
 _CONVERSIONS = {
     "bfloat16": "to_bfloat16",
     "int8": "to_integers",
+    "bfloat16 dot": "to_bfloat16_bits",
+    "int8 dot": "to_offset_bytes",
     "bfloat16 tiles": "to_bfloat16_bits",
     "int8 tiles": "to_bytes",
 }
@@ -123,6 +125,15 @@ def narrow(N: int, K: int, arithmetic: int, x: int, z: int) -> None:
 # --- After the product ------------------------------------------------------------------------------------
 
 
+@kernel(*["i8"] * 5)
+def add_rows(x: int, y: int, step: int, height: int, columns: int) -> None:
+    """``y += x`` for rows of so many columns."""
+    for i in range(height):
+        added, to = floats_at(x + i * step), floats_at(y + i * step)
+        for j in range(columns):
+            to[j] += added[j]
+
+
 @kernel(*["i8"] * 13)
 def finish(
     arithmetic: int,
@@ -144,27 +155,25 @@ def finish(
     They are int32 for int8, and float32 for all else. Rows of a residual, if there is one, are as far apart as those of
     y. Sums are overwritten.
     """
-    vectors = (columns + LANES - 1) // LANES
+    vectors, is_whole = (columns + LANES - 1) // LANES, columns % LANES == 0
+    to, to_step = (y, y_step) if is_whole else (c, c_step)  # whole vectors go where they belong at once
     for i in range(height):
-        row, factor = c + i * c_step, floats_at(z_scale + i * z_step)
-        for v in range(vectors):
-            j = v * LANES * 4
+        row, target, factor = c + i * c_step, to + i * to_step, floats_at(z_scale + i * z_step)
+        for j in range(0, vectors * LANES * 4, LANES * 4):
             if arithmetic & 1:
-                scale_integers(row + j, factor[0], scales + j, bias + j)
+                scale_integers(row + j, factor[0], scales + j, bias + j, target + j)
             elif bias:
-                add_vector(row + j, bias + j, row + j)
+                add_vector(row + j, bias + j, target + j)
+            elif is_whole:
+                copy_vector(row + j, target + j)
+            if is_whole and residual:
+                add_vector(target + j, residual + i * y_step + j, target + j)
     if activation:
-        activate(c, c_step, height, vectors, activation)
-    whole = columns // LANES * LANES
-    for i in range(height):
-        row, to, added = c + i * c_step, y + i * y_step, residual + i * y_step
-        for j in range(0, whole * 4, LANES * 4):
-            if residual:
-                add_vector(row + j, added + j, to + j)
-            else:
-                copy_vector(row + j, to + j)
-        for j in range(whole, columns):
-            floats_at(to)[j] = floats_at(row)[j] + floats_at(added)[j] if residual else floats_at(row)[j]
+        activate(to, to_step, height, vectors, activation)
+    if not is_whole:
+        copy(c, c_step, y, y_step, height, columns)
+        if residual:
+            add_rows(residual, y, y_step, height, columns)
 
 
 # --- Widened ----------------------------------------------------------------------------------------------

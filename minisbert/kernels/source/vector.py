@@ -395,6 +395,12 @@ def _bytes(b: Any, x: Value, factor: Value) -> Value:
     return b.trunc(wide, ir.VectorType(ir.IntType(8), SUM_LANES))
 
 
+def _offset_bytes(b: Any, x: Value, factor: Value) -> Value:
+    """``x * factor + 128`` as uint8."""
+    signed = _bytes(b, x, factor)
+    return b.xor(signed, ir.Constant(signed.type, [0x80] * SUM_LANES))
+
+
 def _bfloat16_bits(b: Any, x: Value, factor: Value) -> Value:
     """``x * factor`` as the nearest bfloat16, ties to even: its bits."""
     kind, x = ir.VectorType(INT, SUM_LANES), b.fmul(x, factor)
@@ -436,7 +442,7 @@ def pair_bfloat16(_typing: Any, first: Any, second: Any, target: Any) -> Any:
     return types.void(types.intp, types.intp, types.intp), emit
 
 
-to_integers, to_bytes = map(_narrowing, (_nearest, _bytes))
+to_integers, to_bytes, to_offset_bytes = map(_narrowing, (_nearest, _bytes, _offset_bytes))
 to_bfloat16, to_bfloat16_bits = _narrowing(_rounded), _narrowing(_bfloat16_bits)
 
 
@@ -453,18 +459,18 @@ def add_vector(_typing: Any, first: Any, second: Any, target: Any) -> Any:
 
 
 @intrinsic
-def scale_integers(_typing: Any, address: Any, factor: Any, factors: Any, added: Any) -> Any:
-    """Turn LANES int32 in place into float32, times a factor, times others, plus what is added: rounded each time."""
+def scale_integers(_typing: Any, source: Any, factor: Any, factors: Any, added: Any, target: Any) -> Any:
+    """Turn LANES int32 into float32 elsewhere, times a factor, times others, plus what is added: rounded each time."""
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        address, factor, factors, added = arguments
-        at, factors, added = (b.inttoptr(a, VECTOR.as_pointer()) for a in (address, factors, added))
-        x = b.sitofp(b.load(b.inttoptr(address, INTEGERS.as_pointer()), align=4), VECTOR)
+        source, factor, factors, added, target = arguments
+        factors, added, target = (b.inttoptr(a, VECTOR.as_pointer()) for a in (factors, added, target))
+        x = b.sitofp(b.load(b.inttoptr(source, INTEGERS.as_pointer()), align=4), VECTOR)
         x = b.fmul(b.fmul(x, splat(b, factor)), b.load(factors, align=4))
-        b.store(b.fadd(x, b.load(added, align=4)), at, align=4)
+        b.store(b.fadd(x, b.load(added, align=4)), target, align=4)
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.float32, types.intp, types.intp), emit
+    return types.void(types.intp, types.float32, types.intp, types.intp, types.intp), emit
 
 
 def _integers(is_added: bool) -> Any:

@@ -60,11 +60,12 @@ from minisbert.kernels.runtime.helpers import (
 from minisbert.kernels.source import rowwise
 from minisbert.kernels.source.amx import attend_by_tiles, multiply_tiles
 from minisbert.kernels.source.attention import attend
+from minisbert.kernels.source.dot import multiply_dots
 from minisbert.kernels.source.gemm import multiply_panel
 from minisbert.kernels.source.narrow import CODES, multiply_widened, narrow
 from minisbert.kernels.source.packing import pack_panel
 from minisbert.kernels.source.vector import INT, call
-from minisbert.kernels.tuning import FIRST_TILES, HAS_TILES, MC, NARROW_NR, NR, TILE
+from minisbert.kernels.tuning import FIRST_TILES, HAS_DOTS, HAS_TILES, MC, NARROW_NR, NR, TILE
 
 ROWS_OF_TILES = 2 * TILE  # of a micro-tile: blocks have whole ones
 
@@ -211,8 +212,14 @@ def linear(
 
 
 GIVEN_BY = "N, K, width, arithmetic, z, panel, scales, bias, residual, activation, y, p"
-WAYS = {"multiply_widened": multiply_widened, "multiply_tiles": multiply_tiles}
+WAYS = {
+    "multiply_widened": multiply_widened,
+    "multiply_dots": multiply_dots,
+    "multiply_tiles": multiply_tiles,
+}
 WAY_OF = dict.fromkeys(("float16", "int8", "bfloat16"), "multiply_widened")
+if HAS_DOTS:
+    WAY_OF |= dict.fromkeys(("int8 dot", "bfloat16 dot"), "multiply_dots")
 if HAS_TILES:
     WAY_OF |= dict.fromkeys(("int8 tiles", "bfloat16 tiles"), "multiply_tiles")
 MULTIPLIES = {CODES[name]: f"{function}({GIVEN_BY})" for name, function in WAY_OF.items()}
