@@ -17,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 import minisbert
 from tests.conftest import DATA, FEW, TINY
 from tests.support import pipelines
-from tests.support.environment import PATIENCE
+from tests.support.environment import IS_EMULATED, PATIENCE
 
 Copy = Callable[[str], Path]
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="maps are read from /proc")
@@ -192,6 +192,7 @@ assert models[-1].encode("text").shape == (75,)
 
 
 @linux
+@pytest.mark.skipif(IS_EMULATED, reason="qemu gives no memory back")
 @pytest.mark.parametrize("name", TINY)
 def test_what_was_packed_is_given_back(copy_of: Copy, name: str) -> None:
     folder = copy_of(name)

@@ -17,6 +17,7 @@ from minisbert.kernels.levels import CHOSEN
 from minisbert.kernels.runtime import kernelfile, load
 from tests.conftest import DATA
 from tests.support.environment import PATIENCE
+from tests.support.users import can_be_nobody
 
 PACKAGE = Path(minisbert.__file__).parents[1]
 WITHOUT_NUMBA = "import sys\nsys.modules['numba'] = None\n"
@@ -129,14 +130,6 @@ def test_no_file(tmp_path: Path) -> None:
     assert backend == "reference"
     assert "No such file" in warning
     assert "minisbert[jit]" in warning
-
-
-def can_be_nobody() -> bool:
-    """Whether files that this user may not read can be had: root may read all, unless it becomes somebody else."""
-    if os.name != "posix" or os.geteuid():
-        return os.name == "posix"
-    code = "import os; os.seteuid(65534)"  # which a namespace of users may lack
-    return subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode == 0
 
 
 @pytest.mark.skipif(not can_be_nobody(), reason="all files can be read here")

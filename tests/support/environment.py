@@ -29,5 +29,6 @@ KEPT |= {
     "NO_PROXY": "127.0.0.1,localhost",  # a proxy may stand in the settings of the system, too
 }
 
+IS_EMULATED = "QEMU_CPU" in KEPT
 # A test is taken to hang after so many times what would do on a usual machine.
 PATIENCE = int(KEPT.get("MINISBERT_TEST_PATIENCE", 1))
