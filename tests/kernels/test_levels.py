@@ -34,5 +34,5 @@ def test_levels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     host, system, features, expected = PROCESSORS[name]
     monkeypatch.setattr(levels, "HOST", host)
     monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(levels, "_features", lambda: frozenset(features))
+    monkeypatch.setattr(levels, "features", lambda: frozenset(features))
     assert levels.host_levels() == expected

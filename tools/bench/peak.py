@@ -54,7 +54,7 @@ def _steps(_typing: Any, a: Any, b: Any, count: Any) -> Any:
             return news
 
         sums = {(i, v): vector.constant(0.0) for i in rows for v in columns}
-        _, sums = microkernel._loop(b, count.type(0), count, AT_ONCE, sums, update)
+        _, sums = microkernel.loop_over(b, count.type(0), count, AT_ONCE, sums, update)
         first, *others = sums.values()
         for total in others:
             first = b.fadd(first, total)
