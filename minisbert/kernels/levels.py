@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,14 +18,12 @@ __all__ = ["CHOSEN", "HOST", "LEVELS", "Level", "features", "host_levels", "why_
 class Level(NamedTuple):
     """What code of a level is compiled for.
 
-    `needs` are features by NumPy's names. The code of `system` "windows" follows another calling convention; any other
-    system has that of "unix", on 64-bit ARM Windows too.
+    `needs` are features by NumPy's names. The system makes no difference: see `runtime.build`.
     """
 
     lanes: int  # float32 in a vector register
     registers: int
     architecture: str  # x86_64 or aarch64
-    system: str
     triple: str
     cpu: str
     features: str
@@ -44,17 +41,15 @@ _V2 = frozenset({"SSE3", "SSSE3", "SSE41", "SSE42", "POPCNT"})
 _V3 = _V2 | {"AVX", "AVX2", "FMA3"}
 _V4 = _V3 | {"AVX512F", "AVX512CD", "AVX512_SKX"}
 _LESS = "-bmi,-bmi2,-lzcnt,-movbe"
-_LINUX, _WINDOWS, _ARM = "x86_64-unknown-linux-gnu", "x86_64-pc-windows-elf", "aarch64-unknown-linux-gnu"
+_X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 
 # Best first.
 LEVELS = {
-    "x86-64-v4": Level(16, 32, "x86_64", "unix", _LINUX, "x86-64-v4", _LESS, _V4),
-    "x86-64-v3": Level(8, 16, "x86_64", "unix", _LINUX, "x86-64-v3", _LESS, _V3),
-    "x86-64-v2": Level(4, 16, "x86_64", "unix", _LINUX, "x86-64-v2", "", _V2),
+    "x86-64-v4": Level(16, 32, "x86_64", _X86, "x86-64-v4", _LESS, _V4),
+    "x86-64-v3": Level(8, 16, "x86_64", _X86, "x86-64-v3", _LESS, _V3),
+    "x86-64-v2": Level(4, 16, "x86_64", _X86, "x86-64-v2", "", _V2),
     # Windows and macOS keep register x18 for themselves.
-    "aarch64": Level(4, 32, "aarch64", "unix", _ARM, "generic", "+neon,+reserve-x18", frozenset({"NEON"})),
-    "windows-x86-64-v4": Level(16, 32, "x86_64", "windows", _WINDOWS, "x86-64-v4", _LESS, _V4),
-    "windows-x86-64-v3": Level(8, 16, "x86_64", "windows", _WINDOWS, "x86-64-v3", _LESS, _V3),
+    "aarch64": Level(4, 32, "aarch64", _ARM, "generic", "+neon,+reserve-x18", frozenset({"NEON"})),
 }
 _NAMES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
@@ -70,13 +65,8 @@ def features() -> frozenset[str]:
 
 def host_levels() -> list[str]:
     """Return the levels that this processor and system can run, best first."""
-    system = "windows" if sys.platform == "win32" and HOST == "x86_64" else "unix"
     found = features()
-    return [
-        name
-        for name, level in LEVELS.items()
-        if (level.architecture, level.system) == (HOST, system) and level.needs <= found
-    ]
+    return [name for name, level in LEVELS.items() if level.architecture == HOST and level.needs <= found]
 
 
 def _chosen() -> str | None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import minisbert
-from minisbert.kernels.levels import CHOSEN, LEVELS, host_levels
+from minisbert.kernels.levels import CHOSEN, HOST, LEVELS, host_levels
 from minisbert.kernels.runtime import load
 from minisbert.kernels.runtime.link import LinkError, link
 from tests.conftest import DATA, TINY
@@ -59,9 +59,14 @@ def test_all_levels_together_are_small(built: Path) -> None:
 
 @pytest.mark.parametrize("level", host_levels()[1:])
 def test_every_level_gives_the_same_bits(built: Path, tmp_path: Path, level: str) -> None:
+    encode_all(built, tmp_path, level, ENCODE)
+
+
+def encode_all(built: Path, tmp_path: Path, level: str, code: str) -> None:
+    """Encode texts by a level, in a process of its own, and compare with what this process's level gives."""
     folders = [DATA / name for name in TINY]
     subprocess.run(
-        [sys.executable, "-c", ENCODE, str(built), str(tmp_path), *map(str, folders)],
+        [sys.executable, "-c", code, str(built), str(tmp_path), *map(str, folders)],
         env=os.environ | {"MINISBERT_LEVEL": level, "PYTHONPATH": str(Path(minisbert.__file__).parents[1])},
         check=True,
         timeout=300 * PATIENCE,
@@ -75,6 +80,13 @@ def test_every_level_gives_the_same_bits(built: Path, tmp_path: Path, level: str
             np.testing.assert_array_equal(found, expected)
         else:
             np.testing.assert_allclose(found, expected, atol=3e-6)
+
+
+@pytest.mark.skipif(HOST != "x86_64", reason="only on x86-64 does Windows call functions in another way")
+@pytest.mark.parametrize("level", host_levels())
+def test_entries_for_windows_give_the_same_bits(built: Path, tmp_path: Path, level: str) -> None:
+    windows = "from tests.support import windows; windows.use_entries_for_windows()"
+    encode_all(built, tmp_path, level, ENCODE.replace("load.FOLDER", f"{windows}; load.FOLDER"))
 
 
 def test_what_is_no_object_file_is_refused() -> None:

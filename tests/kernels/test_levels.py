@@ -21,7 +21,7 @@ PROCESSORS = {
     "FMA4 alone": ("x86_64", "linux", HASWELL - {"FMA3"} | {"FMA4"}, [V2]),
     "Skylake": ("x86_64", "linux", SKYLAKE, [V4, V3, V2]),
     "Knights Landing": ("x86_64", "linux", SKYLAKE - {"AVX512_SKX"}, [V3, V2]),
-    "Skylake, Windows": ("x86_64", "win32", SKYLAKE, [f"windows-{V4}", f"windows-{V3}"]),
+    "Skylake, Windows": ("x86_64", "win32", SKYLAKE, [V4, V3, V2]),
     "Graviton": ("aarch64", "linux", ARM | {"ASIMDDP", "SVE"}, ["aarch64"]),
     "Apple silicon": ("aarch64", "darwin", ARM, ["aarch64"]),
     "ARM, Windows": ("aarch64", "win32", ARM, ["aarch64"]),

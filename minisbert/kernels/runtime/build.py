@@ -21,14 +21,16 @@ from typing import Any
 
 from minisbert.kernels.levels import CHOSEN, LEVELS, Level, host_levels, why_not
 from minisbert.kernels.runtime import instructions
-from minisbert.kernels.runtime.kernelfile import ENTRIES, KernelsError, packed
+from minisbert.kernels.runtime.kernelfile import CONVENTIONS, ENTRIES, KernelsError, packed
 from minisbert.kernels.runtime.link import link
 from minisbert.kernels.runtime.load import callable_from, file_name
 
 __all__ = ["build", "build_all", "compiled_here"]
 
-# A flat piece has nobody to call: a loop that writes zeros stays one, and a stack is not probed.
-_ALONE = '"no-builtin-memset" "no-builtin-memcpy" "no-builtin-memmove" "no-stack-arg-probe"'
+# A flat piece has nobody to call, so a loop that writes zeros stays one. It may be on a stack of Windows, which grows by
+# a page when the page before was touched, and what is below its end can be overwritten at any time.
+_ALONE = '"no-builtin-memset" "no-builtin-memcpy" "no-builtin-memmove" noredzone "probe-stack"="inline-asm"'
+_NAMES = [f"{convention}_{name}" for convention in CONVENTIONS for name in ENTRIES]
 
 
 def build() -> bytes:
@@ -40,7 +42,7 @@ def build() -> bytes:
         If the code needs anything that is not in it.
     """
     assert CHOSEN is not None
-    return packed(*link(_object_file(LEVELS[CHOSEN]), list(ENTRIES)))
+    return packed(*link(_object_file(LEVELS[CHOSEN]), _NAMES))
 
 
 def build_all(folder: Path, levels: list[str]) -> list[Path]:
@@ -106,7 +108,7 @@ def _object_file(level: Level) -> bytes:
     text = _for_target(_module(), level, str(machine.target_data))
     module = llvm.parse_assembly(text)
     for function in module.functions:
-        if not function.is_declaration and function.name not in ENTRIES:
+        if not function.is_declaration and function.name not in _NAMES:
             function.linkage = "internal"  # so that what nobody calls goes
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = True
@@ -129,7 +131,8 @@ def _module() -> str:
     module, *others = map(llvm.parse_assembly, texts)
     for other in others:
         module.link_in(other)
-    return str(module) + "".join(_entry(name, natives[name], count) for name, count in ENTRIES.items())
+    entries = (_entry(convention, name, natives[name]) for convention in CONVENTIONS for name in ENTRIES)
+    return "".join([str(module), *entries])
 
 
 def _calling(kernel: Any, name: str, count: int) -> Any:
@@ -145,17 +148,23 @@ def _without_wrapper(text: str) -> str:
     return re.sub(r'^define ptr @"?cfunc\..*?^}\n', "", text, flags=re.M | re.S)
 
 
-def _entry(name: str, native: str, count: int) -> str:
-    """Return a function that calls one of Numba's, which has two hidden arguments: for a result, and for an error."""
-    given = ", ".join(f"i64 %a{i}" for i in range(count))
+def _entry(convention: str, name: str, native: str) -> str:
+    """Return a function that calls one of Numba's, which has two hidden arguments: for a result, and for an error.
+
+    A function of Windows keeps more registers as they were, and takes its arguments in others. So that is done here
+    once, and the code itself is the same for all systems. On ARM the two conventions are one.
+    """
+    given = ", ".join(f"i64 %a{i}" for i in range(ENTRIES[name]))
     return (
-        f"\ndefine void @{name}({given}) {{\n  %result = alloca ptr\n  %error = alloca ptr\n"
-        f'  %status = call i32 @"{native}"(ptr %result, ptr %error, {given})\n  ret void\n}}\n'
+        f"\ndefine {convention}cc void @{convention}_{name}({given}) {{\n  %result = alloca ptr\n  %error = alloca ptr\n"
+        f'  %status = call i32 @"{native}"(ptr %result, ptr %error, {given}) noinline\n  ret void\n}}\n'
     )
 
 
 def _for_target(text: str, level: Level, layout: str) -> str:
     text = instructions.for_target(text, level.architecture, level.features)
+    windows = "win64cc" if level.architecture == "x86_64" else "ccc"
+    text = text.replace("unixcc", "ccc").replace("windowscc", windows)
     text = re.sub(r"^target triple = .*$", f'target triple = "{level.triple}"', text, flags=re.M)
     text = re.sub(r"^target datalayout = .*$", f'target datalayout = "{layout}"', text, flags=re.M)
     return re.sub(r"^(define .*?\))((?: [^()]*)?\{)$", rf"\1 {_ALONE}\2", text, flags=re.M)

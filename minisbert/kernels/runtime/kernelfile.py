@@ -6,6 +6,7 @@ The index says which sources and level the code was built of, and where its entr
 from __future__ import annotations
 
 import json
+import sys
 import zlib
 from functools import cache
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Any
 
 from minisbert.kernels.levels import CHOSEN
 
-__all__ = ["ABI", "ENTRIES", "KernelsError", "checksum", "packed", "source_hash", "unpacked"]
+__all__ = ["ABI", "CONVENTIONS", "ENTRIES", "KernelsError", "checksum", "packed", "source_hash", "unpacked"]
 
-ABI = 1  # how the index is written, and what the entries take
+ABI = 2  # how the index is written, and what the entries take
 # What is called from outside, and how many arguments it has, all of them integers.
 ENTRIES = {"execute": 2, "replay": 5, "watch": 2, "close": 1, "work": 3}
+# How a system calls: each entry is there for either, by this name before its own.
+CONVENTIONS = ("unix", "windows")
+HERE = CONVENTIONS[sys.platform == "win32"]
 _KERNELS = Path(__file__).parents[1]
 
 
@@ -40,14 +44,14 @@ def source_hash() -> str | None:
 
 def packed(code: bytes, places: dict[str, int]) -> bytes:
     """Return the file of this process's level, whose code has its entries in these places."""
-    entries = {name: places[name] for name in ENTRIES}
+    entries = {which: {name: places[f"{which}_{name}"] for name in ENTRIES} for which in CONVENTIONS}
     facts = {"abi": ABI, "level": CHOSEN, "sources": source_hash(), "entries": entries}
     index = json.dumps(facts, sort_keys=True).encode()
     body = code + index + len(index).to_bytes(8, "little")
     return body + checksum(body)
 
 
-def unpacked(content: bytes, name: str) -> dict[str, int]:
+def unpacked(content: bytes, name: str, convention: str = HERE) -> dict[str, int]:
     """Return where in a file's code the entries are.
 
     Raises
@@ -66,7 +70,8 @@ def unpacked(content: bytes, name: str) -> dict[str, int]:
     expected = {"abi": ABI, "level": CHOSEN, "sources": source_hash() or index.get("sources")}
     if (found := {key: index.get(key) for key in expected}) != expected:
         raise KernelsError(f"{name}: was built of {found}, and here is {expected}; install minisbert again")
-    starts: Any = index.get("entries")
+    conventions: Any = index.get("entries")
+    starts: Any = conventions.get(convention) if isinstance(conventions, dict) else None
     is_sound = isinstance(starts, dict) and starts.keys() == ENTRIES.keys()
     if not is_sound or not all(type(start) is int and 0 <= start < size for start in starts.values()):
         raise KernelsError(f"{name}: its entries are not {', '.join(ENTRIES)}; install minisbert again")

@@ -64,7 +64,7 @@ from minisbert.kernels.source.dot import multiply_dots
 from minisbert.kernels.source.gemm import multiply_panel
 from minisbert.kernels.source.narrow import CODES, multiply_widened, narrow
 from minisbert.kernels.source.packing import pack_panel
-from minisbert.kernels.source.vector import INT, call
+from minisbert.kernels.source.vector import INT, LONG, call
 from minisbert.kernels.tuning import FIRST_TILES, HAS_DOTS, HAS_TILES, MC, NARROW_NR, NR, TILE
 
 ROWS_OF_TILES = 2 * TILE  # of a micro-tile: blocks have whole ones
@@ -169,11 +169,15 @@ def pause(_typing: Any) -> Any:
 
 @intrinsic
 def call_at(_typing: Any, address: Any) -> Any:
-    """Call a function of the system that takes nothing."""
+    """Call a function of the system that takes nothing.
+
+    On Windows 32 bytes above its return address are its own. Here they are four numbers that seem to be given to it,
+    behind those that are in registers.
+    """
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Any:
-        kind = ir.FunctionType(INT, [])
-        b.call(b.inttoptr(arguments[0], kind.as_pointer()), [])
+        kind = ir.FunctionType(INT, [LONG] * 10)
+        b.call(b.inttoptr(arguments[0], kind.as_pointer()), [LONG(ir.Undefined)] * 10)
         return context.get_dummy_value()
 
     return types.void(types.intp), emit
