@@ -18,7 +18,8 @@ __all__ = ["CHOSEN", "HOST", "LEVELS", "Level", "features", "host_levels", "why_
 class Level(NamedTuple):
     """What code of a level is compiled for.
 
-    `needs` are features by NumPy's names. The system makes no difference: see `runtime.build`.
+    `needs` are features by NumPy's names, and `dots` those, by LLVM's, that `source.dot` uses beyond them where the
+    processor has them: see `compiled.arithmetic`. The system makes no difference: see `runtime.build`.
     """
 
     lanes: int  # float32 in a vector register
@@ -27,6 +28,7 @@ class Level(NamedTuple):
     triple: str
     cpu: str
     features: str
+    dots: str
     needs: frozenset[str]
 
     @property
@@ -45,11 +47,13 @@ _X86, _ARM = "x86_64-unknown-linux-gnu", "aarch64-unknown-linux-gnu"
 
 # Best first.
 LEVELS = {
-    "x86-64-v4": Level(16, 32, "x86_64", _X86, "x86-64-v4", _LESS, _V4),
-    "x86-64-v3": Level(8, 16, "x86_64", _X86, "x86-64-v3", _LESS, _V3),
-    "x86-64-v2": Level(4, 16, "x86_64", _X86, "x86-64-v2", "", _V2),
+    "x86-64-v4": Level(16, 32, "x86_64", _X86, "x86-64-v4", _LESS, "+avx512vnni,+avx512bf16", _V4),
+    "x86-64-v3": Level(8, 16, "x86_64", _X86, "x86-64-v3", _LESS, "+avxvnni", _V3),
+    "x86-64-v2": Level(4, 16, "x86_64", _X86, "x86-64-v2", "", "", _V2),
     # Windows and macOS keep register x18 for themselves.
-    "aarch64": Level(4, 32, "aarch64", _ARM, "generic", "+neon,+reserve-x18", frozenset({"NEON"})),
+    "aarch64": Level(
+        4, 32, "aarch64", _ARM, "generic", "+neon,+reserve-x18", "+dotprod", frozenset({"NEON"})
+    ),
 }
 _NAMES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 from minisbert.kernels.levels import CHOSEN, LEVELS
 
 __all__ = [
+    "DOTS",
     "FIRST_NATIVE",
     "FIRST_TILES",
     "FUSES",
-    "HAS_DOTS",
     "HAS_TILES",
     "KC",
     "KC_NARROW",
@@ -24,6 +24,7 @@ __all__ = [
     "NARROW_NR",
     "NARROW_VECTORS",
     "NR",
+    "OFFSET",
     "PREFETCH_L1",
     "PREFETCH_L2",
     "QUERY_ROWS",
@@ -114,7 +115,11 @@ TILE = 16  # rows of a tile of the matrix unit (AMX), and words in each
 
 # The level of processors of which some have a matrix unit, and of a system that can be asked for it.
 HAS_TILES = CHOSEN == "x86-64-v4"
-HAS_DOTS = LANES == 16  # the level of processors of which some have instructions for sums of products
+# The numbers for which some processors of the level have an instruction that sums their products.
+DOTS = {"x86-64-v4": ("int8", "bfloat16"), "x86-64-v3": ("int8",), "aarch64": ("int8",)}.get(str(CHOSEN), ())
+OFFSET = (
+    0 if _LEVEL.architecture == "aarch64" else 128
+)  # that is added to int8 of rows, which are unsigned on x86
 # Of `operations.ARITHMETICS`: not widened; and not by panels of vectors, but by those of tiles.
 FIRST_NATIVE, FIRST_TILES = 3, 5
 

@@ -230,24 +230,33 @@ def _bytes(packed: Packed) -> int:
     return int(packed.panels.nbytes)
 
 
-def test_the_best_instructions_of_a_processor_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    def chosen(tiles: bool, *found: str) -> list[str]:
-        monkeypatch.setattr(choice, "has_tiles", lambda: tiles)
-        monkeypatch.setattr(choice, "features", lambda: frozenset(found))
-        return [choice.arithmetic(dtype, 384) for dtype in DTYPES]
+V4, V3, ARM = "x86-64-v4", "x86-64-v3", "aarch64"
+VNNI, BF16 = {"AVX512VNNI"}, {"AVX512VNNI", "AVX512BF16"}
 
-    monkeypatch.setattr(choice, "HAS_DOTS", True)
-    both = ("AVX512VNNI", "AVX512BF16")
-    assert chosen(True, *both) == ["float16", "bfloat16 tiles", "int8 tiles"]
-    assert chosen(False, *both) == ["float16", "bfloat16 dot", "int8 dot"]  # Zen 4
-    assert chosen(False, *both, "AVX512FP16") == [
-        "float16",
-        "bfloat16",
-        "int8 dot",
-    ]  # Sapphire Rapids, no leave
-    assert chosen(False, "AVX512VNNI") == ["float16", "bfloat16", "int8 dot"]  # Ice Lake
-    assert chosen(False) == list(DTYPES)
+
+@pytest.mark.parametrize(
+    ("level", "tiles", "found", "bfloat16", "int8"),
+    [
+        (V4, True, BF16, "bfloat16 tiles", "int8 tiles"),
+        (V4, False, BF16, "bfloat16 dot", "int8 dot"),  # Zen 4
+        (V4, False, BF16 | {"AVX512FP16"}, "bfloat16", "int8 dot"),  # Sapphire Rapids, no leave
+        (V4, False, VNNI, "bfloat16", "int8 dot"),  # Ice Lake
+        (V4, False, {"AVX512F"}, "bfloat16", "int8"),
+        (V3, False, {"avx_vnni"}, "bfloat16", "int8 dot"),  # Alder Lake
+        (V3, False, BF16, "bfloat16", "int8"),
+        (ARM, False, {"ASIMDDP"}, "bfloat16", "int8 dot"),  # Graviton 2
+        (ARM, False, {"ASIMD"}, "bfloat16", "int8"),  # Graviton
+        ("x86-64-v2", False, BF16, "bfloat16", "int8"),
+        (None, False, BF16, "bfloat16", "int8"),
+    ],
+)
+def test_the_best_instructions_of_a_processor_are_chosen(
+    level: str | None, tiles: bool, found: set[str], bfloat16: str, int8: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(choice, "CHOSEN", level)
+    monkeypatch.setattr(choice, "has_tiles", lambda: tiles)
+    monkeypatch.setattr(choice, "features", lambda: frozenset(found - {"avx_vnni"}))
+    monkeypatch.setattr(choice, "_flags", lambda: frozenset(found & {"avx_vnni"}))
+    assert [choice.arithmetic(dtype, 384) for dtype in DTYPES] == ["float16", bfloat16, int8]
     assert choice.arithmetic("int8", tuning.WIDEST + 1) == "int8"
     assert choice.arithmetic("float32", 384) == "float32"
-    monkeypatch.setattr(choice, "HAS_DOTS", False)
-    assert chosen(False, *both) == list(DTYPES)

@@ -1,4 +1,4 @@
-"""The kernels' entries for Windows, called on another system: by functions that LLVM makes, which call as Windows does."""
+"""The kernels' entries for Windows, called on another system, by functions that call as Windows does."""
 
 from __future__ import annotations
 
@@ -31,9 +31,7 @@ def kernels_by_windows() -> Any:
     engine.finalize_object()
     _engines.append(engine)
     kinds = {name: ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * count) for name, count in ENTRIES.items()}
-    return SimpleNamespace(
-        **{name: kind(engine.get_function_address(name)) for name, kind in kinds.items()}
-    )
+    return SimpleNamespace(**{name: kind(engine.get_function_address(name)) for name, kind in kinds.items()})
 
 
 def _caller(name: str, address: int) -> str:
@@ -43,7 +41,9 @@ def _caller(name: str, address: int) -> str:
     """
     given, kept = ", ".join(f"i64 %a{i}" for i in range(ENTRIES[name])), range(10)
     before = [f"  %b{i} = load volatile double, ptr @numbers" for i in kept]
-    after = [f"  %c{i} = load volatile double, ptr @numbers\n  %d{i} = fcmp une double %b{i}, %c{i}" for i in kept]
+    after = [
+        f"  %c{i} = load volatile double, ptr @numbers\n  %d{i} = fcmp une double %b{i}, %c{i}" for i in kept
+    ]
     found = ["  %e0 = or i1 %d0, false", *(f"  %e{i} = or i1 %e{i - 1}, %d{i}" for i in kept[1:])]
     return "\n".join(
         [

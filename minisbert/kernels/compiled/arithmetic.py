@@ -5,9 +5,10 @@ from __future__ import annotations
 import ctypes
 import sys
 from functools import cache
+from pathlib import Path
 
-from minisbert.kernels.levels import features
-from minisbert.kernels.tuning import HAS_DOTS, HAS_TILES, WIDEST
+from minisbert.kernels.levels import CHOSEN, features
+from minisbert.kernels.tuning import HAS_TILES, WIDEST
 
 __all__ = ["arithmetic", "has_dots", "has_tiles"]
 
@@ -23,9 +24,28 @@ def arithmetic(dtype: str, K: int) -> str:
     return f"{dtype} dot" if has_dots(dtype) and not is_slow else dtype
 
 
+# What a processor of a level has then, by NumPy's names, or in Linux's small letters.
+_DOTS = {
+    "x86-64-v4": {"int8": "AVX512VNNI", "bfloat16": "AVX512BF16"},
+    "x86-64-v3": {"int8": "avx_vnni"},
+    "aarch64": {"int8": "ASIMDDP"},
+}
+
+
 def has_dots(dtype: str) -> bool:
     """Whether the processor has an instruction that sums products of a dtype."""
-    return HAS_DOTS and {"int8": "AVX512VNNI", "bfloat16": "AVX512BF16"}[dtype] in features()
+    needed = _DOTS.get(str(CHOSEN), {}).get(dtype)
+    return needed in features() or needed in _flags()
+
+
+@cache
+def _flags() -> frozenset[str]:
+    """Return what Linux says that the processor has; NumPy does not know AVX-VNNI."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 # Linux's arch_prctl, and what it is asked for: leave to use the registers of tiles, for all threads of the process.

@@ -16,6 +16,7 @@ from minisbert.kernels.tuning import (
     FIRST_TILES,
     NARROW_NR,
     NR,
+    OFFSET,
     count_panels,
     per_word,
     start_of_panel,
@@ -89,7 +90,7 @@ def packed_narrow(weight: Floats, bias: Floats, dtype: str, arithmetic: str) -> 
     of_columns = _padded(scales, starts[-1])
     if arithmetic == "int8 dot":  # what sums begin with: see `source.dot`
         begin = np.zeros(starts[-1], np.int32)
-        begin[:width] = -128 * numbers.view(np.int8).sum(axis=1, dtype=np.int32)
+        begin[:width] = -OFFSET * numbers.view(np.int8).sum(axis=1, dtype=np.int32)
         of_columns = np.concatenate([of_columns, begin.view(np.float32)])
     return Packed(panels, _padded(bias, starts[-1]), K, width, code, of_columns)
 

@@ -27,7 +27,7 @@ from minisbert.kernels.runtime.load import callable_from, file_name
 
 __all__ = ["build", "build_all", "compiled_here"]
 
-# A flat piece has nobody to call, so a loop that writes zeros stays one. It may be on a stack of Windows, which grows by
+# A flat piece has nobody to call, so a loop that writes zeros stays one. Its stack may be one of Windows: that grows by
 # a page when the page before was touched, and what is below its end can be overwritten at any time.
 _ALONE = '"no-builtin-memset" "no-builtin-memcpy" "no-builtin-memmove" noredzone "probe-stack"="inline-asm"'
 _NAMES = [f"{convention}_{name}" for convention in CONVENTIONS for name in ENTRIES]
@@ -156,13 +156,14 @@ def _entry(convention: str, name: str, native: str) -> str:
     """
     given = ", ".join(f"i64 %a{i}" for i in range(ENTRIES[name]))
     return (
-        f"\ndefine {convention}cc void @{convention}_{name}({given}) {{\n  %result = alloca ptr\n  %error = alloca ptr\n"
+        f"\ndefine {convention}cc void @{convention}_{name}({given}) {{\n"
+        "  %result = alloca ptr\n  %error = alloca ptr\n"
         f'  %status = call i32 @"{native}"(ptr %result, ptr %error, {given}) noinline\n  ret void\n}}\n'
     )
 
 
 def _for_target(text: str, level: Level, layout: str) -> str:
-    text = instructions.for_target(text, level.architecture, level.features)
+    text = instructions.for_target(text, level)
     windows = "win64cc" if level.architecture == "x86_64" else "ccc"
     text = text.replace("unixcc", "ccc").replace("windowscc", windows)
     text = re.sub(r"^target triple = .*$", f'target triple = "{level.triple}"', text, flags=re.M)

@@ -8,34 +8,34 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["FEATURES", "MADE_UP", "for_target"]
+from minisbert.kernels.levels import Level
 
-# The functions that there are not. Those of x86 differ from LLVM's by their first name only.
+__all__ = ["MADE_UP", "for_target"]
+
+# The functions that there are not. But for the first one, they differ from LLVM's by their first name only.
 _TILES = ("ldtilecfg", "tilerelease", "tilezero", "tileloadd64", "tilestored64", "tdpbf16ps", "tdpbssd")
-_DOTS = ("avx512.vpdpbusd.512", "avx512bf16.dpbf16ps.512")
-MADE_UP = ("pause", *(f"x86.{name}" for name in (*_TILES, *_DOTS)))
+_DOTS = ("avx512bf16.dpbf16ps.512", *(f"avx512.vpdpbusd.{bits}" for bits in (128, 256, 512)))
+MADE_UP = ("pause", "aarch64.neon.sdot.v4i32.v16i8", *(f"x86.{name}" for name in (*_TILES, *_DOTS)))
 # How a thread that spins tells the processor so.
 _PAUSES = {
     "x86_64": ("llvm.x86.sse2.pause()", "llvm.x86.sse2.pause()"),
     "aarch64": ("llvm.aarch64.hint(i32)", "llvm.aarch64.hint(i32 1)"),
 }
-# What the kernels of a module may use beyond the level; they run only where it is there.
-FEATURES = {"amx": "+amx-tile,+amx-bf16,+amx-int8", "dot": "+avx512vnni,+avx512bf16"}
+_AMX = "+amx-tile,+amx-bf16,+amx-int8"
 # Kernels whose loops are made of vectors already: to unroll them doubles their size, and wins nothing.
 COMPACT = ("narrow", "amx", "dot")
 
 
-def for_target(text: str, architecture: str, features: str) -> str:
-    """Put the instructions of an architecture into a module in LLVM's language."""
-    declared, called = _PAUSES[architecture]
+def for_target(text: str, level: Level) -> str:
+    """Put the instructions of a level into a module in LLVM's language."""
+    declared, called = _PAUSES[level.architecture]
     text = re.sub(r"^declare .*@minisbert\.pause.*\n", f"declare void @{declared}\n", text, flags=re.M)
     text = text.replace("@minisbert.pause()", f"@{called}").replace("@minisbert.", "@llvm.")
     for module in COMPACT:
         text = _with_attribute(text, module, "optsize")
-    for module, more in FEATURES.items():
-        text = _with_attribute(
-            text, module, f'"target-features"="{",".join(filter(None, (features, more)))}"'
-        )
+    for module, more in (("amx", _AMX), ("dot", level.dots)):  # these run only where the processor has more
+        features = ",".join(filter(None, (level.features, more)))
+        text = _with_attribute(text, module, f'"target-features"="{features}"')
     return text
 
 

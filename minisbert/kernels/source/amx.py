@@ -11,9 +11,9 @@ and 32 columns, and a step loads 2 tiles of A and 2 of B for 4 products. With th
             4    0    1            4, 5         of A
             5    2    3            6, 7         of B
 
-The system has to be asked for leave before a process uses tiles (`levels.abilities`), and each thread says how large
-they are before it does: what is left of the rows is done by tiles of fewer rows. When tiles are released, a thread that
-is put aside takes the system 8 kB less to save.
+The system has to be asked for leave before a process uses tiles (`compiled.arithmetic.has_tiles`), and each thread says
+how large they are before it does: what is left of the rows is done by tiles of fewer rows. When tiles are released, a
+thread that is put aside takes the system 8 kB less to save.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from numba.extending import intrinsic
 
 from minisbert.kernels.runtime.compiler import kernel, longs_at, row_bytes, scratch, words
 from minisbert.kernels.source.attention import add_bias, scale_rows
+from minisbert.kernels.source.conversions import pair_bfloat16, to_bfloat16_bits
 from minisbert.kernels.source.gemm import zero
 from minisbert.kernels.source.narrow import CODES, INT8_TILES, finish
 from minisbert.kernels.source.vector import (
@@ -35,10 +36,8 @@ from minisbert.kernels.source.vector import (
     LONG,
     Value,
     call,
-    pair_bfloat16,
     softmax_powers,
     square_root,
-    to_bfloat16_bits,
     transpose_words,
 )
 from minisbert.kernels.tuning import NARROW_NR, SOFTMAX_ROWS, TILE

@@ -1,4 +1,4 @@
-"""The multiply by instructions that sum two or four products: AVX-512's VNNI for int8, and BF16 for bfloat16.
+"""The multiply by instructions that sum two or four products: VNNI or ARM's sdot for int8, BF16 for bfloat16.
 
 The micro-kernel is that of float32, with one instruction exchanged: where `microkernel` has a fused multiply-add of a
 broadcast number of A and a vector of B, here a broadcast word of A, two bfloat16 or four int8, meets a vector of words
@@ -7,14 +7,15 @@ of B, and each lane adds the products of its own to its sum. So one instruction 
 The sums of all of K stay in registers: integers are exact in any order, and those of bfloat16 are of half as many terms
 as float32's, whose products are a thousand times as inexact as a rounding of the sum.
 
-The instruction for int8 takes unsigned numbers on one side. These are rows, as q + 128; so 128 times the sum of its
-weights is too much in each column, and sums begin with minus that.
+On x86 the instruction for int8 takes unsigned numbers on one side. These are rows, as q + OFFSET; so 128 times the sum
+of its weights is too much in each column, and sums begin with minus that.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -30,15 +31,21 @@ from minisbert.kernels.runtime.compiler import (
 from minisbert.kernels.source.microkernel import Sums, loop_over
 from minisbert.kernels.source.narrow import INT8_DOT, finish
 from minisbert.kernels.source.vector import INT, INTEGERS, LONG, VECTOR, Value, call, splat
-from minisbert.kernels.tuning import LANES, MR, NARROW_MR, NARROW_VECTORS, NR, VECTORS
+from minisbert.kernels.tuning import DOTS, LANES, MR, NARROW_MR, NARROW_VECTORS, NR, OFFSET, VECTORS
 
-INSTRUCTIONS = {"int8": ("vpdpbusd.512", INTEGERS), "bfloat16": ("dpbf16ps.512", VECTOR)}
-SETS = {"int8": "avx512", "bfloat16": "avx512bf16"}
+BYTES = ir.VectorType(ir.IntType(8), 4 * LANES)
+# Of each dtype its instruction, what the sums are, and what words are to it.
+INSTRUCTIONS = {
+    "int8": (f"x86.avx512.vpdpbusd.{32 * LANES}", INTEGERS, INTEGERS)
+    if OFFSET
+    else ("aarch64.neon.sdot.v4i32.v16i8", INTEGERS, BYTES),
+    "bfloat16": (f"x86.avx512bf16.dpbf16ps.{32 * LANES}", VECTOR, INTEGERS),
+}
 
 
 def _make(dtype: str, rows: int, vectors: int) -> Any:
     """Make ``C = A B + d`` for so many rows, and vectors of columns; d is a row that is added to each row of C."""
-    name, kind = f"minisbert.x86.{SETS[dtype]}.{INSTRUCTIONS[dtype][0]}", INSTRUCTIONS[dtype][1]
+    name, kind, words = INSTRUCTIONS[dtype]
     places = [(i, v) for i in range(rows) for v in range(vectors)]
 
     @intrinsic
@@ -54,13 +61,13 @@ def _make(dtype: str, rows: int, vectors: int) -> Any:
 
             def add_products(k: Value, step: int, sums: Sums) -> Sums:
                 here = b.add(panel, b.mul(k, LONG(4 * LANES * vectors)))
-                b_of_column = [b.load(at(here, LONG(0), 0, v, INTEGERS), align=4) for v in range(vectors)]
+                b_of_column = [b.load(at(here, LONG(0), 0, v, words), align=4) for v in range(vectors)]
                 news = {}
                 for i in range(rows):
                     word = b.add(b.add(a, b.mul(a_step, LONG(i))), b.mul(k, LONG(4)))
-                    number = splat(b, b.load(b.inttoptr(word, INT.as_pointer()), align=4))
+                    number = b.bitcast(splat(b, b.load(b.inttoptr(word, INT.as_pointer()), align=4)), words)
                     for v in range(vectors):
-                        news[i, v] = call(b, name, kind, sums[i, v], number, b_of_column[v])
+                        news[i, v] = call(b, f"minisbert.{name}", kind, sums[i, v], number, b_of_column[v])
                 return news
 
             start = {(i, v): b.load(at(d, LONG(0), 0, v, kind), align=4) for i, v in places}
@@ -83,12 +90,13 @@ def _of_any_height(dtype: str, rows: int, vectors: int) -> Any:
     return kernel(*["i8"] * 8)(branch(f"dot_{dtype}_{vectors}", f"height, {given}", calls, scope))
 
 
-wide_int8, narrow_int8 = (
+wide_int8, narrow_int8 = wide_bfloat16, narrow_bfloat16 = (
     _of_any_height("int8", MR, VECTORS),
     _of_any_height("int8", NARROW_MR, NARROW_VECTORS),
 )
-wide_bfloat16 = _of_any_height("bfloat16", MR, VECTORS)
-narrow_bfloat16 = _of_any_height("bfloat16", NARROW_MR, NARROW_VECTORS)
+if "bfloat16" in DOTS:
+    wide_bfloat16 = _of_any_height("bfloat16", MR, VECTORS)
+    narrow_bfloat16 = _of_any_height("bfloat16", NARROW_MR, NARROW_VECTORS)
 tile = scratch(MR * NR)
 
 

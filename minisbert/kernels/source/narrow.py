@@ -30,17 +30,17 @@ from minisbert.kernels.runtime.compiler import (
     words,
 )
 from minisbert.kernels.runtime.compiler import word_bytes as bytes_of_word
-from minisbert.kernels.source import vector
-from minisbert.kernels.source.gemm import activate, copy, microkernel
-from minisbert.kernels.source.vector import (
+from minisbert.kernels.source import conversions
+from minisbert.kernels.source.conversions import (
     add_to_integers,
     add_vector,
-    copy_vector,
     largest_magnitude,
     rotate_block,
     scale_integers,
     set_integers,
 )
+from minisbert.kernels.source.gemm import activate, copy, microkernel
+from minisbert.kernels.source.vector import copy_vector
 from minisbert.kernels.tuning import (
     KC_NARROW,
     LANES,
@@ -49,6 +49,7 @@ from minisbert.kernels.tuning import (
     NARROW_MR,
     NARROW_VECTORS,
     NR,
+    OFFSET,
     PREFETCH_L1,
     VECTORS,
     WIDEST,
@@ -69,14 +70,16 @@ _CONVERSIONS = {
     "bfloat16": "to_bfloat16",
     "int8": "to_integers",
     "bfloat16 dot": "to_bfloat16_bits",
-    "int8 dot": "to_offset_bytes",
+    "int8 dot": "to_offset_bytes" if OFFSET else "to_bytes",
     "bfloat16 tiles": "to_bfloat16_bits",
     "int8 tiles": "to_bytes",
 }
 _CALLS = {
     CODES[name]: f"{function}(source, count, room, factor, target)" for name, function in _CONVERSIONS.items()
 }
-convert = inlined(branch("convert", "arithmetic, source, count, room, factor, target", _CALLS, vars(vector)))
+convert = inlined(
+    branch("convert", "arithmetic, source, count, room, factor, target", _CALLS, vars(conversions))
+)
 
 
 @kernel("i8", "i8", "i8")
@@ -181,7 +184,7 @@ def finish(
 
 def _widening(name: str) -> Any:
     """Compile the loop that turns so many numbers, whole vectors, into float32."""
-    widen_vector, size = getattr(vector, f"widen_{name}"), word_bytes(CODES[name])
+    widen_vector, size = getattr(conversions, f"widen_{name}"), word_bytes(CODES[name])
 
     def widen(count: int, source: int, target: int) -> None:
         for j in range(0, count, LANES):

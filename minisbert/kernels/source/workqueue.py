@@ -30,21 +30,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minisbert.kernels.operations import ARGUMENTS, GROUPS, OPERATIONS, STEP
-from minisbert.kernels.runtime.compiler import (
-    branch,
-    call_of,
-    count_panels,
-    doubles_at,
-    inlined,
-    kernel,
-    longs_at,
-    row_bytes,
-    start_of_panel,
-    unit_of,
-    word_bytes,
-    words,
-)
+from minisbert.kernels.operations import ARGUMENTS, OPERATIONS, STEP
+from minisbert.kernels.runtime.compiler import doubles_at, inlined, kernel, longs_at
 from minisbert.kernels.runtime.helpers import (
     BITS,
     CODE,
@@ -57,17 +44,11 @@ from minisbert.kernels.runtime.helpers import (
     UNITS,
     YIELD,
 )
-from minisbert.kernels.source import rowwise
-from minisbert.kernels.source.amx import attend_by_tiles, multiply_tiles
-from minisbert.kernels.source.attention import attend
-from minisbert.kernels.source.dot import multiply_dots
-from minisbert.kernels.source.gemm import multiply_panel
-from minisbert.kernels.source.narrow import CODES, multiply_widened, narrow
-from minisbert.kernels.source.packing import pack_panel
+from minisbert.kernels.source.units import do_unit, do_whole
 from minisbert.kernels.source.vector import INT, LONG, call
-from minisbert.kernels.tuning import FIRST_TILES, HAS_DOTS, HAS_TILES, MC, NARROW_NR, NR, TILE
 
-ROWS_OF_TILES = 2 * TILE  # of a micro-tile: blocks have whole ones
+LAST_LINEAR = OPERATIONS["linear_narrow"].code  # linear is before it
+FIRST_WHOLE = min(operation.code for operation in OPERATIONS.values() if not operation.is_shared)
 
 # So many looks, of some 20 nanoseconds each, before a waiting thread yields its processor. The next operation comes
 # soon as a rule; a unit that is not finished soon may be that of a thread that waits for this processor.
@@ -182,164 +163,6 @@ def call_at(_typing: Any, address: Any) -> Any:
 
     return types.void(types.intp), emit
 
-
-# --- Units of the operations that are shared --------------------------------------------------------------
-
-LAST_LINEAR = OPERATIONS["linear_narrow"].code  # linear is before it
-SHARED = {name: operation.code for name, operation in OPERATIONS.items() if operation.is_shared}
-WHOLE = {name: operation.code for name, operation in OPERATIONS.items() if not operation.is_shared}
-FIRST_WHOLE = min(WHOLE.values())
-
-
-@unit_of("linear")
-def linear(
-    unit: int,
-    slot: int,
-    N: int,
-    K: int,
-    width: int,
-    x: int,
-    panels: int,
-    bias: int,
-    residual: int,
-    activation: int,
-    y: int,
-) -> None:
-    """Do one panel for one block of rows; blocks are as even as they go."""
-    wide, P = count_panels(width)
-    blocks = (N + MC - 1) // MC
-    i, p = unit // P, unit % P
-    row, stop = N * i // blocks, N * (i + 1) // blocks
-    panel, x, above = panels + start_of_panel(p, wide) * K * 4, x + row * row_bytes(K), row * row_bytes(width)
-    added = residual + above if residual else 0
-    multiply_panel(stop - row, K, width, x, panel, bias, added, activation, y + above, p)
-
-
-GIVEN_BY = "N, K, width, arithmetic, z, panel, scales, bias, residual, activation, y, p"
-WAYS = {
-    "multiply_widened": multiply_widened,
-    "multiply_dots": multiply_dots,
-    "multiply_tiles": multiply_tiles,
-}
-WAY_OF = dict.fromkeys(("float16", "int8", "bfloat16"), "multiply_widened")
-if HAS_DOTS:
-    WAY_OF |= dict.fromkeys(("int8 dot", "bfloat16 dot"), "multiply_dots")
-if HAS_TILES:
-    WAY_OF |= dict.fromkeys(("int8 tiles", "bfloat16 tiles"), "multiply_tiles")
-MULTIPLIES = {CODES[name]: f"{function}({GIVEN_BY})" for name, function in WAY_OF.items()}
-multiply_narrow = inlined(branch("multiply_narrow", f"code, {GIVEN_BY}", MULTIPLIES, WAYS))
-
-
-@unit_of("linear_narrow")
-def linear_narrow(
-    unit: int,
-    slot: int,
-    N: int,
-    K: int,
-    width: int,
-    arithmetic: int,
-    z: int,
-    panels: int,
-    scales: int,
-    bias: int,
-    residual: int,
-    activation: int,
-    y: int,
-) -> None:
-    """Do one panel for one block of rows, as `linear` does; z has the rows as `narrow` made them."""
-    wide = count_panels(width)[0] if arithmetic < FIRST_TILES else 0
-    blocks, P = (N + MC - 1) // MC, wide + (width - wide * NR + NARROW_NR - 1) // NARROW_NR
-    i, p = unit // P, unit % P
-    even = ROWS_OF_TILES if arithmetic >= FIRST_TILES else 1
-    row, stop = (N * i // blocks + even - 1) // even * even, (N * (i + 1) // blocks + even - 1) // even * even
-    row, stop = min(row, N), min(stop, N)
-    left = start_of_panel(p, wide)
-    z_step, above = row_bytes(words(K, arithmetic) + (arithmetic & 1)), row * row_bytes(width) + left * 4
-    added = residual + above if residual else 0
-    multiply_narrow(
-        arithmetic,
-        stop - row,
-        K,
-        width,
-        arithmetic,
-        z + row * z_step,
-        panels + left * words(K, arithmetic) * word_bytes(arithmetic),
-        scales + left * 4,
-        bias + left * 4,
-        added,
-        activation,
-        y + above,
-        p,
-    )
-
-
-@unit_of("pack")
-def pack(unit: int, slot: int, width: int, K: int, weight: int, panels: int) -> None:
-    """Pack one panel."""
-    pack_panel(width, K, weight, panels, unit)
-
-
-@unit_of("attention")
-def attention(
-    unit: int,
-    slot: int,
-    D: int,
-    H: int,
-    qkv: int,
-    offsets: int,
-    bias: int,
-    span: int,
-    context: int,
-    room: int,
-    room_bytes: int,
-) -> None:
-    """Do one group of heads of one sentence."""
-    s, g = unit // GROUPS, unit % GROUPS
-    ends = longs_at(offsets + s * 8)
-    first, T = ends[0], ends[1] - ends[0]
-    start, stop = g * H // GROUPS, (g + 1) * H // GROUPS
-    qkv, context = qkv + first * row_bytes(3 * D), context + first * row_bytes(D)
-    attend(D, H, T, qkv, bias, span, context, start, stop, room + slot * room_bytes)
-
-
-@unit_of("attention_tiles")
-def attention_tiles(
-    unit: int,
-    slot: int,
-    D: int,
-    H: int,
-    qkv: int,
-    offsets: int,
-    bias: int,
-    span: int,
-    context: int,
-    room: int,
-    room_bytes: int,
-) -> None:
-    """Do one group of heads of one sentence, in bfloat16."""
-    s, g = unit // GROUPS, unit % GROUPS
-    ends = longs_at(offsets + s * 8)
-    first, T = ends[0], ends[1] - ends[0]
-    start, stop = g * H // GROUPS, (g + 1) * H // GROUPS
-    qkv, context = qkv + first * row_bytes(3 * D), context + first * row_bytes(D)
-    attend_by_tiles(D, H, T, qkv, bias, span, context, start, stop, room + slot * room_bytes)
-
-
-UNITS_OF = {
-    code: f"{name}({call_of(name, 'unit', 'slot')})"
-    for name, code in SHARED.items()
-    if HAS_TILES or name != "attention_tiles"
-}
-SHARERS = {
-    "linear": linear,
-    "linear_narrow": linear_narrow,
-    "pack": pack,
-    "attention_tiles": attention_tiles,
-    "attention": attention,
-}
-do_unit = inlined(branch("do_unit", "code, unit, slot, a", UNITS_OF, SHARERS))
-CALLS = {code: f"{name}({call_of(name)})" for name, code in WHOLE.items()}
-do_whole = inlined(branch("do_whole", "code, a, reals", CALLS, vars(rowwise) | {"narrow": narrow}))
 
 # --- The queue --------------------------------------------------------------------------------------------
 
