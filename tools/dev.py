@@ -104,6 +104,10 @@ def bench_size(arguments: list[str]) -> int:
     return in_the_open(command, PYTHONPATH=str(ROOT))
 
 
+def bench_dtypes(arguments: list[str]) -> int:
+    return run(prepare_parity("bench"), "-m", "tools.bench.dtypes", *arguments)
+
+
 def coverage(arguments: list[str]) -> int:
     return run(prepare_parity(), "-m", "tools.coverage.run", *arguments)
 
@@ -139,6 +143,7 @@ examples:
   python tools/dev.py coverage                   every kind of checkpoint beside the reference: ten minutes
   python tools/dev.py fuzz --count 20000         load damaged checkpoints: any fault but our own exceptions?
   python tools/dev.py bench --help               time minisbert beside its peers
+  python tools/dev.py bench-dtypes --help        fewer bits, and its peers': speed-up against error
   python tools/dev.py bench-size                 what each takes on disk, into tools/results/sizes.json
   python tools/dev.py ladder                     time the matrix multiply, rung by rung
   python tools/dev.py wheel                      make the wheel for a release, in dist
@@ -170,6 +175,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("pythons", help="list the Pythons that are to be found here")
     commands.add_parser("check", help="lint, formatting and types")
     commands.add_parser("bench", help="run the benchmarks; arguments go to tools.bench", add_help=False)
+    commands.add_parser(
+        "bench-dtypes", help="time dtypes; arguments go to tools.bench.dtypes", add_help=False
+    )
     commands.add_parser("bench-size", help="measure installed sizes; arguments go there", add_help=False)
     commands.add_parser(
         "coverage",
@@ -182,7 +190,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("ladder", help="from three loops to the matrix multiply, each rung timed")
     commands.add_parser("release", help="compare the version, the tag of this commit and the change log")
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in {"test", "bench", "bench-size", "coverage", "fuzz"}:
+    if rest and args.command not in {"test", "bench", "bench-dtypes", "bench-size", "coverage", "fuzz"}:
         parser.error(f"{args.command} takes no argument {rest[0]}")
     return args, rest
 
@@ -196,6 +204,7 @@ def main(argv: list[str]) -> int:
         "pythons": pythons,
         "check": check,
         "bench": lambda: bench(rest),
+        "bench-dtypes": lambda: bench_dtypes(rest),
         "bench-size": lambda: bench_size(rest),
         "coverage": lambda: coverage(rest),
         "fuzz": lambda: fuzz(rest),

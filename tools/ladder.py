@@ -5,7 +5,8 @@
 The task is one of BERT's: 512 rows of width 384 times weights of 384 x 1536, in float32 on one thread. Every rung is
 compared with float64 before anything is timed, and all are timed in turns. The ceiling is what NumPy's BLAS reaches in
 half a second of multiplying matrices of about this size. Why the last rung looks as it does is explained where it
-stands, in `minisbert/kernels/source`: `microkernel.py` and `gemm.py`.
+stands, in `minisbert/kernels/source`: `microkernel.py` and `gemm.py`. Three more multiply numbers of fewer bits,
+by the best instructions that this processor has, which `narrow.py`, `dot.py` and `amx.py` are about.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ ROWS, K, WIDTH = 512, 384, 1536
 BLOCK = 64  # columns of b that are worked on together; the loops ask that it divides their number
 HEIGHT = 4  # rows of a that are worked on together; it has to divide their number
 ROUNDS = 5
-LARGEST_ERROR = 1e-5  # of an element, as a part of the norms of its row and column
+# Of an element, as a part of the norms of its row and column.
+LARGEST_ERRORS = {"float16": 1e-4, "bfloat16": 1e-3, "int8": 1e-2}
+LARGEST_ERROR = 1e-5  # of all other rungs
 
 
 # --- The rungs: c = a @ b ---------------------------------------------------------------------------------
@@ -110,8 +113,8 @@ def into_new(loops: Any, prepare: Callable[[Matrix], Matrix], b: Matrix) -> Mult
     return multiply
 
 
-def micro_kernel(b: Matrix) -> Multiply:
-    dense = compiled.pack(np.ascontiguousarray(b.T), np.zeros(b.shape[1], "float32"), "float32")
+def micro_kernel(dtype: str, b: Matrix) -> Multiply:
+    dense = compiled.pack(np.ascontiguousarray(b.T), np.zeros(b.shape[1], "float32"), dtype)
     return lambda a: np.asarray(compiled.linear(a, dense), np.float32)
 
 
@@ -146,7 +149,21 @@ RUNGS = {
     "micro-kernel": Rung(
         "a tile of as many sums as there are registers stays in them over all of k; no loop can ask "
         "for that, so it is written in the compiler's own language",
-        micro_kernel,
+        partial(micro_kernel, "float32"),
+    ),
+    "float16": Rung(
+        "half the bytes come from memory; they become float32 in the first-level cache, so many rows are no faster: "
+        "a single short text is, where memory is what it waits for",
+        partial(micro_kernel, "float16"),
+    ),
+    "bfloat16": Rung(
+        "two products and their sum in a lane, or whole tiles of them, where the processor has such an instruction",
+        partial(micro_kernel, "bfloat16"),
+    ),
+    "int8": Rung(
+        "four products in a lane; rows are rotated first, so that no number is much larger than the others, "
+        "and rounded to 255 steps",
+        partial(micro_kernel, "int8"),
     ),
     "np.matmul": Rung("NumPy's BLAS, for comparison", lambda b: lambda a: a @ b),
 }
@@ -160,7 +177,7 @@ def check(name: str, multiply: Multiply, a: Matrix, b: Matrix) -> float:
     exact = a.astype(np.float64) @ b.astype(np.float64)
     norms = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=0)
     error = float((np.abs(multiply(a) - exact) / norms).max())
-    if not error <= LARGEST_ERROR:
+    if not error <= LARGEST_ERRORS.get(name, LARGEST_ERROR):
         sys.exit(f"ladder: {name} is off by {error:.1e}, so its speed says nothing")
     return error
 

@@ -18,7 +18,20 @@ from numpy.typing import NDArray
 
 import minisbert
 
-__all__ = ["ENGINES", "TITLES", "Encode", "make", "reference_vectors"]
+__all__ = [
+    "ENGINES",
+    "TITLES",
+    "Encode",
+    "batches",
+    "export",
+    "make",
+    "onnxruntime_session",
+    "openvino_queue",
+    "reference_vectors",
+    "sentence_graph",
+    "sentence_transformer",
+    "tokenizer",
+]
 
 Encode = Callable[[list[str], int], NDArray[Any]]  # texts and the size of a batch
 Tokenize = Callable[[list[str]], dict[str, NDArray[Any]]]
@@ -44,14 +57,19 @@ def torch_engine(folder: Path, threads: int, limit: int, scratch: Path) -> Encod
 
 
 def onnxruntime_engine(folder: Path, threads: int, limit: int, scratch: Path) -> Encode:
+    path = scratch / "fused.onnx"
+    if not path.exists():
+        export(folder, path)
+    return onnxruntime_session(path, folder, threads, limit)
+
+
+def onnxruntime_session(path: Path, folder: Path, threads: int, limit: int) -> Encode:
+    """Run a graph from arrays to vectors."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-    path = scratch / "fused.onnx"
-    if not path.exists():
-        export(folder, path)
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
     tokenize = tokenizer(folder, limit)
@@ -68,12 +86,24 @@ def onnxruntime_engine(folder: Path, threads: int, limit: int, scratch: Path) ->
 
 
 def openvino_engine(folder: Path, threads: int, limit: int, scratch: Path) -> Encode:
-    """In float32 (its own choice on new processors is bfloat16); many texts by its queue of requests, one directly."""
+    """In float32: its own choice on new processors is bfloat16."""
     import openvino
 
     graph, names, sample = sentence_graph(folder)
     model = openvino.convert_model(graph, example_input=sample)
-    core, settings = openvino.Core(), {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    return openvino_queue(model, names, folder, threads, limit, "f32")
+
+
+def openvino_queue(
+    model: Any, names: list[str], folder: Path, threads: int, limit: int, precision: str
+) -> Encode:
+    """Run a model: many texts by OpenVINO's queue of requests, one directly."""
+    import openvino
+
+    core, settings = (
+        openvino.Core(),
+        {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": precision},
+    )
     single = core.compile_model(model, "CPU", {**settings, "PERFORMANCE_HINT": "LATENCY"})
     many = core.compile_model(model, "CPU", {**settings, "PERFORMANCE_HINT": "THROUGHPUT"})
     queue, tokenize = openvino.AsyncInferQueue(many), tokenizer(folder, limit)

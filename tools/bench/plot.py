@@ -15,7 +15,7 @@ from typing import Any
 from tools.bench.engines import TITLES
 from tools.bench.report import ratios
 
-__all__ = ["draw", "size", "speed"]
+__all__ = ["draw", "dtypes", "size", "speed"]
 
 # Okabe and Ito's colours, which can be told apart by everybody.
 COLOURS = {"minisbert": "#D55E00", "torch": "#0072B2", "onnxruntime": "#009E73", "openvino": "#7F7F7F"}
@@ -24,6 +24,7 @@ MARKERS = {"minisbert": "o", "torch": "s", "onnxruntime": "^", "openvino": "D"}
 
 PAGE = {"font.size": 15, "svg.hashsalt": "minisbert", "figure.facecolor": "white"}
 GREY = "#555555"
+KINDS = {"mixed": "many texts of all kinds", "one title": "one short text"}
 
 
 # --- The project's pages ----------------------------------------------------------------------------------
@@ -90,6 +91,26 @@ def size(found: dict[str, Any], path: Path) -> None:
         axes.spines[["top", "right", "bottom"]].set_visible(False)
         what = f"installed by pip on {found['system']}, Python {found['python']}; {found['date']}"
         axes.set_title(what, size=13, color=GREY, loc="left")
+
+
+def dtypes(points: dict[str, tuple[float, dict[str, float]]], title: str, path: Path) -> None:
+    """Draw each engine's speed-up against its error, a panel for each task; `points` has both by the engine's name."""
+    tasks = ["mixed", "one title"]
+    with page(path, rows=len(tasks), size=(9, 6)) as column:
+        for task, axes in zip(tasks, column, strict=True):
+            for name, (error, speedups) in points.items():
+                engine = name.partition(" ")[0].lower()
+                colour = COLOURS.get({"onnx": "onnxruntime"}.get(engine, engine), "#CC79A7")
+                axes.plot(error, speedups[task], marker=MARKERS["minisbert"], color=colour, markersize=11)
+                axes.annotate(
+                    name, (error, speedups[task]), (9, 5), textcoords="offset points", color=colour, size=12
+                )
+            axes.set(xscale="log", xlim=(1e-15, 1), ylabel="speed-up, higher is better", title=KINDS[task])
+            axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
+            axes.grid(color="#DDDDDD", linewidth=0.8)
+            axes.set_axisbelow(True)
+            axes.spines[["top", "right"]].set_visible(False)
+        column[-1].set_xlabel(f"error: mean 1 - cos, lower is better\n{title}")
 
 
 @contextmanager

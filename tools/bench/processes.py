@@ -41,7 +41,7 @@ import minisbert
 def peak():
     return int(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read())[1]) / 1024
 
-encoder = minisbert.load(sys.argv[1], num_threads=int(sys.argv[2]))
+encoder = minisbert.load(sys.argv[1], num_threads=int(sys.argv[2]), dtype=sys.argv[5])
 encoder.encode("A first sentence.")
 loaded = peak()
 texts, count = json.load(open(sys.argv[3])), int(sys.argv[4])
@@ -78,7 +78,7 @@ def first_vector(folder: Path, threads: int) -> float:
 
 
 def memory(
-    folder: Path, threads: int, texts: list[str], counts: tuple[int, ...]
+    folder: Path, threads: int, texts: list[str], counts: tuple[int, ...], dtype: str = "float32"
 ) -> dict[str, dict[str, float]]:
     """Encode so many texts, out of a generator that repeats `texts`, in a new process for each count.
 
@@ -90,7 +90,7 @@ def memory(
         json.dump(texts, file)
         file.flush()
         for count in counts:
-            with python(_MEMORY, folder, threads, file.name, count) as child:
+            with python(_MEMORY, folder, threads, file.name, count, dtype) as child:
                 said, _ = child.communicate()
             if child.returncode:
                 sys.exit("bench: the process whose memory was measured failed; what it said is above")

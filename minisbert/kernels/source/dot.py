@@ -4,6 +4,13 @@ The micro-kernel is that of float32, with one instruction exchanged: where `micr
 broadcast number of A and a vector of B, here a broadcast word of A, two bfloat16 or four int8, meets a vector of words
 of B, and each lane adds the products of its own to its sum. So one instruction does the work of two, or of four.
 
+Why four bytes are four times as fast: a register has 64 bytes, whatever they mean, and a core starts as many multiplies
+in a cycle, whatever they multiply. 16 float32 make 16 products an instruction, 64 int8 make 64, and their sums by four
+take the 32 bits each that float32's did: the micro-tile is the same one. All that comes from memory and caches is a
+quarter, too. What does not shrink is around it: rounding the rows (`narrow`), making float32 of the sums (`finish`),
+norms and attention. So a whole model is two to three times as fast, not four. What is lost is told, with its formula,
+in `reference.narrow`.
+
 The sums of all of K stay in registers: integers are exact in any order, and those of bfloat16 are of half as many terms
 as float32's, whose products are a thousand times as inexact as a rounding of the sum.
 
