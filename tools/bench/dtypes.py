@@ -34,7 +34,7 @@ from tools.bench.narrow_engines import DTYPES, ENGINES
 from tools.bench.processes import memory
 from tools.bench.report import ranged, table, turn_medians
 from tools.bench.run import machine, step, versions
-from tools.bench.workloads import SIZES, checkpoint, workloads
+from tools.bench.workloads import MODELS, SIZES, checkpoint, workloads
 
 __all__ = ["costs", "markdown"]
 
@@ -206,8 +206,9 @@ def main() -> None:
         for model in args.model:
             with tempfile.TemporaryDirectory() as scratch:
                 folder = checkpoint(model, Path(scratch))
-                print(folder.name, file=sys.stderr)
-                models[folder.name] = measure(folder, names, args)
+                title = MODELS.get(model, folder.name)
+                print(title, file=sys.stderr)
+                models[title] = measure(folder, names, args)
         today = datetime.date.today().isoformat()
         found = {"date": today, "machine": machine(args.threads), "versions": versions(), "models": models}
     if args.json:
