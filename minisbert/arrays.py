@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Ints"]
+__all__ = ["Floats", "Int8Rows", "Ints"]
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Ints: TypeAlias = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Int8Rows:
+    """Rows of int8 (R, K) and a scale for each, float32 (R,); rows that are looked up are ``numbers * scale``."""
+
+    numbers: NDArray[np.int8]
+    scales: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """R and K."""
+        return self.numbers.shape
+
+    @property
+    def dtype(self) -> np.dtype[np.int8]:
+        """int8."""
+        return self.numbers.dtype
+
+    def __getitem__(self, rows: Ints) -> NDArray[np.float32]:
+        return self.numbers[rows] * self.scales[rows, np.newaxis]
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[Int8Rows]) -> Int8Rows:
+        """Put the rows of all parts below each other."""
+        numbers, scales = ([getattr(part, name) for part in parts] for name in ("numbers", "scales"))
+        return cls(np.concatenate(numbers), np.concatenate(scales))

@@ -12,6 +12,7 @@ from minisbert.checkpoint.jsonfile import parse_json
 
 __all__ = [
     "INDEX",
+    "INT8_WEIGHTS",
     "SETTINGS",
     "TOKENIZER",
     "WEIGHTS",
@@ -39,6 +40,7 @@ TOKENIZER = "tokenizer.json"
 VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"))  # the files of one stand in for tokenizer.json
 SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model")
 WEIGHTS = "model.safetensors"
+INT8_WEIGHTS = "model.int8.safetensors"
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 

@@ -7,13 +7,16 @@ and of a large vocabulary's table only the rows that are looked up are ever read
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from math import prod
 from mmap import mmap
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from minisbert.arrays import Floats
@@ -21,9 +24,10 @@ from minisbert.checkpoint.access import open_file
 from minisbert.checkpoint.conversion import pickle_refusal
 from minisbert.checkpoint.files import give_back, map_file
 from minisbert.checkpoint.jsonfile import is_there, read_json
+from minisbert.checkpoint.repository import INDEX, INT8_WEIGHTS, WEIGHTS
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 
-__all__ = ["Entry", "read_header", "same", "tensor", "weights_files"]
+__all__ = ["DTYPES", "Entry", "read_header", "same", "tensor", "weights_files", "write_tensors"]
 
 # BF16 has no NumPy type: its bits are the upper half of a float32's.
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
@@ -33,12 +37,12 @@ PIECE = 1 << 18  # bytes, or numbers, that are looked at at once
 _LARGE = 1 << 22  # numbers in a table of which no more than a piece is kept in memory
 
 
-def weights_files(folder: Path) -> tuple[Path, list[Path]]:
+def weights_files(folder: Path, is_int8: bool = False) -> tuple[Path, list[Path]]:
     """Return the file that says which tensors there are, and those that they are in."""
-    path = folder / "model.safetensors"
-    if is_there(path):
+    path = folder / (INT8_WEIGHTS if is_int8 else WEIGHTS)
+    if is_there(path) or is_int8:
         return path, [path]
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if is_there(index):
         return index, _read_index(index)
     for pickle in (folder / "pytorch_model.bin", folder / "pytorch_model.bin.index.json"):
@@ -154,3 +158,47 @@ def _widen(array: Floats) -> Floats:
     if array.dtype != np.uint16:
         return array
     return (array.astype(np.uint32) << 16).view(np.float32)
+
+
+def write_tensors(
+    path: Path,
+    kinds: Mapping[str, tuple[str, tuple[int, ...]]],
+    parts: Iterable[tuple[str, NDArray[Any]]],
+    format: str,
+) -> int:
+    """Write a safetensors file; return the bytes of all tensors.
+
+    They are written as they are made, in whatever order, so that one at a time is in memory.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A file that is not there.
+    kinds : mapping of str to (str, tuple of int)
+        The dtype, as safetensors names it, and the shape of each tensor.
+    parts : iterable of (str, ndarray)
+        Each tensor's name and bytes, as an array of any dtype.
+    format : str
+        What the tensors are laid out for: "pt" is PyTorch.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": format}}
+    starts, end = {}, 0
+    for name, (dtype, shape) in sorted(kinds.items(), key=lambda kind: -_bytes_each(kind[1][0])):  # aligned
+        starts[name] = end
+        end += prod(shape) * _bytes_each(dtype)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [starts[name], end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("xb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for name, array in parts:
+            file.seek(8 + len(text) + starts[name])
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        file.flush()
+        os.fsync(file.fileno())
+    return end
+
+
+def _bytes_each(dtype: str) -> int:
+    bits = re.search(r"\d+", dtype)
+    return int(bits[0]) // 8 if bits else 1  # BOOL

@@ -7,13 +7,13 @@ from functools import partial
 from itertools import chain
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from minisbert.arrays import Floats
 from minisbert.checkpoint.config import TransformerConfig
 from minisbert.checkpoint.conversion import pickle_refusal
 from minisbert.checkpoint.families import BUCKETS, Family
 from minisbert.checkpoint.files import map_file
+from minisbert.checkpoint.int8 import SCALE, int8_rows, is_int8
 from minisbert.checkpoint.jsonfile import is_there
 from minisbert.checkpoint.modules import Module, shapes_of
 from minisbert.checkpoint.stored import Entry, read_header, same, tensor, weights_files
@@ -22,6 +22,7 @@ from minisbert.errors import CheckpointError, CheckpointNotFoundError
 __all__ = [
     "Rows",
     "TensorUse",
+    "expected_tensors",
     "head_tensors",
     "load_module_tensors",
     "load_tensors",
@@ -63,7 +64,8 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> Te
     -------
     Tensors
         The arrays by role, such as ``"layers.0.attention.query.weight"``: float64, float32 or float16 as in
-        the file, and float32 where the file has bfloat16. They are read-only, and keep their file mapped.
+        the file, float32 where the file has bfloat16, and `Int8Rows` where it is what `checkpoint.int8` describes.
+        They are read-only, and keep their file mapped.
 
     Raises
     ------
@@ -74,8 +76,8 @@ def load_tensors(folder: Path, config: TransformerConfig, head: Rows = ()) -> Te
         wrong shape (all are named at once), or if there are two different ones for one role. And, when it is asked
         for, if a tensor has a weight that is not finite in float32.
     """
-    path, shards = weights_files(folder)
-    expected = {name: (role, shape) for role, name, shape in _expected(config, head)}
+    path, shards = weights_files(folder, config.is_int8)
+    expected = {name: (role, shape) for role, name, shape in expected_tensors(config, head)}
     entries = _by_plain_name(path, chain.from_iterable(map(read_header, shards)), config, expected)
     _compare(path, expected, {name: entry.shape for name, entry in entries.items()})
     return Tensors({role: entries[name] for name, (role, _) in expected.items()})
@@ -100,12 +102,12 @@ def tensor_uses(folder: Path, config: TransformerConfig, head: Rows = ()) -> Ite
     CheckpointNotFoundError, CheckpointError
         If a file is missing or damaged, as `load_tensors` does.
     """
-    roles = {name: role for role, name, _ in _expected(config, head)}
+    roles = {name: role for role, name, _ in expected_tensors(config, head)}
     seen: dict[str, str] = {}
-    for entry in chain.from_iterable(map(read_header, weights_files(folder)[1])):
+    for entry in chain.from_iterable(map(read_header, weights_files(folder, config.is_int8)[1])):
         name, dtype = _plain_name(entry.name, config.family), entry.dtype
         start = config.family.ignored_by(name)
-        use = partial(TensorUse, entry.path, entry.name, dtype.replace("BF", "bfloat").replace("F", "float"))
+        use = partial(TensorUse, entry.path, entry.name, _in_full(dtype))
         if name not in roles and start is not None:
             yield use(start=start, ignored=config.family.ignored[start])
         elif name in seen:
@@ -113,6 +115,10 @@ def tensor_uses(folder: Path, config: TransformerConfig, head: Rows = ()) -> Ite
         else:
             yield use(roles.get(name))
         seen.setdefault(name, entry.name)
+
+
+def _in_full(dtype: str) -> str:
+    return dtype.replace("BF", "bfloat").replace("F", "float").replace("I", "int")
 
 
 def load_module_tensors(module: Module) -> Tensors:
@@ -136,8 +142,8 @@ def load_module_tensors(module: Module) -> Tensors:
     return Tensors(entries)
 
 
-class Tensors(Mapping[str, Floats]):
-    """Tensors of mapped files, by role or name: each is looked through when it is asked for.
+class Tensors(Mapping[str, Any]):
+    """Tensors of mapped files, arrays or `Int8Rows`, by role or name: each is looked through when it is asked for.
 
     What is packed next is then in the processor's cache, and pages that were looked at before can be given back.
     """
@@ -148,9 +154,10 @@ class Tensors(Mapping[str, Floats]):
             path: map_file(path) for path in dict.fromkeys(entry.path for entry in entries.values())
         }
 
-    def __getitem__(self, name: str) -> Floats:
-        entry = self._entries[name]
-        return tensor(self._maps[entry.path], entry)
+    def __getitem__(self, name: str) -> Any:
+        entry, scales = self._entries[name], self._entries.get(name + SCALE)
+        content = self._maps[entry.path]
+        return tensor(content, entry) if scales is None else int8_rows(content, entry, scales)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -163,8 +170,8 @@ class Tensors(Mapping[str, Floats]):
 
     @property
     def size(self) -> int:
-        """How many numbers there are in all tensors."""
-        return sum(prod(entry.shape) for entry in self._entries.values())
+        """How many numbers there are in all tensors, scales aside."""
+        return sum(prod(entry.shape) for name, entry in self._entries.items() if not name.endswith(SCALE))
 
 
 def _by_plain_name(
@@ -195,8 +202,19 @@ def _plain_name(name: str, family: Family) -> str:
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace("LayerNorm.beta", "LayerNorm.bias")
 
 
-def _expected(config: TransformerConfig, head: Rows) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+def expected_tensors(
+    config: TransformerConfig, head: Rows = ()
+) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Yield role, name and shape of every tensor that a checkpoint of this configuration has."""
+    for role, name, shape in _matrices_and_vectors(config, head):
+        yield role, name, shape
+        if config.is_int8 and is_int8(role, shape):
+            yield role + SCALE, name + SCALE, shape[:1]
+
+
+def _matrices_and_vectors(
+    config: TransformerConfig, head: Rows
+) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     family = config.family
     sizes = {
         "V": config.vocab_size,

@@ -19,7 +19,7 @@ from minisbert.checkpoint import hub
 from minisbert.checkpoint.config import TextConfig
 from minisbert.checkpoint.files import watch_files
 from minisbert.checkpoint.modules import TOKENS
-from minisbert.engine.arguments import check_choice, check_dtype, check_integer
+from minisbert.engine.arguments import check_choice, check_integer, resolve_dtype
 from minisbert.engine.collect import Progress
 from minisbert.engine.workers import Compute, compute_chunks
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeValueError, shown
@@ -57,17 +57,17 @@ class TextModel(ABC):
         folder: Path,
         *,
         backend: str = "auto",
-        dtype: DTypeLike = "float32",
+        dtype: DTypeLike | None = None,
         num_threads: int | None = None,
     ) -> None:
         self._share(Path(folder), backend, dtype, num_threads)
 
-    def _share(self, folder: Path, backend: str, dtype: DTypeLike, num_threads: int | None) -> None:
+    def _share(self, folder: Path, backend: str, dtype: DTypeLike | None, num_threads: int | None) -> None:
         """Take the settings of a checkpoint, and its weights from wherever they are."""
         self._backend = backend
         self.num_threads = num_threads
         check_choice("backend", backend, ("auto", *BACKENDS))
-        found = check_dtype(dtype)
+        found = resolve_dtype(dtype, folder)
         # Absolute, as the working folder may change.
         self._original = _find(type(self), folder.absolute(), select(backend, found), found, self.num_threads)
         self._take(self._original)
