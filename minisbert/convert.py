@@ -25,7 +25,7 @@ from minisbert.checkpoint.config import TransformerConfig, check_folder, is_cros
 from minisbert.checkpoint.cross_config import read_cross_config
 from minisbert.checkpoint.files import map_file
 from minisbert.checkpoint.jsonfile import is_there, parse_json
-from minisbert.checkpoint.repository import INDEX, INT8_WEIGHTS, module_folders
+from minisbert.checkpoint.repository import INDEX, INT8_WEIGHTS, QUANTIZATION, module_folders
 from minisbert.checkpoint.stored import DTYPES, Entry, read_header, tensor, weights_files, write_tensors
 from minisbert.checkpoint.tensors import Rows, expected_tensors, head_tensors, load_tensors
 from minisbert.errors import CheckpointError, EncodeValueError, shown
@@ -119,7 +119,7 @@ def convert_checkpoint(
 
 
 def _check_target(target: Path, dtype: str) -> None:
-    if dtype not in CONVERTED:
+    if not isinstance(dtype, str) or dtype not in CONVERTED:
         raise EncodeValueError(f"dtype is {shown(dtype)}; expected one of {', '.join(CONVERTED)}")
     if os.path.lexists(target):
         raise EncodeValueError(f"{target}: there is such a file or folder; name one that is not there")
@@ -166,7 +166,7 @@ def _write_config(path: Path, dtype: str) -> None:
     """Say in a transformer's ``config.json`` what its weights are."""
     values = parse_json(path)
     if dtype == "int8":
-        values[int8.KEY] = int8.MARKER
+        values[QUANTIZATION] = int8.MARKER
     else:
         # Its name was torch_dtype before transformers 4.56, and is read as such by all versions.
         values |= dict.fromkeys(values.keys() & {"dtype", "torch_dtype"} or {"torch_dtype"}, dtype)

@@ -28,8 +28,9 @@ def temporary_beside(target: Path) -> Iterator[Path]:
 def remove_unfinished() -> None:
     """Remove what has not been written to its end, as the process is about to be ended."""
     for temporary in tuple(_unfinished):
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):  # it has its final name, or can't be removed
-            temporary.unlink()
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink()
         _unfinished.discard(temporary)  # only now: a signal may strike between the two

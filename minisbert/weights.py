@@ -159,6 +159,15 @@ def build_head(
     return Head(dense, activation, output)
 
 
+def size_in_bytes(weights: Any) -> int:
+    """Return how many bytes the arrays of a record take, however deep in it they are."""
+    if isinstance(weights, tuple):
+        return sum(map(size_in_bytes, weights))
+    if isinstance(weights, Int8Rows):
+        return weights.numbers.nbytes + weights.scales.nbytes
+    return weights.nbytes if isinstance(weights, np.ndarray) else 0
+
+
 def position_bias(table: Floats, positions: int) -> Floats:
     """Spread a bias for each of 32 buckets over all distances between two tokens: (32, H) -> (H, 2P - 1) [1]_.
 

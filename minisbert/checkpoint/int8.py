@@ -2,7 +2,7 @@
 
 It is the original's folder, but for two files:
 
-- ``config.json`` has one more key, `KEY`, with the version of the layout: see `MARKER`.
+- ``config.json`` has one more key, ``minisbert_quantization``, with the version of the layout: see `MARKER`.
 - ``model.int8.safetensors`` has the weights, and there is no ``model.safetensors``: so no other program takes these
   integers for weights. Tensors have the names that transformers gives them, without the model's prefix. A matrix
   (O, K) of the layers, as ``NAME``, is of I8, from -127 to 127, and beside it ``NAME_scale`` (O,) is of F32. These are
@@ -20,13 +20,12 @@ import numpy as np
 
 from minisbert.arrays import Int8Rows
 from minisbert.checkpoint.jsonfile import JsonFile, is_there, read_json
-from minisbert.checkpoint.repository import module_folders
+from minisbert.checkpoint.repository import QUANTIZATION, module_folders
 from minisbert.checkpoint.stored import Entry, tensor
 from minisbert.errors import CheckpointError, UnsupportedCheckpointError, shown
 
-__all__ = ["KEY", "MARKER", "SCALE", "holds_int8", "int8_rows", "is_int8", "is_marked"]
+__all__ = ["MARKER", "SCALE", "holds_int8", "int8_rows", "is_int8", "is_marked"]
 
-KEY = "minisbert_quantization"
 MARKER: dict[str, Any] = {"version": 1, "dtype": "int8", "rotation": 128}
 SCALE = "_scale"  # what the name of a matrix's scales ends with, and their role
 
@@ -41,11 +40,11 @@ def holds_int8(folder: Path) -> bool:
 
 def is_marked(config: JsonFile) -> bool:
     """Whether a transformer's ``config.json`` says that weights are int8; those of another version are refused."""
-    marker = config.values.get(KEY)
+    marker = config.values.get(QUANTIZATION)
     if marker is not None and marker != MARKER:
         raise UnsupportedCheckpointError(
-            f"{config.path}: {KEY} is {shown(marker)}; this version of minisbert reads {MARKER}. Convert the original "
-            "checkpoint once more, or install the version of minisbert that wrote this one"
+            f"{config.path}: {QUANTIZATION} is {shown(marker)}; this version of minisbert reads {MARKER}. Convert the "
+            "original checkpoint once more, or install the version of minisbert that wrote this one"
         )
     return marker is not None
 
@@ -60,7 +59,7 @@ def int8_rows(content: mmap, numbers: Entry, scales: Entry) -> Int8Rows:
     for entry, dtype in ((numbers, "I8"), (scales, "F32")):
         if entry.dtype != dtype:
             raise _damaged(
-                entry, f"has dtype {entry.dtype}; expected {dtype}, as {KEY} in config.json has it"
+                entry, f"has dtype {entry.dtype}; expected {dtype}, as {QUANTIZATION} in config.json has it"
             )
     integers = np.ndarray(numbers.shape, np.int8, content, numbers.start)
     if integers.min(initial=0) < -127:

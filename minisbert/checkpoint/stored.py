@@ -40,13 +40,13 @@ _LARGE = 1 << 22  # numbers in a table of which no more than a piece is kept in 
 def weights_files(folder: Path, is_int8: bool = False) -> tuple[Path, list[Path]]:
     """Return the file that says which tensors there are, and those that they are in."""
     path = folder / (INT8_WEIGHTS if is_int8 else WEIGHTS)
-    if is_there(path) or is_int8:
+    if is_there(path):
         return path, [path]
     index = folder / INDEX
-    if is_there(index):
+    if is_there(index) and not is_int8:
         return index, _read_index(index)
     for pickle in (folder / "pytorch_model.bin", folder / "pytorch_model.bin.index.json"):
-        if pickle.exists():
+        if pickle.exists() and not is_int8:
             raise pickle_refusal(pickle)
     raise CheckpointNotFoundError(f"{path}: there is no such file; expected the checkpoint's weights")
 

@@ -19,6 +19,7 @@ from minisbert.checkpoint import hub
 from minisbert.checkpoint.config import TextConfig
 from minisbert.checkpoint.files import watch_files
 from minisbert.checkpoint.modules import TOKENS
+from minisbert.checkpoint.stored import weights_files
 from minisbert.engine.arguments import check_choice, check_integer, resolve_dtype
 from minisbert.engine.collect import Progress
 from minisbert.engine.workers import Compute, compute_chunks
@@ -222,8 +223,9 @@ class TextModel(ABC):
         """Refuse results of which one is not finite; the first of them is of input `first`."""
         for index, result in enumerate(results, first):
             if not np.isfinite(result).all():
+                path, _ = weights_files(self.config.transformer_folder, self.config.transformer.is_int8)
                 raise CheckpointError(
-                    f"{self.config.transformer_folder / 'model.safetensors'}: gives NaN or infinity for {self.ITEM} "
+                    f"{path}: gives NaN or infinity for {self.ITEM} "
                     f"{index}; the weights are too large for {self.dtype}{other_reason}"
                 )
 
