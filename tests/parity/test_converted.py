@@ -17,9 +17,9 @@ library = pytest.importorskip(
     "sentence_transformers", reason="sentence-transformers is not installed: see test_parity.py"
 )
 
-# 1 - cosine at worst. In the folder's own dtype the reference rounds every step to it; in float32 nothing.
-OWN = {"float16": 2e-5, "bfloat16": 2e-3}
-FLOAT32 = 1e-11
+# 1 - cosine at worst. In the folder's own dtype the reference rounds every step to it: 1.2e-6 and 1.0e-4 were measured.
+OWN = {"float16": 5e-6, "bfloat16": 5e-4}
+FLOAT32 = 5e-12  # 5e-13
 
 
 def cost(found: np.ndarray, expected: np.ndarray) -> float:
