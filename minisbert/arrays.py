@@ -9,15 +9,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Floats", "Int8Rows", "Ints"]
+__all__ = ["SCALED", "Floats", "Int8Rows", "Ints"]
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Ints: TypeAlias = NDArray[np.integer[Any]]
 
+SCALED = 128  # numbers of a table's row that have one scale
+
 
 @dataclass(frozen=True)
 class Int8Rows:
-    """Rows of int8 (R, K) and a scale for each, float32 (R,); rows that are looked up are ``numbers * scale``."""
+    """Rows of int8 (R, K) and their scales: of a matrix (R,); of a table (R, ceil(K / 128)), for 128 numbers each."""
 
     numbers: NDArray[np.int8]
     scales: NDArray[np.float32]
@@ -33,7 +35,9 @@ class Int8Rows:
         return self.numbers.dtype
 
     def __getitem__(self, rows: Ints) -> NDArray[np.float32]:
-        return self.numbers[rows] * self.scales[rows, np.newaxis]
+        """Look up rows (N,) of a table: ``numbers * scale``, (N, K)."""
+        numbers = self.numbers[rows]
+        return numbers * np.repeat(self.scales[rows], SCALED, axis=1)[:, : numbers.shape[1]]
 
     @classmethod
     def concatenate(cls, parts: Sequence[Int8Rows]) -> Int8Rows:

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from minisbert.arrays import Floats
+from minisbert.arrays import SCALED, Floats
 from minisbert.checkpoint import hub, int8
 from minisbert.checkpoint.config import TransformerConfig, check_folder, is_cross_encoder, read_config
 from minisbert.checkpoint.cross_config import read_cross_config
@@ -243,11 +243,17 @@ def _rounded(role: str, name: str, numbers: Floats) -> Iterator[Part]:
 
 
 def _rows_of_table(table: Floats) -> tuple[NDArray[np.int8], Floats]:
-    """Round the rows of a table (V, E) to integers, and return their scales (V,)."""
-    starts = range(0, len(table), ROWS)
-    parts = [narrow.quantise(table[start : start + ROWS].astype(np.float32)) for start in starts]
-    integers, scales = zip(*parts, strict=True)
-    return np.concatenate(integers), np.concatenate(scales)
+    """Round the rows of a table (V, E) to integers, and return their scales, (V, ceil(E / 128))."""
+    (V, E), starts = table.shape, range(0, table.shape[1], SCALED)
+    integers, scales = np.empty((V, E), np.int8), np.empty((V, len(starts)), np.float32)
+    for first in range(0, V, ROWS):
+        rows = slice(first, first + ROWS)
+        for i, start in enumerate(starts):
+            columns = slice(start, start + SCALED)
+            integers[rows, columns], scales[rows, i] = narrow.quantise(
+                table[rows, columns].astype(np.float32)
+            )
+    return integers, scales
 
 
 def _counted(parts: Iterable[Part], progress: Progress) -> Iterator[Part]:

@@ -19,6 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 import minisbert
 from minisbert import convert
+from minisbert.arrays import Int8Rows
 from minisbert.checkpoint.config import read_config
 from minisbert.checkpoint.int8 import MARKER
 from minisbert.checkpoint.repository import INT8_WEIGHTS, QUANTIZATION
@@ -133,7 +134,8 @@ def test_int8_is_that_of_the_original_bit_for_bit_but_for_the_words(
     assert (encoder.dtype, encoder.num_parameters) == ("int8", original.num_parameters)
     table = encoder._weights.embeddings.word
     exact = np.asarray(original._weights.embeddings.word, np.float32)
-    steps = np.abs(table[np.arange(len(exact))] - exact) / np.maximum(table.scales, 1e-30)[:, np.newaxis]
+    assert table.scales.shape == (len(exact), 1)
+    steps = np.abs(table[np.arange(len(exact))] - exact) / np.maximum(table.scales, 1e-30)
     assert steps.max() <= 0.5 + 1e-4
     embeddings = encoder._weights.embeddings._replace(word=exact)
     encoder._weights, encoder._plans = encoder._weights._replace(embeddings=embeddings), {}
@@ -152,15 +154,32 @@ def test_the_layout_is_what_is_documented(tmp_path: Path) -> None:
     for name, tensor in new.items():
         if f"{name}_scale" in new:
             scales = new[f"{name}_scale"]
-            assert (tensor.dtype, scales.dtype, scales.shape) == (np.int8, np.float32, tensor.shape[:1])
-            again = tensor * scales[:, np.newaxis]
-            again = again if "word_embeddings" in name else narrow.rotate(again)[0]
+            is_table = "word_embeddings" in name
+            shape = (len(tensor), 1) if is_table else (len(tensor),)
+            assert (tensor.dtype, scales.dtype, scales.shape) == (np.int8, np.float32, shape)
+            again = tensor * scales.reshape(-1, 1)
+            again = again if is_table else narrow.rotate(again)[0]
             error = np.abs(again - old[name]).max()
-            assert error <= 0.5 * scales.max() * (1 if "word_embeddings" in name else 32)
+            assert error <= 0.5 * scales.max() * (1 if is_table else 32)
         elif not name.endswith("_scale"):
             assert tensor.dtype == np.float32
             np.testing.assert_array_equal(tensor, old[name].astype(np.float32))
     assert {"embeddings_project.weight_scale", "embeddings.word_embeddings.weight_scale"} <= new.keys()
+
+
+def test_a_table_has_a_scale_for_each_128_numbers_of_a_row() -> None:
+    table = np.random.default_rng(0).standard_normal((9, 300)).astype(np.float32)
+    table[:, 5] *= 100  # whose block alone has large steps
+    table[3, 128:256] = 0
+    numbers, scales = convert._rows_of_table(table)
+    assert (numbers.shape, scales.shape) == ((9, 300), (9, 3))
+    ids = np.array([8, 3, 3, 0])
+    found = Int8Rows(numbers, scales)[ids]
+    assert found.dtype == np.float32
+    steps = np.stack([np.abs(table[:, i : i + 128]).max(axis=1) / 127 for i in (0, 128, 256)], axis=1)
+    np.testing.assert_allclose(scales, steps, rtol=1e-6)
+    wide = np.repeat(steps, 128, axis=1)[:, :300]
+    assert (np.abs(found - table[ids]) <= 0.5001 * wide[ids]).all()
 
 
 def test_tables_are_rounded_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +331,7 @@ def test_a_damaged_tensor_is_named(int8: Path, tmp_path: Path, damage: str) -> N
 
 @pytest.mark.parametrize(
     "marker",
-    [{**MARKER, "version": 2}, {**MARKER, "rotation": 64}, {**MARKER, "more": 1}, {}, "int8", True, [1]],
+    [{**MARKER, "version": 2}, {**MARKER, "block": 64}, {**MARKER, "more": 1}, {}, "int8", True, [1]],
 )
 def test_another_version_is_refused(int8: Path, tmp_path: Path, marker: Any) -> None:
     folder = shutil.copytree(int8, tmp_path / "copy")

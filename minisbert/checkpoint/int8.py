@@ -7,7 +7,8 @@ It is the original's folder, but for two files:
   integers for weights. Tensors have the names that transformers gives them, without the model's prefix. A matrix
   (O, K) of the layers, as ``NAME``, is of I8, from -127 to 127, and beside it ``NAME_scale`` (O,) is of F32. These are
   what `kernels.reference.narrow.integers_of_weight` makes of it, so that the matrix is ``rotate(NAME * NAME_scale)``.
-  The word table (V, E) is not rotated: row i is ``NAME[i] * NAME_scale[i]``. All other tensors are the original's.
+  The word table (V, E) is not rotated, but its scales are (V, ceil(E / 128)): number j of row i is ``NAME[i, j] *
+  NAME_scale[i, j // 128]``. All other tensors are the original's, as F32.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arrays import Int8Rows
+from minisbert.arrays import SCALED, Int8Rows
 from minisbert.checkpoint.jsonfile import JsonFile, is_there, read_json
 from minisbert.checkpoint.repository import QUANTIZATION, module_folders
 from minisbert.checkpoint.stored import Entry, tensor
 from minisbert.errors import CheckpointError, UnsupportedCheckpointError, shown
 
-__all__ = ["MARKER", "SCALE", "holds_int8", "int8_rows", "is_int8", "is_marked"]
+__all__ = ["MARKER", "SCALE", "holds_int8", "int8_rows", "is_int8", "is_marked", "shape_of_scales"]
 
-MARKER: dict[str, Any] = {"version": 1, "dtype": "int8", "rotation": 128}
+MARKER: dict[str, Any] = {"version": 1, "dtype": "int8", "block": SCALED}
 SCALE = "_scale"  # what the name of a matrix's scales ends with, and their role
 
 
@@ -51,7 +52,13 @@ def is_marked(config: JsonFile) -> bool:
 
 def is_int8(role: str, shape: tuple[int, ...]) -> bool:
     """Whether a tensor is one that the layout has in int8: a matrix of the layers, or the word table."""
-    return len(shape) == 2 and role.startswith(("layers.", "embeddings.word", "embeddings.projection."))
+    names = ("layers.", "embeddings.word", "embeddings.projection.")
+    return len(shape) == 2 and role.startswith(names) and not role.endswith(SCALE)
+
+
+def shape_of_scales(role: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the scales of a matrix, or of the word table."""
+    return (shape[0], -(-shape[1] // SCALED)) if role == "embeddings.word" else shape[:1]
 
 
 def int8_rows(content: mmap, numbers: Entry, scales: Entry) -> Int8Rows:

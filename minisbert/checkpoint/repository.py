@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 
 from minisbert.checkpoint.conversion import PICKLED, PIECES
 from minisbert.checkpoint.jsonfile import parse_json
+from minisbert.errors import CheckpointError
 
 __all__ = [
     "INDEX",
@@ -95,10 +97,13 @@ def _weights(folder: Path, prefix: str) -> list[str]:
 
 
 def weights_name(folder: Path, prefix: str) -> str:
-    """Return what the file of a module's weights is called, if it is one."""
+    """Return what the file of a module's weights is called, if it is one; a wrong config.json is refused later."""
     config = folder / f"{prefix}config.json"
-    values = parse_json(config) if config.is_file() else None
-    return INT8_WEIGHTS if isinstance(values, dict) and QUANTIZATION in values else WEIGHTS
+    with suppress(CheckpointError):
+        values = parse_json(config) if config.is_file() else None
+        if isinstance(values, dict) and QUANTIZATION in values:
+            return INT8_WEIGHTS
+    return WEIGHTS
 
 
 def shards(index: Path) -> list[str]:

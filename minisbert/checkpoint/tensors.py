@@ -13,7 +13,7 @@ from minisbert.checkpoint.config import TransformerConfig
 from minisbert.checkpoint.conversion import pickle_refusal
 from minisbert.checkpoint.families import BUCKETS, Family
 from minisbert.checkpoint.files import map_file
-from minisbert.checkpoint.int8 import SCALE, int8_rows, is_int8
+from minisbert.checkpoint.int8 import SCALE, int8_rows, is_int8, shape_of_scales
 from minisbert.checkpoint.jsonfile import is_there
 from minisbert.checkpoint.modules import Module, shapes_of
 from minisbert.checkpoint.stored import Entry, read_header, same, tensor, weights_files
@@ -209,7 +209,7 @@ def expected_tensors(
     for role, name, shape in _matrices_and_vectors(config, head):
         yield role, name, shape
         if config.is_int8 and is_int8(role, shape):
-            yield role + SCALE, name + SCALE, shape[:1]
+            yield role + SCALE, name + SCALE, shape_of_scales(role, shape)
 
 
 def _matrices_and_vectors(
