@@ -48,7 +48,7 @@ def load_cross_encoder(
     name_or_path: str | os.PathLike[str],
     *,
     backend: str = "auto",
-    dtype: DTypeLike = "float32",
+    dtype: DTypeLike | None = None,
     num_threads: int | None = None,
     revision: str | None = None,
     token: str | bool | None = None,

@@ -40,7 +40,7 @@ def load(
     name_or_path: str | os.PathLike[str],
     *,
     backend: str = "auto",
-    dtype: DTypeLike = "float32",
+    dtype: DTypeLike | None = None,
     num_threads: int | None = None,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -61,9 +61,10 @@ def load(
     backend : {"auto", "native", "jit", "reference"}
         Which implementation computes: ``"native"``, the kernels that come with minisbert; ``"jit"``, the same compiled
         by Numba; ``"reference"``, NumPy. ``"auto"`` takes the first of these that is to be had.
-    dtype : {"float32", "float16", "bfloat16", "int8", "float64"}
+    dtype : {"float32", "float16", "bfloat16", "int8", "float64"}, optional
         What the transformer's weights are held in and multiplied: fewer bits are faster and take less memory, and cost
-        digits. Vectors are float32. "float64", of which they are, too, is accurate to 15 digits, and slow.
+        digits. Vectors are float32. "float64", of which they are, too, is accurate to 15 digits, and slow. By default
+        float32, or int8 for what `minisbert convert` wrote in int8, which computes in nothing else.
     num_threads : int, optional
         Worker threads; by default ``MINISBERT_NUM_THREADS``, else ``OMP_NUM_THREADS``, else the processors that this
         process may use.

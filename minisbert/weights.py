@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from minisbert.arrays import Floats
+from minisbert.arrays import Floats, Int8Rows
 from minisbert.checkpoint import modules
 from minisbert.checkpoint.config import TransformerConfig
 from minisbert.checkpoint.files import give_back
@@ -90,7 +90,7 @@ Step: TypeAlias = tuple[Module, Any]
 
 
 def build_weights(
-    tensors: Mapping[str, Floats], config: TransformerConfig, kernels: Kernels, dtype: str
+    tensors: Mapping[str, Any], config: TransformerConfig, kernels: Kernels, dtype: str
 ) -> Weights:
     """Sort the tensors of a checkpoint, named by role, into records; large ones in the backend's layout."""
     wide = np.float64 if dtype == "float64" else np.float32
@@ -106,7 +106,8 @@ def build_weights(
         biases = [tensors[f"{name}.bias"] for name in names]
         if len(names) == 1:
             return kernels.pack(weights[0], biases[0], dtype)
-        return kernels.pack(np.concatenate(weights), np.concatenate(biases), dtype)
+        joined: Any = (Int8Rows if config.is_int8 else np).concatenate(weights)
+        return kernels.pack(joined, np.concatenate(biases), dtype)
 
     def layer(at: str) -> Layer:
         qkv = dense(f"{at}.attention.query", f"{at}.attention.key", f"{at}.attention.value")
@@ -156,6 +157,15 @@ def build_head(
         for part in ("dense", "output")
     )
     return Head(dense, activation, output)
+
+
+def size_in_bytes(weights: Any) -> int:
+    """Return how many bytes the arrays of a record take, however deep in it they are."""
+    if isinstance(weights, tuple):
+        return sum(map(size_in_bytes, weights))
+    if isinstance(weights, Int8Rows):
+        return weights.numbers.nbytes + weights.scales.nbytes
+    return weights.nbytes if isinstance(weights, np.ndarray) else 0
 
 
 def position_bias(table: Floats, positions: int) -> Floats:

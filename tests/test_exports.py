@@ -7,6 +7,7 @@ import pickletools
 from importlib.metadata import entry_points
 
 import minisbert
+import minisbert.convert
 import minisbert.encoder
 import minisbert.errors
 import minisbert.vectors
@@ -51,6 +52,7 @@ def test_a_pickle_names_the_public_class_and_nothing_else_of_ours() -> None:
 
 def test_what_the_documentation_names_is_there() -> None:
     assert callable(minisbert.vectors.quantize)
+    assert callable(minisbert.convert.convert_checkpoint)
     [command] = [entry for entry in entry_points(group="console_scripts") if entry.name == "minisbert"]
     assert command.value == "minisbert.cli:main"
     assert callable(command.load())

@@ -18,7 +18,7 @@ STOREYS = [
     ("encoder", "cross_encoder"),
     ("engine",),
     ("model", "text"),
-    ("weights",),
+    ("weights", "convert"),
     ("kernels.__init__",),
     ("kernels.compiled",),
     ("kernels.reference",),
@@ -28,7 +28,7 @@ STOREYS = [
     ("kernels.operations", "kernels.tuning", "kernels.cpus"),
     ("vectors",),
     ("checkpoint", "kernels.levels"),
-    ("arrays", "errors"),
+    ("arrays", "errors", "unfinished"),
 ]
 PACKAGE = Path(minisbert.__file__).parent
 FLOOR = {name: len(STOREYS) - i for i, names in enumerate(STOREYS) for name in names}

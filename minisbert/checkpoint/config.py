@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from minisbert.checkpoint.access import status_of
 from minisbert.checkpoint.families import FAMILIES, Family
+from minisbert.checkpoint.int8 import is_marked
 from minisbert.checkpoint.jsonfile import JsonFile, is_there, read_json
 from minisbert.checkpoint.modules import Module
 from minisbert.checkpoint.modules_json import read_entries, read_modules
@@ -68,6 +69,7 @@ class TransformerConfig(NamedTuple):
     type_vocab_size: int  # 0 where token types are not told apart
     pad_token_id: int
     embedding_size: int
+    is_int8: bool = False  # the weights, as `checkpoint.int8` has it
 
     @property
     def family(self) -> Family:
@@ -209,6 +211,7 @@ def read_transformer(path: Path) -> TransformerConfig:
         type_vocab_size=file.size("type_vocab_size") if family.has_token_types else 0,
         pad_token_id=file.get("pad_token_id", int, family.pad_token_id),
         embedding_size=file.size("embedding_size") if family.projection else hidden_size,
+        is_int8=is_marked(file),
     )
     _check_sizes(path, config)
     return config

@@ -21,13 +21,13 @@ from minisbert.checkpoint.conversion import refusal_by_name
 from minisbert.checkpoint.repository import (
     INDEX,
     TOKENIZER,
-    WEIGHTS,
     WHOLE,
     missing_file,
     module_folders,
     settings_files,
     shards,
     unreadable_files,
+    weights_name,
 )
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeTypeError, MinisbertError, shown
 
@@ -229,7 +229,7 @@ def _fetch(name: str, revision: str, token: str | bool | None, cache: Path) -> P
     for refused in unreadable_files(files, modules):
         raise refusal_by_name(name, revision, is_cross_encoder(folder), refused)
     for prefix in prefixes:
-        _get_weights(name, files, prefix, get)
+        _get_weights(name, files, prefix, weights_name(folder, prefix), get)
     # Asking for what is not there makes the library note that; by the revision's own name, also which commit it is.
     absent = {prefix + TOKENIZER: info.sha for kind, prefix in modules if kind == "Transformer"}
     for file, at in {**absent, "modules.json": revision}.items():
@@ -239,10 +239,12 @@ def _fetch(name: str, revision: str, token: str | bool | None, cache: Path) -> P
     return folder
 
 
-def _get_weights(name: str, files: Collection[str], prefix: str, get: Callable[[str], Path]) -> None:
+def _get_weights(
+    name: str, files: Collection[str], prefix: str, single: str, get: Callable[[str], Path]
+) -> None:
     """Fetch one module's weights, if it has any: a single file where there is one, otherwise the shards."""
-    if prefix + WEIGHTS in files:
-        get(prefix + WEIGHTS)
+    if prefix + single in files:
+        get(prefix + single)
     elif prefix + INDEX in files:
         for shard in shards(get(prefix + INDEX)):
             if prefix + shard not in files:

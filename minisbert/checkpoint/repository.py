@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from itertools import chain
 from pathlib import Path
 
 from minisbert.checkpoint.conversion import PICKLED, PIECES
 from minisbert.checkpoint.jsonfile import parse_json
+from minisbert.errors import CheckpointError
 
 __all__ = [
     "INDEX",
+    "INT8_WEIGHTS",
+    "QUANTIZATION",
     "SETTINGS",
     "TOKENIZER",
     "WEIGHTS",
@@ -21,6 +25,7 @@ __all__ = [
     "settings_files",
     "shards",
     "unreadable_files",
+    "weights_name",
 ]
 
 # What vectors depend on besides the weights, by name: never pickles or other formats of the weights.
@@ -39,6 +44,8 @@ TOKENIZER = "tokenizer.json"
 VOCABULARIES = (("vocab.txt",), ("vocab.json", "merges.txt"))  # the files of one stand in for tokenizer.json
 SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model")
 WEIGHTS = "model.safetensors"
+INT8_WEIGHTS = "model.int8.safetensors"
+QUANTIZATION = "minisbert_quantization"  # the key in config.json of what has these: see `checkpoint.int8`
 INDEX = "model.safetensors.index.json"
 PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
@@ -83,10 +90,20 @@ def _has_vocabulary(has: Callable[[str], bool], prefix: str) -> bool:
 
 def _weights(folder: Path, prefix: str) -> list[str]:
     """Return the files of a module's weights: one, or all that an index names."""
-    index = folder / (prefix + INDEX)
-    if (folder / (prefix + WEIGHTS)).is_file() or not index.is_file():
-        return [prefix + WEIGHTS]
+    index, name = folder / (prefix + INDEX), prefix + weights_name(folder, prefix)
+    if (folder / name).is_file() or not index.is_file():
+        return [name]
     return [prefix + shard for shard in shards(index)]
+
+
+def weights_name(folder: Path, prefix: str) -> str:
+    """Return what the file of a module's weights is called, if it is one; a wrong config.json is refused later."""
+    config = folder / f"{prefix}config.json"
+    with suppress(CheckpointError):
+        values = parse_json(config) if config.is_file() else None
+        if isinstance(values, dict) and QUANTIZATION in values:
+            return INT8_WEIGHTS
+    return WEIGHTS
 
 
 def shards(index: Path) -> list[str]:
@@ -127,7 +144,7 @@ def settings_files(files: Collection[str], prefix: str) -> list[str]:
 def unreadable_files(files: Collection[str], modules: Iterable[tuple[str, str]]) -> Iterator[str]:
     """Say of each file of a repository that is not opened here what it is, if what should be there is not."""
     for kind, prefix in modules:
-        if prefix + WEIGHTS not in files and prefix + INDEX not in files:
+        if not any(prefix + name in files for name in (WEIGHTS, INT8_WEIGHTS, INDEX)):
             yield from (f"{prefix}{name}: {PICKLED}" for name in PICKLES if prefix + name in files)
         tokenizer = prefix + TOKENIZER in files or _has_vocabulary(files.__contains__, prefix)
         if kind == "Transformer" and not tokenizer:

@@ -138,6 +138,25 @@ def check(arguments: argparse.Namespace) -> int:
     return int(found.encoder is None or not all(stage.ok for stage in stages))
 
 
+def convert(arguments: argparse.Namespace) -> None:
+    """Write a checkpoint in fewer bits."""
+    from minisbert.cli.convert import convert
+
+    convert(arguments)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Print what a dtype costs and gains on the texts of a file."""
+    from minisbert.cli.compare import compare, lines
+
+    with _open(arguments) as source:
+        found = compare(arguments, source)
+    if arguments.json:
+        print_json([found.as_json()], indent=2)
+    else:
+        print_lines(lines(found))
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "encode": encode,
     "similarity": similarity,
@@ -145,6 +164,8 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "rerank": rerank,
     "info": info,
     "check": check,
+    "convert": convert,
+    "compare": compare,
 }
 
 

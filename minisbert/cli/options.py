@@ -74,6 +74,24 @@ examples:
 Exit status: 0 if minisbert loads it, 1 if something is refused or, with
 --against-torch, differs from sentence-transformers by more than rounding."""
 
+CONVERT_EXAMPLES = """\
+examples:
+  minisbert convert all-MiniLM-L6-v2 -o ./minilm-int8 --dtype int8
+  minisbert convert ./my-model -o ./my-model-float16
+
+float16 and bfloat16 halve a file of float32, and sentence-transformers loads
+the folder too. int8 leaves a quarter, for minisbert alone: each command and
+minisbert.load take the folder, and compute in int8. minisbert compare tells
+what that costs on your texts. The folder appears when it is complete."""
+COMPARE_EXAMPLES = """\
+examples:
+  minisbert compare ./my-model texts.txt --dtype int8
+  minisbert compare ./my-model reviews.csv --field body --dtype bfloat16 --json
+  minisbert compare ./my-model-int8 texts.txt --against ./my-model
+
+Blank texts are left out. Times are of both in turns: other work on the machine
+makes them worthless."""
+
 
 class UsageError(MinisbertError, ValueError):
     """The command line itself is wrong."""
@@ -112,6 +130,8 @@ def build_parser() -> Parser:
         _add_rerank,
         _add_info,
         _add_check,
+        _add_convert,
+        _add_compare,
     ):
         add(commands)
     return parser
@@ -177,7 +197,35 @@ def _add_check(commands: Any) -> None:
     torch = "compare every stage with sentence-transformers, which has to be installed"
     parser.add_argument("--against-torch", action="store_true", help=torch)
     _add_choice(parser, "--backend", ["auto", *BACKENDS], "who computes")
-    _add_choice(parser, "--dtype", ["float32", "float64"], "what to compute in")
+    _add_dtype(parser, ["float32", "float64"], "what to compute in")
+
+
+def _add_convert(commands: Any) -> None:
+    what = "write a checkpoint in fewer bits"
+    parser = _add_parser(commands, "convert", "PATH -o FOLDER", what, CONVERT_EXAMPLES)
+    parser.add_argument("path", metavar="PATH", help="folder or Hugging Face name")
+    output = "a folder that is not there yet"
+    parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help=output)
+    _add_choice(parser, "--dtype", ["float16", "bfloat16", "int8"], "what weights become")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
+
+
+def _add_compare(commands: Any) -> None:
+    what = "tell what fewer bits cost, and gain, on texts of your own"
+    parser = _add_parser(commands, "compare", "PATH [INPUT]", what, COMPARE_EXAMPLES)
+    parser.add_argument("path", metavar="PATH", help="folder or Hugging Face name")
+    source = "file, or - for standard input (default)"
+    parser.add_argument("input", metavar="INPUT", nargs="?", default="-", help=source)
+    _add_choice(parser, "--dtype", ["int8", "bfloat16", "float16", "float32"], "what is compared")
+    _add_choice(parser, "--to", ["float32", "float64", "float16", "bfloat16", "int8"], "what counts as right")
+    against = "the folder or name of what counts as right (default: PATH)"
+    parser.add_argument("--against", metavar="PATH", help=against)
+    _add_number(parser, "--sample", "how many texts, chosen at random (default: 1000)", default=1000)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_choice(parser, "--backend", ["auto", *BACKENDS], "who computes")
+    _add_number(parser, "--threads", "workers (default: a thread for each CPU allowed)")
+    _add_number(parser, "--batch-size", "most texts in one batch (default: 32)", default=32)
+    _add_reading(parser)
 
 
 def _add_parser(commands: Any, name: str, operands: str, what: str, examples: str) -> Any:
@@ -207,9 +255,7 @@ def _add_command(
     which = f"folder or Hugging Face name (default: ${default[0]}, else {default[1].split('/')[1]})"
     group.add_argument("--model", metavar="NAME", default=model, help=which)
     _add_choice(group, "--backend", ["auto", *BACKENDS], "who computes")
-    _add_choice(
-        group, "--dtype", [*DTYPES], "what weights are held in: fewer bits are faster, and less exact"
-    )
+    _add_dtype(group, DTYPES, "what weights are held in: fewer bits are faster, and less exact")
     _add_number(group, "--threads", "workers (default: a thread for each CPU allowed)")
     _add_number(group, "--max-seq-length", "tokens to read of a text (default: the model's)")
     return parser
@@ -244,6 +290,11 @@ def _add_number(group: Any, name: str, what: str, default: int | None = None) ->
 
 def _add_choice(group: Any, name: str, choices: Sequence[str], what: str) -> None:
     group.add_argument(name, choices=choices, default=choices[0], help=f"{what} (default: {choices[0]})")
+
+
+def _add_dtype(group: Any, choices: Sequence[str], what: str) -> None:
+    default = f"{choices[0]}, or int8 for a checkpoint in int8"
+    group.add_argument("--dtype", choices=choices, help=f"{what} (default: {default})")
 
 
 def _positive(text: str) -> int:

@@ -70,6 +70,11 @@ def check_installed() -> None:
 
 def compare(encoder: TextModel) -> list[Stage]:
     """Compare the tokens, the embeddings, every layer, what comes after them, and `encode` or `predict`."""
+    if encoder.dtype not in UNIT:
+        raise EncodeValueError(
+            f"--against-torch compares float32 and float64, and {encoder.path} is {encoder.dtype}, which minisbert "
+            "compare compares with the original"
+        )
     texts = [*TEXTS, "word " * encoder.max_seq_length]  # and one that is too long
     inputs = list(zip(texts, texts[1:] + texts[:1], strict=True)) if _is_cross(encoder) else texts
     with warnings.catch_warnings():

@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 
 from minisbert.cli.streams import STDOUT, naming
-from minisbert.cli.writers import remove_unfinished
+from minisbert.unfinished import remove_unfinished
 
 __all__ = ["end_at_signals", "flush_stdout", "prepare_streams"]
 

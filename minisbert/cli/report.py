@@ -24,6 +24,7 @@ __all__ = [
     "progress",
     "ranked_objects",
     "ranked_table",
+    "shorten",
     "similarity_table",
     "tell",
     "to_json",
@@ -72,7 +73,7 @@ def similarity_table(texts: Sequence[str], scores: Sequence[Sequence[float]]) ->
     yield " " * first + "".join(f"{number:>{width}}" for number in range(1, len(texts) + 1))
     for number, (row, text) in enumerate(zip(cells, texts, strict=True), 1):
         line = f"{number:>{first}}" + "".join(f"{cell:>{width}}" for cell in row) + "  "
-        yield line + _shorten(text, len(line))
+        yield line + shorten(text, len(line))
 
 
 def ranked_table(ranked: Ranked) -> Iterator[str]:
@@ -85,7 +86,7 @@ def ranked_table(ranked: Ranked) -> Iterator[str]:
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     for *numbers, text in rows:
         line = "".join(f"{cell:>{width}}  " for cell, width in zip(numbers, widths, strict=True))
-        yield line + _shorten(text, len(line))
+        yield line + shorten(text, len(line))
 
 
 def ranked_objects(ranked: Ranked) -> Iterator[dict[str, Any]]:
@@ -107,7 +108,7 @@ def _line_of(record: Record) -> int:
     return line if type(line) is int else record.line
 
 
-def _shorten(text: str, start: int) -> str:
+def shorten(text: str, start: int) -> str:
     """Fit a text between column ``start`` and the edge, without characters that would steer the terminal."""
     room = max(20, shutil.get_terminal_size().columns - start)
     shown, columns = "", 0
@@ -132,16 +133,18 @@ def tell(message: str) -> None:
 
 
 @contextmanager
-def progress(what: str, total: int | None, quiet: bool) -> Iterator[Callable[[int], object]]:
+def progress(
+    what: str, total: int | None, quiet: bool, unit: str = "texts"
+) -> Iterator[Callable[[int], object]]:
     """Show how many texts are done: a bar on a terminal, elsewhere a line now and then. Yield what counts them."""
     if quiet:
         yield lambda texts: None
     elif not sys.stderr.isatty() or find_spec("tqdm") is None:
-        yield _line_by_line(what, total)
+        yield _line_by_line(what, total, unit)
     else:
         from tqdm import tqdm  # not needed by every command
 
-        with tqdm(desc=what, total=total, unit=" texts", leave=False, delay=BAR_DELAY, miniters=1) as bar:
+        with tqdm(desc=what, total=total, unit=f" {unit}", leave=False, delay=BAR_DELAY, miniters=1) as bar:
             _bars.append(bar)
             try:
                 yield bar.update
@@ -149,7 +152,7 @@ def progress(what: str, total: int | None, quiet: bool) -> Iterator[Callable[[in
                 _bars.remove(bar)
 
 
-def _line_by_line(what: str, total: int | None) -> Callable[[int], None]:
+def _line_by_line(what: str, total: int | None, unit: str) -> Callable[[int], None]:
     """Make a function that counts texts, and tells every `LINE_SECONDS` how many are done."""
     start = told = time.monotonic()
     done = 0
@@ -165,6 +168,6 @@ def _line_by_line(what: str, total: int | None) -> Callable[[int], None]:
         if total is not None:
             count += f" of {total:,}"
             left = f", {timedelta(seconds=round(max(0, total - done) / rate))} left"
-        tell(f"{what}: {count} texts, {rate:,.1f} a second{left}")
+        tell(f"{what}: {count} {unit}, {rate:,.1f} a second{left}")
 
     return update

@@ -11,11 +11,10 @@ import importlib
 import importlib.util
 import io
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,13 +24,12 @@ from numpy.typing import NDArray
 
 from minisbert.cli.report import to_json
 from minisbert.cli.streams import STDOUT, TextFileError, naming
+from minisbert.unfinished import temporary_beside
 
-__all__ = ["WRITERS", "check_output", "open_output", "remove_unfinished"]
+__all__ = ["WRITERS", "check_output", "open_output"]
 
 Vectors = NDArray[Any]
 Append = Callable[[Sequence[str | None], Vectors], None]  # there is a vector for each text that is not None
-
-_unfinished: set[Path] = set()
 
 
 def check_output(path: str, source: str, may_miss: bool) -> None:
@@ -104,9 +102,7 @@ class _NamedFile(io.FileIO):
 @contextmanager
 def _replacing(target: Path, name: str) -> Iterator[BinaryIO]:
     """Write to a temporary file beside ``target``, which takes its place only if all went well."""
-    temporary = target.with_name(f".minisbert-{os.getpid()}-{secrets.token_hex(4)}.tmp")
-    _unfinished.add(temporary)
-    try:
+    with temporary_beside(target) as temporary:
         with io.BufferedWriter(_NamedFile(temporary, name)) as handle:
             yield handle
             handle.flush()
@@ -116,16 +112,6 @@ def _replacing(target: Path, name: str) -> Iterator[BinaryIO]:
             if target.exists():
                 shutil.copymode(target, temporary)
             os.replace(temporary, target)
-    finally:
-        remove_unfinished()
-
-
-def remove_unfinished() -> None:
-    """Remove what has not been written to its end, as the process is about to be ended."""
-    for temporary in tuple(_unfinished):
-        with suppress(OSError):  # it has its final name, or can't be removed
-            temporary.unlink()
-        _unfinished.discard(temporary)  # only now: a signal may strike between the two
 
 
 npy: Any = numpy_format  # without a type: older stubs leave these functions out

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from minisbert.checkpoint.int8 import holds_int8
 from minisbert.engine.signatures import EncodeOptions
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
 from minisbert.kernels import DTYPES
@@ -18,20 +20,30 @@ __all__ = [
     "check_choice",
     "check_computation",
     "check_dimension",
-    "check_dtype",
     "check_encode",
     "check_flag",
     "check_integer",
     "check_unused",
+    "resolve_dtype",
 ]
 
 
-def check_dtype(dtype: DTypeLike) -> str:
+def resolve_dtype(dtype: DTypeLike | None, folder: Path) -> str:
+    """Return what a checkpoint is computed in: by default float32, or int8 where its weights are."""
+    is_int8 = holds_int8(folder)
+    found = _check_dtype(dtype) if dtype is not None else "int8" if is_int8 else "float32"
+    if is_int8 and found != "int8":
+        raise EncodeValueError(
+            f"dtype is {found}, and the weights in {folder} are int8; expected int8, or the path of the checkpoint "
+            "that was converted"
+        )
+    return found
+
+
+def _check_dtype(dtype: DTypeLike) -> str:
     """Return the name of a dtype that is computed in: one of NumPy's, or bfloat16."""
     expected = f"expected one of {', '.join(DTYPES)}"
     try:
-        if dtype is None:  # float64 to NumPy
-            raise TypeError
         found = "bfloat16" if isinstance(dtype, str) and dtype == "bfloat16" else np.dtype(dtype).name
     # What NumPy raises for what it can't read; a time limit's exception is another one.
     except (AttributeError, KeyError, OverflowError, SyntaxError, TypeError, ValueError) as error:

@@ -19,7 +19,8 @@ from minisbert.checkpoint import hub
 from minisbert.checkpoint.config import TextConfig
 from minisbert.checkpoint.files import watch_files
 from minisbert.checkpoint.modules import TOKENS
-from minisbert.engine.arguments import check_choice, check_dtype, check_integer
+from minisbert.checkpoint.stored import weights_files
+from minisbert.engine.arguments import check_choice, check_integer, resolve_dtype
 from minisbert.engine.collect import Progress
 from minisbert.engine.workers import Compute, compute_chunks
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, EncodeValueError, shown
@@ -57,17 +58,17 @@ class TextModel(ABC):
         folder: Path,
         *,
         backend: str = "auto",
-        dtype: DTypeLike = "float32",
+        dtype: DTypeLike | None = None,
         num_threads: int | None = None,
     ) -> None:
         self._share(Path(folder), backend, dtype, num_threads)
 
-    def _share(self, folder: Path, backend: str, dtype: DTypeLike, num_threads: int | None) -> None:
+    def _share(self, folder: Path, backend: str, dtype: DTypeLike | None, num_threads: int | None) -> None:
         """Take the settings of a checkpoint, and its weights from wherever they are."""
         self._backend = backend
         self.num_threads = num_threads
         check_choice("backend", backend, ("auto", *BACKENDS))
-        found = check_dtype(dtype)
+        found = resolve_dtype(dtype, folder)
         # Absolute, as the working folder may change.
         self._original = _find(type(self), folder.absolute(), select(backend, found), found, self.num_threads)
         self._take(self._original)
@@ -222,8 +223,9 @@ class TextModel(ABC):
         """Refuse results of which one is not finite; the first of them is of input `first`."""
         for index, result in enumerate(results, first):
             if not np.isfinite(result).all():
+                path, _ = weights_files(self.config.transformer_folder, self.config.transformer.is_int8)
                 raise CheckpointError(
-                    f"{self.config.transformer_folder / 'model.safetensors'}: gives NaN or infinity for {self.ITEM} "
+                    f"{path}: gives NaN or infinity for {self.ITEM} "
                     f"{index}; the weights are too large for {self.dtype}{other_reason}"
                 )
 

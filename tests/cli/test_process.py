@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from minisbert.cli import commands, streams, writers
+from minisbert import unfinished
+from minisbert.cli import commands, streams
 from tests.support.commandline import (
     LONG,
     TEXTS,
@@ -135,7 +136,7 @@ def test_a_file_that_can_not_be_made_is_named(
 ) -> None:
     source = write_input("txt", TEXTS)
     name = "x" * 300  # of the temporary file, which nobody asked for
-    monkeypatch.setattr(writers.secrets, "token_hex", lambda size: name)
+    monkeypatch.setattr(unfinished.secrets, "token_hex", lambda size: name)
     assert run("encode", source, "-o", output) == (2, "", f"minisbert: error: {output}: File name too long\n")
 
 

@@ -251,7 +251,6 @@ def test_weights_that_overflow_give_no_vectors(copy_of: Callable[[str], Path], b
         ({"dtype": "float128"}, minisbert.EncodeValueError, "dtype is float128"),
         ({"backend": np.zeros(2)}, minisbert.EncodeValueError, "backend is array"),
         ({"dtype": "real"}, minisbert.EncodeTypeError, "dtype is 'real'"),
-        ({"dtype": None}, minisbert.EncodeTypeError, "dtype is None"),
         ({"dtype": ","}, minisbert.EncodeTypeError, "dtype is ','"),
         ({"dtype": "("}, minisbert.EncodeTypeError, "dtype is"),
         ({"dtype": "\ud800"}, minisbert.EncodeTypeError, "dtype is"),

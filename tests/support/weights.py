@@ -15,6 +15,9 @@ import minisbert
 Copy = Callable[[str], Path]
 Tensors = dict[str, Any]
 SENTENCE = "a sentence"
+# A matrix of the tiny BERT, and its word table.
+QUERY = "encoder.layer.0.attention.self.query.weight"
+WORDS = "embeddings.word_embeddings.weight"
 
 
 def rewrite(folder: Path, change: Callable[[Tensors], Tensors | None]) -> Path:
@@ -34,3 +37,19 @@ def refused(folder: Path, kind: type[Exception], *parts: str) -> None:
 
 def vector(folder: Path) -> Any:
     return minisbert.load(folder).encode(SENTENCE)
+
+
+def setting(name: str, change: Callable[[Any], Any]) -> Callable[[Tensors], Any]:
+    """Make a change of one tensor."""
+    return lambda tensors: tensors.update({name: change(tensors[name])})
+
+
+def first(value: float) -> Callable[[Any], Any]:
+    """Make a change of a tensor's first number."""
+
+    def change(tensor: Any) -> Any:
+        tensor = tensor.copy()
+        tensor.flat[0] = value
+        return tensor
+
+    return change

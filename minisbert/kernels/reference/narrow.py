@@ -28,7 +28,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from minisbert.arrays import Floats, Ints
+from minisbert.arrays import Floats, Int8Rows, Ints
 
 __all__ = [
     "attention",
@@ -84,8 +84,10 @@ def quantise(x: Floats) -> tuple[NDArray[np.int8], Floats]:
     return np.rint(scaled).astype(np.int8), np.where(is_zero, np.float32(0), scales)
 
 
-def integers_of_weight(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
+def integers_of_weight(weight: Floats | Int8Rows) -> tuple[NDArray[np.int8], Floats]:
     """Rotate a weight (O, K), in float64, and round it; so that rows that are rotated can be multiplied by it."""
+    if isinstance(weight, Int8Rows):  # a checkpoint's, for which all that was done when it was converted
+        return weight.numbers, weight.scales
     rotated, B = rotate(weight.astype(np.float64))
     return quantise((rotated / B).astype(np.float32))
 
