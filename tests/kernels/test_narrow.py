@@ -141,6 +141,13 @@ def test_rotating_keeps_lengths_and_products(K: int) -> None:
     np.testing.assert_allclose(again / B, x, atol=1e-12)
 
 
+def test_rotating_leaves_what_is_given() -> None:
+    x = random(1, 128)
+    kept = x.copy()
+    narrow.rotate(x)
+    np.testing.assert_array_equal(x, kept)
+
+
 def test_rounding_to_bfloat16() -> None:
     x = np.array(
         [1, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8 - 2**-20, 3.4e38, np.inf, -np.inf, 0, 1e-40], np.float32

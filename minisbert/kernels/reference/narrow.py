@@ -62,13 +62,13 @@ def rotate(x: Floats) -> tuple[Floats, int]:
 
     Stages go over channels 1, 2, 4 ... apart, in this order: so all roundings are defined.
     """
-    N, K = x.shape
-    B, h = min(BLOCK, K & -K), 1
+    B, h = min(BLOCK, x.shape[1] & -x.shape[1]), 1
+    y = x.reshape(-1, B).T.copy()  # a channel of all blocks in a row: whole rows are added
     while h < B:
-        pairs = x.reshape(N, K // (2 * h), 2, h)
-        x = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], 2).reshape(N, K)
+        pairs = y.reshape(B // (2 * h), 2, h, -1)
+        pairs[:, 0], pairs[:, 1] = pairs[:, 0] + pairs[:, 1], pairs[:, 0] - pairs[:, 1]
         h *= 2
-    return x, B
+    return np.ascontiguousarray(y.T).reshape(x.shape), B
 
 
 def quantise(x: Floats) -> tuple[NDArray[np.int8], Floats]:
