@@ -55,8 +55,7 @@ class Spec:
     max_seq_length : int, optional
         How many tokens of a text are read; by default what the checkpoint says.
     prompts : dict of str to str, optional
-        Texts to put before others, in place of the checkpoint's: "query" goes before queries, "document" before
-        documents.
+        Texts to put before others, besides the checkpoint's: "query" goes before queries, "document" before documents.
     default_prompt_name : str, optional
         Which of them goes before texts that are neither.
     fingerprint : str, optional
@@ -152,7 +151,8 @@ class Spec:
 
     def _configure(self, model: TextModel) -> None:
         """Set what is to differ from the checkpoint."""
-        for name in {setting.name for setting in fields(self)} & set(model.SETTINGS):
+        model.prompts |= self.prompts or {}
+        for name in {setting.name for setting in fields(self)} & set(model.SETTINGS) - {"prompts"}:
             if (value := getattr(self, name)) is not None:
                 setattr(model, name, value)
 
