@@ -32,8 +32,6 @@ class MinisbertEmbeddings(_EncoderFields, TextEmbeddingFunction):
     ----------
     model : str or os.PathLike
         A checkpoint folder, or the name of one on the Hugging Face hub.
-    max_retries : int
-        How often to try again after an error; none would go away.
     **settings
         See `minisbert.adapters.spec.EncoderSpec`.
 
@@ -65,6 +63,15 @@ class MinisbertEmbeddings(_EncoderFields, TextEmbeddingFunction):
     def compute_query_embeddings(self, query: Any, *args: Any, **kwargs: Any) -> list[Any]:
         """Return the vector of a query in a list, as `minisbert.SentenceEncoder.encode_query` does."""
         return list(self.spec.encode_query(self.sanitize_input(query)))
+
+    def compute_source_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Compute them, and let an error through as it is: none would go away if it were tried again."""
+        vectors: list[Any] = self.compute_source_embeddings(*args, **kwargs)
+        return vectors
+
+    def compute_query_embeddings_with_retry(self, *args: Any, **kwargs: Any) -> list[Any]:
+        """Compute them, and let an error through as it is."""
+        return self.compute_query_embeddings(*args, **kwargs)
 
     def safe_model_dump(self) -> dict[str, Any]:
         """Return what a table keeps of the function: its settings, and which weights these are."""
