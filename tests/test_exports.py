@@ -15,6 +15,9 @@ from tests.conftest import DATA
 MODULES = {
     "minisbert.encoder": {"SentenceEncoder", "load"},
     "minisbert.cross_encoder": {"CrossEncoder", "load_cross_encoder"},
+    "minisbert.search.communities": {"community_detection"},
+    "minisbert.search.paraphrases": {"paraphrase_mining", "paraphrase_mining_embeddings"},
+    "minisbert.search.semantic": {"semantic_search"},
     "minisbert.errors": {
         "BackendWarning",
         "CalibrationWarning",
