@@ -24,6 +24,12 @@ from minisbert.errors import (
 if TYPE_CHECKING:
     from minisbert.adapters.sentence_transformers import as_sentence_transformers
     from minisbert.cross_encoder import CrossEncoder, load_cross_encoder
+    from minisbert.search import (
+        community_detection,
+        paraphrase_mining,
+        paraphrase_mining_embeddings,
+        semantic_search,
+    )
 
 __all__ = [
     "BackendWarning",
@@ -41,15 +47,19 @@ __all__ = [
     "UnsupportedCheckpointError",
     "__version__",
     "as_sentence_transformers",
+    "community_detection",
     "load",
     "load_cross_encoder",
+    "paraphrase_mining",
+    "paraphrase_mining_embeddings",
+    "semantic_search",
 ]
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what few need when it is asked for: cross-encoders are a fiftieth of the time to a first vector."""
+    """Import what few need when it is asked for: cross-encoders take a fiftieth of the time to a first vector."""
     if name in ("CrossEncoder", "load_cross_encoder"):
         from minisbert import cross_encoder
 
@@ -58,6 +68,10 @@ def __getattr__(name: str) -> Any:
         from minisbert.adapters import sentence_transformers
 
         return sentence_transformers.as_sentence_transformers
+    if name in __all__:
+        from minisbert import search
+
+        return getattr(search, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -16,6 +16,9 @@ MODULES = {
     "minisbert.encoder": {"SentenceEncoder", "load"},
     "minisbert.cross_encoder": {"CrossEncoder", "load_cross_encoder"},
     "minisbert.adapters.sentence_transformers": {"as_sentence_transformers"},
+    "minisbert.search.communities": {"community_detection"},
+    "minisbert.search.paraphrases": {"paraphrase_mining", "paraphrase_mining_embeddings"},
+    "minisbert.search.semantic": {"semantic_search"},
     "minisbert.errors": {
         "BackendWarning",
         "CalibrationWarning",

@@ -16,6 +16,7 @@ STOREYS = [
     ("cli",),
     ("__init__",),
     ("adapters",),
+    ("search",),
     ("encoder", "cross_encoder"),
     ("engine",),
     ("model", "text"),

@@ -21,6 +21,12 @@ from minisbert.encoder import SentenceEncoder, load
 from minisbert.engine.arguments import check_choice
 from minisbert.engine.base import TextModel
 from minisbert.errors import EncodeValueError, MinisbertError
+from minisbert.search import (
+    community_detection,
+    paraphrase_mining,
+    paraphrase_mining_embeddings,
+    semantic_search,
+)
 
 __all__ = [
     "CrossEncoder",
@@ -46,9 +52,9 @@ def as_sentence_transformers() -> None:
     """Have ``import sentence_transformers`` give a small stand-in, in this process and from now on.
 
     It has ``SentenceTransformer``, ``CrossEncoder``, ``SimilarityFunction``, ``quantize_embeddings``, and of
-    ``sentence_transformers.util`` the similarities. They compute with minisbert, on the CPU, and return NumPy arrays.
-    So frameworks that are written for sentence-transformers run, and open what names it: collections, tables,
-    pipelines. Whatever else they ask for is refused by name: training, GPUs, tensors, pools of processes.
+    ``sentence_transformers.util`` the similarities and searches. They compute with minisbert, on the CPU, and return
+    NumPy arrays. So frameworks that are written for sentence-transformers run, and open what names it: collections,
+    tables, pipelines. Whatever else they ask for is refused by name: training, GPUs, tensors, pools of processes.
 
     Raises
     ------
@@ -76,19 +82,16 @@ def as_sentence_transformers() -> None:
 def _modules() -> dict[str, ModuleType]:
     """Return the stand-in's modules by name."""
     classes = {kind.__name__: kind for kind in (SentenceTransformer, CrossEncoder, SimilarityFunction)}
+    quantization = {"quantize_embeddings": quantize_embeddings}
     parts: dict[str, dict[str, Any]] = {
         "cross_encoder": {"CrossEncoder": CrossEncoder},
         "models": {},
-        "quantization": {"quantize_embeddings": quantize_embeddings},
+        "quantization": quantization,
         "similarity_functions": {"SimilarityFunction": SimilarityFunction},
-        "util": {
-            **_SIMILARITIES,
-            "SimilarityFunction": SimilarityFunction,
-            "quantize_embeddings": quantize_embeddings,
-        },
+        "util": {**_SIMILARITIES, **_SEARCHES, **quantization, "SimilarityFunction": SimilarityFunction},
     }
     modules = {name: _Module(f"{NAME}.{name}", names) for name, names in parts.items()}
-    package = _Module(NAME, {**classes, **modules, "quantize_embeddings": quantize_embeddings})
+    package = _Module(NAME, {**classes, **modules, **quantization})
     package.__path__ = []  # nothing of the real one is to be found
     return {package.__name__: package, **{module.__name__: module for module in modules.values()}}
 
@@ -266,6 +269,11 @@ _SIMILARITIES = {
     "pairwise_dot_score": partial(vectors.similarity_pairwise, name="dot"),
     "pairwise_euclidean_sim": partial(vectors.similarity_pairwise, name="euclidean"),
     "pairwise_manhattan_sim": partial(vectors.similarity_pairwise, name="manhattan"),
+}
+
+_SEARCHES = {
+    function.__name__: function
+    for function in (community_detection, paraphrase_mining, paraphrase_mining_embeddings, semantic_search)
 }
 
 

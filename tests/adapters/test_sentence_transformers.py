@@ -132,6 +132,14 @@ def test_similarities_are_those_of_vectors(package: Any, model: Any, name: str) 
         np.testing.assert_array_equal(found, minisbert.vectors.similarity_pairwise(a, b, kind))
 
 
+def test_searches_are_minisberts(package: Any, model: Any) -> None:
+    vectors, util = model.encode(FEW), package.util
+    expected = minisbert.semantic_search(vectors[:2], vectors, top_k=3, score_function="dot")
+    assert util.semantic_search(vectors[:2], vectors, top_k=3, score_function=util.dot_score) == expected
+    assert util.paraphrase_mining(model, FEW) == minisbert.paraphrase_mining(model, FEW)
+    assert util.community_detection(vectors, min_community_size=1)
+
+
 def test_vectors_are_quantised_as_there(package: Any, model: Any) -> None:
     vectors = model.encode(FEW)
     ranges = np.stack([vectors.min(axis=0), vectors.max(axis=0)])
