@@ -23,8 +23,10 @@ class _Fields(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _as_strings(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _as_strings(cls, values: Any) -> Any:
         """Take paths for what they are called."""
+        if not isinstance(values, dict):  # it is one already
+            return values
         return {
             name: os.fspath(value) if isinstance(value, os.PathLike) else value
             for name, value in values.items()
@@ -34,9 +36,10 @@ class _Fields(BaseModel):
     def spec(self) -> Any:
         """The spec of the fields as they are now, and the same one for as long as they stay so."""
         spec = self.KIND(**{setting: getattr(self, name) for name, setting in self.NAMES.items()})
-        if spec != self._last:
-            self._last = spec
-        return self._last
+        if self._last == spec:
+            return self._last
+        self._last = spec
+        return spec
 
 
 def fields_of(kind: type[Spec], model: str = "model") -> Any:

@@ -236,12 +236,12 @@ def _fingerprint(model: TextModel) -> str:
 
 def _in_json_types(name: str, value: Any) -> Any:
     """Return a value as JSON has it; of a dict, a copy."""
+    if type(value) in (str, int, bool, type(None)):
+        return value
+    if isinstance(value, os.PathLike | np.generic):
+        return _in_json_types(name, os.fspath(value) if isinstance(value, os.PathLike) else value.item())
     if isinstance(value, Mapping) and all(isinstance(x, str) for pair in value.items() for x in pair):
         return dict(value)
-    value = os.fspath(value) if isinstance(value, os.PathLike) else value
-    value = value.item() if isinstance(value, np.generic) else value
-    if value is None or isinstance(value, str | bool | int):
-        return value
     raise EncodeTypeError(
         f"{name} is {shown(value)}; expected what JSON can hold: a string or a whole number, say"
     )
