@@ -138,6 +138,8 @@ def _column(X: Any) -> Any:
     """Return the texts of a table, or array, with one column; anything else is left to `encode`."""
     if isinstance(X, str):
         raise EncodeTypeError(f"X is the string {shown(X)}; expected many texts, as in [{shown(X)}]")
+    if hasattr(X, "tocsr"):
+        raise EncodeTypeError(f"X is a sparse {type(X).__name__}; expected texts")
     shape: tuple[int, ...] = getattr(X, "shape", ())
     if len(shape) != 2:
         return X

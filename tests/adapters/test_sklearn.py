@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("sklearn")
 
 import joblib
+from scipy.sparse import csr_array
 from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.linear_model import LogisticRegression
@@ -76,6 +77,7 @@ def test_a_column_comes_in_any_table(expected: Any) -> None:
         (["a", None], "sentence 1 is NoneType None; expected a string"),
         (np.zeros((2, 1)), "sentence 0 is float64"),
         (3, "sentences is int 3"),
+        (csr_array((2, 1)), "X is a sparse csr_array; expected texts"),
     ],
 )
 def test_what_is_no_column_of_texts_is_refused(X: Any, message: str) -> None:
