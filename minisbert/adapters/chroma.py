@@ -19,7 +19,6 @@ except ImportError as error:
 __all__ = ["MinisbertEmbeddingFunction"]
 
 
-@register_embedding_function
 class MinisbertEmbeddingFunction(EmbeddingFunction[Documents]):
     """Embeddings by a `minisbert.SentenceEncoder`, under the name "minisbert".
 
@@ -84,3 +83,8 @@ class MinisbertEmbeddingFunction(EmbeddingFunction[Documents]):
     def supported_spaces(self) -> list[Any]:
         """Return the distances that make sense."""
         return ["cosine", "l2", "ip"]
+
+
+register_embedding_function(
+    MinisbertEmbeddingFunction
+)  # not as a decorator, which gives None in some versions

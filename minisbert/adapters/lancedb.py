@@ -8,7 +8,8 @@ from minisbert.adapters import missing_package
 from minisbert.adapters.spec import EncoderSpec
 
 try:
-    from lancedb.embeddings import TextEmbeddingFunction, register
+    from lancedb.embeddings import TextEmbeddingFunction
+    from lancedb.embeddings.registry import register
 
     from minisbert.adapters.fields import fields_of
 except ImportError as error:

@@ -103,7 +103,7 @@ def test_what_it_is_goes_through_dicts_and_pickles() -> None:
         assert again.to_dict() == made.to_dict()
         assert len(pickle.dumps(made)) < 2_000
         assert pickle.loads(pickle.dumps(made)).spec == made.spec
-    assert MinisbertEmbedding(model_name=TINY_BERT).to_payload()["model_name"] == str(TINY_BERT)
+    assert MinisbertEmbedding(model_name=TINY_BERT).to_dict()["model_name"] == str(TINY_BERT)
 
 
 @pytest.mark.parametrize("settings", [{}, {"model_name": TINY_BERT, "devise": "cuda"}, {"model_name": 3}])
