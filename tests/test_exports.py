@@ -16,6 +16,10 @@ from tests.conftest import DATA
 MODULES = {
     "minisbert.encoder": {"SentenceEncoder", "load"},
     "minisbert.cross_encoder": {"CrossEncoder", "load_cross_encoder"},
+    "minisbert.adapters.sentence_transformers": {"as_sentence_transformers"},
+    "minisbert.search.communities": {"community_detection"},
+    "minisbert.search.paraphrases": {"paraphrase_mining", "paraphrase_mining_embeddings"},
+    "minisbert.search.semantic": {"semantic_search"},
     "minisbert.errors": {
         "BackendWarning",
         "CalibrationWarning",
@@ -24,6 +28,7 @@ MODULES = {
         "EncodeTypeError",
         "EncodeValueError",
         "MinisbertError",
+        "MissingPackageError",
         "TruncationError",
         "TruncationWarning",
         "UnsupportedCheckpointError",

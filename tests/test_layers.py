@@ -15,6 +15,8 @@ STOREYS = [
     ("__main__",),
     ("cli",),
     ("__init__",),
+    ("adapters",),
+    ("search",),
     ("encoder", "cross_encoder"),
     ("engine",),
     ("model", "text"),

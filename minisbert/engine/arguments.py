@@ -31,7 +31,7 @@ __all__ = [
 def resolve_dtype(dtype: DTypeLike | None, folder: Path) -> str:
     """Return what a checkpoint is computed in: by default float32, or int8 where its weights are."""
     is_int8 = holds_int8(folder)
-    found = _check_dtype(dtype) if dtype is not None else "int8" if is_int8 else "float32"
+    found = check_dtype(dtype) if dtype is not None else "int8" if is_int8 else "float32"
     if is_int8 and found != "int8":
         raise EncodeValueError(
             f"dtype is {found}, and the weights in {folder} are int8; expected int8, or the path of the checkpoint "
@@ -40,7 +40,7 @@ def resolve_dtype(dtype: DTypeLike | None, folder: Path) -> str:
     return found
 
 
-def _check_dtype(dtype: DTypeLike) -> str:
+def check_dtype(dtype: DTypeLike) -> str:
     """Return the name of a dtype that is computed in: one of NumPy's, or bfloat16."""
     expected = f"expected one of {', '.join(DTYPES)}"
     try:

@@ -169,8 +169,15 @@ class Progress:
     `show` may be a function instead, which is told how many rows are finished each time that some are.
     """
 
-    def __init__(self, total: int | None, show: bool | Callable[[int], object] | None, item: str) -> None:
+    def __init__(
+        self,
+        total: int | None,
+        show: bool | Callable[[int], object] | None,
+        item: str,
+        what: str = "Encoding",
+    ) -> None:
         self.total = total
+        self._what = what
         self._unit = f" {item}s"
         self._show = show
         self._due = time.monotonic() + (0 if show else PROGRESS_DELAY)
@@ -201,7 +208,7 @@ class Progress:
                 )
             self._show = False
             return None
-        return tqdm(desc="Encoding", total=self.total, unit=self._unit)
+        return tqdm(desc=self._what, total=self.total, unit=self._unit)
 
     def _is_wanted(self) -> bool:
         can_show = not getattr(sys.stderr, "closed", True)  # it is None where there is no console
