@@ -20,6 +20,7 @@ __all__ = [
     "check_choice",
     "check_computation",
     "check_dimension",
+    "check_dtype",
     "check_encode",
     "check_flag",
     "check_integer",
