@@ -78,7 +78,7 @@ def as_vectors(name: str, embeddings: ArrayLike) -> NDArray[Any]:
     except (TypeError, ValueError) as error:
         raise EncodeTypeError(f"{name} is no array ({error}); expected what encode returned") from error
     if found.ndim == 1:
-        found = found.reshape(min(1, len(found)), -1)
+        found = found.reshape(min(1, len(found)), len(found))
     if found.ndim != 2 or found.dtype.kind not in "fiub":
         raise EncodeTypeError(f"{name} is {found.dtype} {found.shape}; expected numbers of shape (N, D)")
     return found
