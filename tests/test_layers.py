@@ -15,6 +15,7 @@ STOREYS = [
     ("__main__",),
     ("cli",),
     ("__init__",),
+    ("evaluation",),
     ("search",),
     ("encoder", "cross_encoder"),
     ("engine",),

@@ -138,11 +138,19 @@ def check(arguments: argparse.Namespace) -> int:
     return int(found.encoder is None or not all(stage.ok for stage in stages))
 
 
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Print how good models are on sentences or documents that people judged."""
+    from minisbert.cli.evaluate import evaluate  # not needed by every command
+
+    evaluate(arguments)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "encode": encode,
     "similarity": similarity,
     "search": search,
     "rerank": rerank,
+    "evaluate": evaluate,
     "info": info,
     "check": check,
 }
