@@ -27,7 +27,7 @@ from minisbert.vectors import output_width
 
 __all__ = ["evaluate"]
 
-FACTS = ("similarity", "precision", "dim", "bytes", "dtype", "texts", "encode s", "model")
+FACTS = ("similarity", "precision", "dim", "bytes", "dtype", "texts", "model")
 Result = dict[str, Any]  # of one way: what it is, what it costs, and "metrics"
 
 

@@ -64,7 +64,7 @@ def read_collection(queries: str, corpus: str, qrels: str, encoding: str | None)
     documents = _by_id(corpus, read_rows(corpus, CORPUS, encoding, TITLE))
     relevant: dict[str, set[str]] = {}
     grades: dict[tuple[str, str], float] = {}
-    for row in read_rows(qrels, QRELS, encoding, GRADE, bare=True):
+    for row in read_rows(qrels, QRELS, encoding, GRADE, bare=(*QRELS, *GRADE)):
         pair = _id(qrels, row, "query"), _id(qrels, row, "document")
         grade = _number(qrels, row, "grade") if "grade" in row.values else 1.0
         if grades.setdefault(pair, grade) != grade:

@@ -74,23 +74,23 @@ examples:
   minisbert evaluate sts sts-test.csv
   minisbert evaluate sts sick.tsv --columns sentence_A sentence_B relatedness
   minisbert evaluate sts sts-test.csv --precision float32 int8 ubinary --json
-  minisbert evaluate sts sts-test.csv --dtype float32 int8 --truncate-dim 128 384
+  minisbert evaluate sts sts-test.csv --dtype float32 int8 --truncate-dim 64 384
 
-FILE is CSV or TSV with a header, or JSONL, with the columns sentence1, sentence2
-and score. Fields of TSV have no quotes around them. Correlations are computed
-as EmbeddingSimilarityEvaluator of sentence-transformers computes them."""
+FILE is CSV or TSV with a header, or JSONL, with the columns sentence1,
+sentence2 and score. Fields of TSV have no quotes around them. Correlations are
+computed as EmbeddingSimilarityEvaluator of sentence-transformers does."""
 RETRIEVAL_EXAMPLES = """\
 examples:
   minisbert evaluate retrieval --queries q.jsonl --corpus c.jsonl --qrels q.tsv
-  minisbert evaluate retrieval --queries q.tsv --corpus c.tsv --qrels qrels.txt \\
+  minisbert evaluate retrieval --queries q.tsv --corpus c.tsv --qrels r.txt \\
     --model ./mine ./theirs --precision float32 ubinary --plot quality.png
 
 Files are CSV or TSV with a header, or JSONL, as BEIR has them: queries with _id
-and text, a corpus also with title, and qrels with query-id, corpus-id and score;
-or qrels as TREC has them, without a header. What scores above 0 is relevant, and
-counts as 1. --json has more metrics than the table: accuracy, precision and
-recall at 1, 3, 5 and 10, nDCG and MRR at 10 and MAP at 100, all as
-InformationRetrievalEvaluator of sentence-transformers computes them."""
+and text, a corpus also with title, and qrels with query-id, corpus-id and
+score; or qrels as TREC has them, without a header. What scores above 0 is
+relevant, and counts as 1. --json has more metrics than the table: accuracy,
+precision and recall at 1, 3, 5 and 10, nDCG and MRR at 10, and MAP at 100, all
+as InformationRetrievalEvaluator of sentence-transformers computes them."""
 INFO_EXAMPLES = """\
 examples:
   minisbert info

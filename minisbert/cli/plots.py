@@ -35,7 +35,7 @@ def check_plot(path: str) -> None:
 def plot(path: str, results: Sequence[Result]) -> None:
     """Draw the first metric of each way by the bytes of a vector, and by texts a second.
 
-    A colour is a model in a dtype, and a shape a precision.
+    A colour is a model in a dtype, a shape a precision, and a size a number of components.
     """
     figures: Any = importlib.import_module("matplotlib.figure")  # without pyplot, which looks for a window
     figure = figures.Figure(figsize=(10, 4), layout="constrained")
@@ -45,8 +45,11 @@ def plot(path: str, results: Sequence[Result]) -> None:
         style = {"label": label, "linestyle": "", "alpha": 0.8} | _style(result, results)
         left.plot(result["bytes"], result["metrics"][metric], **style)
         right.plot(result["texts"] / result["encode_seconds"], result["metrics"][metric], **style)
-    left.set(xlabel="bytes of a vector", ylabel=metric.replace("_", ", "), xscale="log")
+    left.set(xlabel="bytes of a vector", ylabel=metric.replace("_", ", "))
+    left.set_xscale("log", base=2)
+    left.xaxis.set_major_formatter("{x:g}")
     right.set(xlabel="texts encoded a second")
+    right.set_xlim(left=0)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     figure.legend(
@@ -66,27 +69,30 @@ def _metric(result: Result) -> str:
 def _labels(results: Sequence[Result]) -> list[str]:
     """Name each way by what is not the same in all; a folder by its last part."""
     shown = [
-        result | {"model": Path(result["model"]).name, "dimension": f"{result['dimension']}d"}
+        {
+            "model": Path(result["model"]).name,
+            "dtype": f"{result['dtype']} weights",
+            "precision": result["precision"],
+            "dimension": f"{result['dimension']}d",
+        }
         for result in results
     ]
-    names = [
-        name for name in ("model", "dtype", "precision", "dimension") if len({row[name] for row in shown}) > 1
-    ]
+    names = [name for name in shown[0] if len({row[name] for row in shown}) > 1]
     return [", ".join(row[name] for name in names or ["model"]) for row in shown]
 
 
-def _style(result: Result, results: Sequence[Result]) -> dict[str, str]:
-    kinds = [list(dict.fromkeys(way(other) for other in results)) for way in (_colour, _shape)]
-    colour, shape = kinds[0].index(_colour(result)), kinds[1].index(_shape(result))
-    return {"color": f"C{colour % 10}", "marker": "osD^v"[shape]}
+def _style(result: Result, results: Sequence[Result]) -> dict[str, Any]:
+    def place(*names: str) -> int:
+        """Count the kinds, by these keys, that come before this one's."""
+        kinds = [[other[name] for name in names] for other in results]
+        mine = [result[name] for name in names]
+        return len({str(kind) for kind in kinds[: kinds.index(mine)]})
 
-
-def _colour(result: Result) -> tuple[str, str]:
-    return result["model"], result["dtype"]
-
-
-def _shape(result: Result) -> str:
-    return str(result["precision"])
+    return {
+        "color": f"C{place('model', 'dtype') % 10}",
+        "marker": "osD^v"[place("precision")],
+        "markersize": 5 + 3 * place("dimension"),
+    }
 
 
 def _write(path: str, content: bytes) -> None:

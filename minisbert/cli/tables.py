@@ -34,7 +34,7 @@ def read_rows(
     columns: Columns,
     encoding: str | None = None,
     optional: Columns | None = None,
-    bare: bool = False,
+    bare: Sequence[str] = (),
 ) -> Iterator[Row]:
     """Read the rows of a file: those columns that are wanted, and of optional ones those that there are.
 
@@ -46,8 +46,8 @@ def read_rows(
         The columns, each with the names that it is known by.
     encoding : str, optional
         That of the file, where no byte-order mark says it; UTF-8 if it is not named.
-    bare : bool
-        Whether a file without a header is read as TREC's: query, something unused, document and grade.
+    bare : sequence of str
+        What is wanted of a file without a header as TREC has it, which has a second column that says nothing.
 
     Raises
     ------
@@ -63,8 +63,8 @@ def read_rows(
         rows = chain([first], filled)
         if first[1].lstrip().startswith("{"):
             yield from _from_json(path, rows, columns, optional or {})
-        elif bare and (fields := first[1].split()) and len(fields) == 4 and _is_number(fields[3]):
-            yield from _from_trec(path, rows, list(columns))
+        elif bare and len(fields := first[1].split()) == 4 and _is_number(fields[3]):
+            yield from _from_trec(path, rows, bare)
         else:
             yield from _from_csv(path, rows, columns, optional or {})
 
@@ -129,7 +129,7 @@ def _header(path: str, first: tuple[int, str], columns: Columns) -> tuple[tuple[
     return (line, headers[best]), best
 
 
-def _from_trec(path: str, lines: Iterator[tuple[int, str]], wanted: list[str]) -> Iterator[Row]:
+def _from_trec(path: str, lines: Iterator[tuple[int, str]], wanted: Sequence[str]) -> Iterator[Row]:
     for number, line in lines:
         fields = line.split()
         if len(fields) != 4:
