@@ -29,7 +29,7 @@ def check_plot(path: str) -> None:
     if target.exists() and not target.is_file():
         raise TextFileError(f"{path}: exists and is not a regular file")
     if importlib.util.find_spec("matplotlib") is None:
-        raise TextFileError(f"{path}: a plot needs matplotlib; run: pip install matplotlib")
+        raise TextFileError(f"{path}: a plot needs matplotlib; run: pip install 'minisbert[plot]'")
 
 
 def plot(path: str, results: Sequence[Result]) -> None:

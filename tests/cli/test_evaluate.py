@@ -251,7 +251,7 @@ def test_a_plot(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     ]
     with monkeypatch.context() as patch:
         patch.setattr("importlib.util.find_spec", lambda name: None)
-        check_error(run(*argv), "plot.png: a plot needs matplotlib; run: pip install matplotlib")
+        check_error(run(*argv), "plot.png: a plot needs matplotlib; run: pip install 'minisbert[plot]'")
     pytest.importorskip("matplotlib")
     assert run(*argv, "--precision", "float32", "ubinary", "--truncate-dim", "32", "75").status == 0
     assert Path("plot.png").read_bytes().startswith(b"\x89PNG")
