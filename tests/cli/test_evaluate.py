@@ -241,6 +241,7 @@ def test_bad_options_are_told(run: Run, option: list[str], message: str) -> None
     check_error(run("evaluate", "sts", source, *option), message)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of an older matplotlib, about what it imports
 def test_a_plot(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     argv = [
         "evaluate",
