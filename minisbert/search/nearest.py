@@ -58,10 +58,9 @@ def _products(queries: Floats, score_function: str) -> Callable[[Floats], Floats
 
     def product(block: Floats) -> Floats:
         nonlocal room
-        size = len(queries) * len(block)
-        dtype = np.result_type(queries, block)
-        if room.size < size or room.dtype != dtype:
-            room = np.empty(size, dtype)
+        size, block = len(queries) * len(block), block.astype(queries.dtype, copy=False)
+        if room.size < size:
+            room = np.empty(size, queries.dtype)
         scores = room[:size].reshape(len(queries), len(block))
         with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are in what is never found
             np.matmul(queries, block.T, out=scores)
@@ -94,6 +93,7 @@ def score_blocks(
     queries: Floats, stored: Stored, score_function: str | ScoreFunction, block: int = BLOCK
 ) -> Iterator[tuple[int, Floats]]:
     """Compare queries (Q, D) with all stored vectors: yield the index of the first of a block, and scores (Q, B)."""
+    queries = queries.astype(np.result_type(queries, stored.floats(slice(0))), copy=False)
     score = _scorer(queries, stored, score_function)
     for first in range(0, len(stored.codes), block):
         yield first, score(stored.floats(slice(first, first + block)))

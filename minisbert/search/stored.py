@@ -31,7 +31,7 @@ class Stored(NamedTuple):
         codes = self.codes[rows]
         if self.precision in PACKED:
             codes = codes.view(np.uint8) ^ np.uint8(0x80 if self.precision == "binary" else 0)
-            return np.asarray(_SIGNS[codes].reshape(len(codes), -1)[:, : self.dimension])
+            return np.asarray(_SIGNS[codes].reshape(len(codes), 8 * codes.shape[1])[:, : self.dimension])
         if self.ranges is None:
             return np.asarray(codes, np.result_type(codes, np.float32))
         lowest, highest = self.ranges

@@ -37,7 +37,7 @@ def check(found: list[list[dict[str, Any]]], expected: np.ndarray, k: int) -> No
 @pytest.mark.parametrize("score_function", ["cosine", "dot", "euclidean", "manhattan"])
 @pytest.mark.parametrize(("rows", "block", "k"), [(None, None, 10), (3, 64, 1), (2, 7, 20), (100, 1, 300)])
 def test_it_finds_what_scores_best(score_function: str, rows: Any, block: Any, k: int) -> None:
-    dtype = np.float32 if k <= 10 else np.float64  # of many scores some differ by less than a rounding of float32
+    dtype = np.float32 if k <= 10 else np.float64  # of many scores some differ by too little for float32
     expected = vectors.similarity(QUERIES.astype(np.float64), CORPUS.astype(np.float64), score_function)
     found = minisbert.semantic_search(QUERIES.astype(dtype), CORPUS, rows, block, k, score_function)
     check(found, expected, k)
