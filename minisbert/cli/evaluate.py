@@ -16,6 +16,8 @@ from typing import Any
 
 import minisbert
 from minisbert.arrays import Floats
+from minisbert.checkpoint.config import read_config
+from minisbert.checkpoint.hub import resolve
 from minisbert.cli import plots
 from minisbert.cli.judgements import Collection, Pairs, read_collection, read_pairs
 from minisbert.cli.report import print_json, print_lines, progress, tell
@@ -36,12 +38,14 @@ def evaluate(arguments: argparse.Namespace) -> None:
     if arguments.plot:
         plots.check_plot(arguments.plot)
     task = {"sts": _sts, "retrieval": _retrieval}[arguments.task]
-    results = list(task(arguments))
+    results = []
+    for result in task(arguments):
+        results.append(result)
+        if arguments.json:  # at once: the next model may take long
+            print_json([_without_nan(result)])
     if any(math.isnan(value) for result in results for value in result["metrics"].values()):
         tell("warning: a correlation is undefined where all scores, or all similarities, are equal")
-    if arguments.json:
-        print_json(map(_without_nan, results))
-    else:
+    if not arguments.json:
         print_lines(_table(_rows(results) if arguments.task == "sts" else _ranking_rows(results)))
     if arguments.plot:
         plots.plot(arguments.plot, results)
@@ -100,7 +104,9 @@ def _retrieval(arguments: argparse.Namespace) -> Iterator[Result]:
 
 
 def _encoders(arguments: argparse.Namespace) -> Iterator[tuple[minisbert.SentenceEncoder, Result]]:
-    """Load each model in each dtype; all are checked before anything is computed."""
+    """Load each model in each dtype; one that is refused is told before anything is computed."""
+    for name in arguments.model:
+        read_config(resolve(name))
     for name, dtype in product(arguments.model, arguments.dtype):
         encoder = minisbert.load(name, backend=arguments.backend, dtype=dtype, num_threads=arguments.threads)
         if arguments.max_seq_length is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minisbert.engine.arguments import check_choice
+from minisbert.engine.arguments import check_choice, check_dimension
 from minisbert.errors import EncodeValueError
 from minisbert.evaluation import metrics
 from minisbert.search import semantic_search
@@ -138,8 +138,10 @@ def retrieval_metrics(
         If an argument is impossible.
     """
     most = max(max(ks) for ks in (accuracy_at_k, precision_recall_at_k, mrr_at_k, ndcg_at_k, map_at_k))
-    questions = as_vectors("query_embeddings", query_embeddings)[:, :truncate_dim]
-    documents = as_vectors("corpus_embeddings", corpus_embeddings)[:, :truncate_dim]
+    questions = as_vectors("query_embeddings", query_embeddings)
+    documents = as_vectors("corpus_embeddings", corpus_embeddings)
+    width = check_dimension(truncate_dim, questions.shape[1])
+    questions, documents = questions[:, :width], documents[:, :width]
     _check_ids(corpus_ids, query_ids, documents, questions)
     relevance = np.zeros((len(query_ids), most), bool)
     ranked = _search(questions, documents, most, score_function, precision)

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from minisbert.arrays import Floats
 from minisbert.checkpoint.config import SIMILARITIES
-from minisbert.engine.arguments import check_choice
+from minisbert.engine.arguments import check_choice, check_dimension
 from minisbert.errors import EncodeValueError, shown
 from minisbert.evaluation.metrics import pearson, spearman
 from minisbert.search.stored import as_vectors
@@ -103,7 +103,8 @@ def sts_metrics(
         check_choice("similarity_fn_names", name, SIMILARITIES)
     if precision is not None:
         check_choice("precision", precision, tuple(PRECISIONS))
-    first, second = _stored(first[:, :truncate_dim], second[:, :truncate_dim], precision)
+    width = check_dimension(truncate_dim, first.shape[1])
+    first, second = _stored(first[:, :width], second[:, :width], precision)
     found: dict[str, float] = {}
     for name in similarity_fn_names:
         # What is equal, such as the cosines of equal sentences, is to have equal ranks however it was rounded.

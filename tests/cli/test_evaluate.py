@@ -278,6 +278,12 @@ def test_the_help_of_tasks_fits(capsys: pytest.CaptureFixture[str], task: str) -
     )
 
 
+def test_a_name_that_is_wrong_is_told_before_anything_is_computed(run: Run, calls: list[list[str]]) -> None:
+    source = write("pairs.csv", ["sentence1", "sentence2", "score"], PAIRS)
+    check_error(run("evaluate", "sts", source, "--model", MODEL, "./nowhere"), "nowhere")
+    assert calls == []
+
+
 def test_a_text_is_encoded_once(run: Run, calls: list[list[str]]) -> None:
     source = write(
         "pairs.csv", ["sentence1", "sentence2", "score"], [("a", "b", 1), ("a", "c", 2), ("c", "b", 3)]

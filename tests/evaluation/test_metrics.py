@@ -82,6 +82,7 @@ def test_pairs_of_sentences(bert: minisbert.SentenceEncoder) -> None:
         ({"scores": ["a", "b", "c"]}, "scores are no numbers"),
         ({"similarity_fn_names": ["cos"]}, "similarity_fn_names is 'cos'"),
         ({"precision": "int4"}, "precision is 'int4'"),
+        ({"truncate_dim": -1}, "truncate_dim is -1; expected 1 to 4"),
         (
             {"embeddings1": np.ones((1, 4)), "embeddings2": np.ones((1, 4)), "scores": [1]},
             "expected at least 2",
