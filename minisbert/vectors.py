@@ -15,7 +15,6 @@ __all__ = [
     "PRECISIONS",
     "SCALED",
     "check_ranges",
-    "of_signs",
     "output_width",
     "quantize",
     "similarity",
@@ -132,7 +131,7 @@ def similarity(a: ArrayLike, b: ArrayLike, name: str, dimension: int | None = No
     sides = _arrays(a, b)
     if _are_packed(sides, dimension):
         x, y = np.atleast_2d(*map(_bits, sides))
-        rows = [of_signs(_COUNTS[row ^ y].sum(axis=-1), name, dimension or 0) for row in x]
+        rows = [_of_signs(_COUNTS[row ^ y].sum(axis=-1), name, dimension or 0) for row in x]
         return np.asarray(rows, np.float32).reshape(len(x), len(y))
     u, v = np.atleast_2d(*_floats(sides, name))
     if name == "cosine":
@@ -151,7 +150,7 @@ def similarity_pairwise(a: ArrayLike, b: ArrayLike, name: str, dimension: int | 
             f"pairs need as many vectors on either side; found shapes {one.shape} and {other.shape}"
         )
     if _are_packed(sides, dimension):
-        return of_signs(_COUNTS[_bits(one) ^ _bits(other)].sum(axis=-1), name, dimension or 0)
+        return _of_signs(_COUNTS[_bits(one) ^ _bits(other)].sum(axis=-1), name, dimension or 0)
     x, y = _floats(sides, name)
     if name == "cosine":
         return _clipped(np.asarray((_unit(x) * _unit(y)).sum(axis=-1)))
@@ -208,7 +207,7 @@ def _bits(x: NDArray[Any]) -> NDArray[np.uint8]:
     return x if x.dtype == np.uint8 else x.view(np.uint8) ^ np.uint8(0x80)
 
 
-def of_signs(different: NDArray[Any], name: str, dimension: int) -> Floats:
+def _of_signs(different: NDArray[Any], name: str, dimension: int) -> Floats:
     """Compare vectors of signs that differ in so many components, which is their Hamming distance."""
     found = {
         "cosine": 1 - 2 * different / dimension,

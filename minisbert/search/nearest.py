@@ -42,9 +42,10 @@ def _scorer(
     """Return a function that compares queries (Q, D) with a block (B, D): (Q, B), valid until the next call."""
     if callable(score_function):
         return lambda block: _checked(score_function(queries, block), (len(queries), len(block)))
-    if stored.precision in PACKED:  # signs, whose products are exact: equal distances are to be equal scores
-        size, product = stored.dimension, _products(queries, "dot")
-        return lambda block: vectors.of_signs((size - product(block)) / 2, score_function, size)
+    if score_function == "cosine" and stored.precision in PACKED:
+        # All signs have the length sqrt(D). Their products are exact: of equal distances the scores are equal, too.
+        product = _products(queries, "dot")
+        return lambda block: np.divide(scores := product(block), stored.dimension, out=scores)
     if score_function in ("cosine", "dot"):
         return _products(queries, score_function)
     return lambda block: vectors.similarity(queries, block, score_function)

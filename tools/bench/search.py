@@ -22,7 +22,7 @@ import minisbert
 from minisbert.arrays import Floats
 from tools.bench.measure import interleave
 
-__all__ = ["measure"]
+__all__ = ["main"]
 
 
 def unit_vectors(count: int, dimension: int, seed: int) -> Floats:
