@@ -15,7 +15,7 @@ STOREYS = [
     ("__main__",),
     ("cli",),
     ("__init__",),
-    ("adapters",),
+    ("adapters", "evaluation"),
     ("search",),
     ("encoder", "cross_encoder"),
     ("engine",),

@@ -157,11 +157,19 @@ def compare(arguments: argparse.Namespace) -> None:
         print_lines(lines(found))
 
 
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Print how good models are on sentences or documents that people judged."""
+    from minisbert.cli.evaluate import evaluate  # not needed by every command
+
+    evaluate(arguments)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "encode": encode,
     "similarity": similarity,
     "search": search,
     "rerank": rerank,
+    "evaluate": evaluate,
     "info": info,
     "check": check,
     "convert": convert,

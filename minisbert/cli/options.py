@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import minisbert
+from minisbert.checkpoint.config import SIMILARITIES
 from minisbert.cli.streams import MARK
 from minisbert.errors import MinisbertError
 from minisbert.kernels import BACKENDS, DTYPES
+from minisbert.vectors import PRECISIONS
 
 __all__ = ["UsageError", "build_parser"]
 
@@ -61,6 +63,34 @@ A cross-encoder reads the query together with each text, which is better than
 what search does, and far slower: it is for some hundred texts, such as the best
 that search finds. Their lines are then those of the file that was searched, and
 with --json what search said of them becomes previous_rank and previous_score."""
+EVALUATE_EXAMPLES = """\
+examples:
+  minisbert evaluate sts sts-test.csv
+  minisbert evaluate retrieval --queries q.jsonl --corpus c.jsonl --qrels q.tsv
+
+Each has its own help: minisbert evaluate sts --help"""
+STS_EXAMPLES = """\
+examples:
+  minisbert evaluate sts sts-test.csv
+  minisbert evaluate sts sick.tsv --columns sentence_A sentence_B relatedness
+  minisbert evaluate sts sts-test.csv --precision float32 int8 ubinary --json
+  minisbert evaluate sts sts-test.csv --dtype float32 int8 --truncate-dim 64 384
+
+FILE is CSV or TSV with a header, or JSONL, with the columns sentence1,
+sentence2 and score. Fields of TSV have no quotes around them. Correlations are
+computed as EmbeddingSimilarityEvaluator of sentence-transformers does."""
+RETRIEVAL_EXAMPLES = """\
+examples:
+  minisbert evaluate retrieval --queries q.jsonl --corpus c.jsonl --qrels q.tsv
+  minisbert evaluate retrieval --queries q.tsv --corpus c.tsv --qrels r.txt \\
+    --model ./mine ./theirs --precision float32 ubinary --plot quality.png
+
+Files are CSV or TSV with a header, or JSONL, as BEIR has them: queries with _id
+and text, a corpus also with title, and qrels with query-id, corpus-id and
+score; or qrels as TREC has them, without a header. What scores above 0 is
+relevant, and counts as 1. --json has more metrics than the table: accuracy,
+precision and recall at 1, 3, 5 and 10, nDCG and MRR at 10, and MAP at 100, all
+as InformationRetrievalEvaluator of sentence-transformers computes them."""
 INFO_EXAMPLES = """\
 examples:
   minisbert info
@@ -128,6 +158,7 @@ def build_parser() -> Parser:
         _add_similarity,
         _add_search,
         _add_rerank,
+        _add_evaluate,
         _add_info,
         _add_check,
         _add_convert,
@@ -182,6 +213,57 @@ def _add_ranking(parser: Any) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
     _add_reading(parser)
     _add_encoding(parser)
+
+
+def _add_evaluate(commands: Any) -> None:
+    what = "tell how good models are on texts that people judged"
+    parser = _add_parser(commands, "evaluate", "TASK", what, EVALUATE_EXAMPLES)
+    tasks = parser.add_subparsers(
+        title="tasks", prog="minisbert evaluate", dest="task", metavar="TASK", required=True
+    )
+    what = "correlate the similarity of pairs of sentences with scores"
+    sts = _add_task(tasks, "sts", "FILE", what, STS_EXAMPLES)
+    sts.add_argument("input", metavar="FILE", help="pairs of sentences, and scores")
+    sts.add_argument("--columns", nargs=3, metavar="NAME", help="the columns of both sentences and the score")
+    similarity = "what compares vectors (default: what the model asks for)"
+    sts.add_argument("--similarity", nargs="+", choices=SIMILARITIES, metavar="NAME", help=similarity)
+    what = "rank documents for queries, and compare with those that are relevant"
+    retrieval = _add_task(tasks, "retrieval", "--queries Q --corpus C --qrels R", what, RETRIEVAL_EXAMPLES)
+    files = {"queries": "queries", "corpus": "documents", "qrels": "which documents are relevant to a query"}
+    for name, meaning in files.items():
+        retrieval.add_argument(f"--{name}", metavar="FILE", required=True, help=meaning)
+
+
+def _add_task(tasks: Any, name: str, operands: str, what: str, examples: str) -> Any:
+    """Add a task of evaluate: all combinations of what is listed are evaluated."""
+    parser = _add_parser(tasks, name, operands, what, examples)
+    parser.usage = f"minisbert evaluate {name} {operands} [options]"
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="draw quality by bytes and by speed: .png, .svg or .pdf"
+    )
+    encoding = "of the files, such as cp1252 (default: what the byte order mark says, else utf-8)"
+    parser.add_argument("--encoding", metavar="NAME", type=_encoding, help=encoding)
+    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
+    group = parser.add_argument_group(
+        "what is compared", "One or more of each: all combinations are evaluated."
+    )
+    models = f"folders or Hugging Face names (default: $MINISBERT_MODEL, else {DEFAULT_MODEL.split('/')[1]})"
+    default = [os.environ.get("MINISBERT_MODEL") or DEFAULT_MODEL]
+    group.add_argument("--model", nargs="+", metavar="NAME", default=default, help=models)
+    dtypes, precisions = ", ".join(DTYPES), ", ".join(PRECISIONS)
+    what = f"what weights are held in: {dtypes} (default: float32, or int8 for a checkpoint of that)"
+    group.add_argument("--dtype", nargs="+", choices=DTYPES, default=[None], metavar="DTYPE", help=what)
+    what = f"what vectors are stored in: {precisions} (default: as they are)"
+    group.add_argument("--precision", nargs="+", choices=[*PRECISIONS], metavar="NAME", help=what)
+    what = "keep the first N components of each vector (default: all)"
+    group.add_argument("--truncate-dim", nargs="+", type=_positive, metavar="N", help=what)
+    group = parser.add_argument_group("encoding")
+    _add_number(group, "--batch-size", "most texts in one batch (default: 32)", default=32)
+    _add_choice(group, "--backend", ["auto", *BACKENDS], "who computes")
+    _add_number(group, "--threads", "workers (default: a thread for each CPU allowed)")
+    _add_number(group, "--max-seq-length", "tokens to read of a text (default: the model's)")
+    return parser
 
 
 def _add_info(commands: Any) -> None:

@@ -16,7 +16,7 @@ from minisbert.arrays import Floats, Ints
 from minisbert.checkpoint.config import SIMILARITIES
 from minisbert.engine.arguments import check_choice, check_integer
 from minisbert.errors import EncodeValueError, shown
-from minisbert.search.stored import Stored
+from minisbert.search.stored import PACKED, Stored
 
 __all__ = [
     "BLOCK",
@@ -36,22 +36,32 @@ MOST_KEPT = 1 << 20  # scores that are kept for queries that are looked up toget
 ScoreFunction: TypeAlias = Callable[[Floats, Floats], Floats]
 
 
-def scorer(queries: Floats, score_function: str | ScoreFunction) -> Callable[[Floats], Floats]:
-    """Return a function that compares these queries (Q, D) with a block (B, D): (Q, B), valid until the next call."""
+def _scorer(
+    queries: Floats, stored: Stored, score_function: str | ScoreFunction
+) -> Callable[[Floats], Floats]:
+    """Return a function that compares queries (Q, D) with a block (B, D): (Q, B), valid until the next call."""
     if callable(score_function):
         return lambda block: _checked(score_function(queries, block), (len(queries), len(block)))
-    if score_function not in ("cosine", "dot"):
-        return lambda block: vectors.similarity(queries, block, score_function)
+    if score_function == "cosine" and stored.precision in PACKED:
+        # All signs have the length sqrt(D). Their products are exact: of equal distances the scores are equal, too.
+        product = _products(queries, "dot")
+        return lambda block: np.divide(scores := product(block), stored.dimension, out=scores)
+    if score_function in ("cosine", "dot"):
+        return _products(queries, score_function)
+    return lambda block: vectors.similarity(queries, block, score_function)
+
+
+def _products(queries: Floats, score_function: str) -> Callable[[Floats], Floats]:
+    """Return the function for cosines, or inner products: it writes into the same array again and again."""
     if score_function == "cosine":
         queries = queries * _inverse_lengths(queries)[:, np.newaxis]
     room = np.empty(0, queries.dtype)
 
     def product(block: Floats) -> Floats:
         nonlocal room
-        size = len(queries) * len(block)
-        dtype = np.result_type(queries, block)
-        if room.size < size or room.dtype != dtype:
-            room = np.empty(size, dtype)
+        size, block = len(queries) * len(block), block.astype(queries.dtype, copy=False)
+        if room.size < size:
+            room = np.empty(size, queries.dtype)
         scores = room[:size].reshape(len(queries), len(block))
         with np.errstate(over="ignore", invalid="ignore"):  # NaN and infinity are in what is never found
             np.matmul(queries, block.T, out=scores)
@@ -63,8 +73,10 @@ def scorer(queries: Floats, score_function: str | ScoreFunction) -> Callable[[Fl
 
 
 def _inverse_lengths(x: Floats) -> Floats:
-    with np.errstate(over="ignore"):
-        lengths = np.sqrt(np.einsum("nd,nd->n", x, x))
+    with np.errstate(over="ignore", invalid="ignore"):
+        lengths = np.sqrt(np.matmul(x[:, np.newaxis, :], x[:, :, np.newaxis])).reshape(
+            -1
+        )  # faster than einsum
     return np.asarray(1 / np.maximum(lengths, x.dtype.type(1e-12)))
 
 
@@ -82,7 +94,8 @@ def score_blocks(
     queries: Floats, stored: Stored, score_function: str | ScoreFunction, block: int = BLOCK
 ) -> Iterator[tuple[int, Floats]]:
     """Compare queries (Q, D) with all stored vectors: yield the index of the first of a block, and scores (Q, B)."""
-    score = scorer(queries, score_function)
+    queries = queries.astype(np.result_type(queries, stored.floats(slice(0))), copy=False)
+    score = _scorer(queries, stored, score_function)
     for first in range(0, len(stored.codes), block):
         yield first, score(stored.floats(slice(first, first + block)))
 
@@ -128,9 +141,9 @@ class _Best:
         """Look at the scores (Q, B) of the vectors from that index on."""
         k = self._ids.shape[1]
         is_better = scores > self._scores[:, -1:]  # of equal ones the earlier stays
-        if k < scores.shape[1] and np.count_nonzero(is_better) > 2 * self._ids.size:
-            is_better &= scores >= _largest(k, scores)
         found = np.flatnonzero(is_better)
+        if k < scores.shape[1] and len(found) > 2 * self._ids.size:
+            found = np.flatnonzero(is_better & (scores >= _largest(k, scores)))
         queries, columns = np.divmod(found, scores.shape[1])
         self._waiting.append((queries, scores.reshape(-1)[found], first + columns))
         if sum(len(ids) for *_, ids in self._waiting) >= self._ids.size:

@@ -31,7 +31,7 @@ class Stored(NamedTuple):
         codes = self.codes[rows]
         if self.precision in PACKED:
             codes = codes.view(np.uint8) ^ np.uint8(0x80 if self.precision == "binary" else 0)
-            return np.asarray(_SIGNS[codes].reshape(len(codes), -1)[:, : self.dimension])
+            return np.asarray(_SIGNS[codes].reshape(len(codes), 8 * codes.shape[1])[:, : self.dimension])
         if self.ranges is None:
             return np.asarray(codes, np.result_type(codes, np.float32))
         lowest, highest = self.ranges
@@ -78,7 +78,7 @@ def as_vectors(name: str, embeddings: ArrayLike) -> NDArray[Any]:
     except (TypeError, ValueError) as error:
         raise EncodeTypeError(f"{name} is no array ({error}); expected what encode returned") from error
     if found.ndim == 1:
-        found = found.reshape(min(1, len(found)), -1)
+        found = found.reshape(min(1, len(found)), len(found))
     if found.ndim != 2 or found.dtype.kind not in "fiub":
         raise EncodeTypeError(f"{name} is {found.dtype} {found.shape}; expected numbers of shape (N, D)")
     return found

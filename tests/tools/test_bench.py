@@ -15,7 +15,7 @@ import pytest
 import minisbert
 from minisbert.kernels.tuning import LANES
 from tests.conftest import DATA, TINY
-from tools.bench import publish, readme, report, stored, workloads
+from tools.bench import publish, readme, report, search, stored, workloads
 
 TIMES = {"minisbert": [1.0, 2.0, 4.0], "torch": [2.0, 5.0, 8.0], "openvino": [3.0, 3.0, 3.0]}
 ENTRY: dict[str, Any] = {"texts": 1200, "tokens": 12.6, "gflop": 100.0, "ceiling": [200.0, 100.0, 50.0]}
@@ -391,3 +391,16 @@ def test_every_rung_of_the_ladder_multiplies() -> None:
         assert ladder.check(name, rung.prepared(b), a, b) <= 1e-6 or name in ladder.LARGEST_ERRORS
     with pytest.raises(SystemExit, match="its speed says nothing"):
         ladder.check("wrong", lambda a: a @ b + 1, a, b)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is Linux's")
+def test_search_is_timed_beside_a_product(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    argv = ["search", "--queries", "3", "--corpus", "500", "--dimension", "16", "--rounds", "2"]
+    monkeypatch.setattr(sys, "argv", [*argv, "--json", str(tmp_path / "search.json")])
+    search.main()
+    assert "3 queries x 500 vectors of 16" in capsys.readouterr().out
+    found = json.loads((tmp_path / "search.json").read_text())
+    assert found["ratio"] == [a / b for a, b in zip(found["search"], found["product"], strict=True)]
+    assert found["memory"] >= 0
