@@ -149,6 +149,7 @@ class _Journal:
             tell(f"{self._name}: goes on after {rows:,} rows")
             self._handle.seek(len(head))
             self._ends = False
+            writers.kept.add(self._place)
             return
         if resume:
             tell(f"{self._name}: there is nothing to go on from; starts with the first row")
@@ -189,8 +190,9 @@ class _Journal:
         """Remove it if it is worth little, and else say how to go on."""
         if self._place in writers.unfinished:
             writers.remove(self._place)
-        elif self._rows:
-            tell(f"{self._place}: keeps what is done; go on from there with --resume")
+        elif self._place in writers.kept and self._rows:
+            tell(f"{self._place}: {writers.GO_ON}")
+        writers.kept.discard(self._place)
 
     def _count(self, row_bytes: int) -> int:
         """Count the rows of all chunks that are there."""
@@ -248,6 +250,7 @@ class _Journal:
         self._write(CHUNK.pack(len(vectors), zlib.crc32(content, zlib.crc32(digest)), digest) + content)
         if time.monotonic() - self._start >= KEEP_SECONDS:
             writers.unfinished.discard(self._place)
+            writers.kept.add(self._place)
 
     def _write(self, content: bytes) -> None:
         with naming(self._name):

@@ -31,11 +31,13 @@ from minisbert.cli.streams import STDOUT, TextFileError, naming
 from minisbert.cli.textio import Record
 
 __all__ = [
+    "GO_ON",
     "WRITERS",
     "Layout",
     "Vectors",
     "check_output",
     "embedding_type",
+    "kept",
     "needs_pyarrow",
     "open_output",
     "remove",
@@ -47,6 +49,8 @@ Vectors = NDArray[Any]
 Append = Callable[[Sequence[Record], Vectors], None]  # there is a vector for each record that has a text
 
 unfinished: set[Path] = set()  # files that are removed if the process is ended by a signal
+kept: set[Path] = set()  # files that then stay, for another run to go on from
+GO_ON = "keeps what is done; go on from there with --resume"
 
 
 class Layout(NamedTuple):
@@ -160,10 +164,11 @@ def remove_unfinished() -> None:
 
 
 def remove(temporary: Path) -> None:
-    """Remove a file that is not finished."""
+    """Remove a file that is not finished, or not needed any more."""
     with suppress(OSError):  # it has its final name, or can't be removed
         temporary.unlink()
     unfinished.discard(temporary)  # only now: a signal may strike between the two
+    kept.discard(temporary)
 
 
 npy: Any = numpy_format  # without a type: older stubs leave these functions out

@@ -22,6 +22,7 @@ from tests.support.commandline import (
     check_error,
     posix,
     process,
+    python,
     small_chunks,
     write_input,
     write_rows,
@@ -238,6 +239,37 @@ def test_kill_9(run: Run) -> None:
     )
     assert Path("out.npy").read_bytes() == whole
     assert sorted(os.listdir()) == ["out.npy", "texts.txt"]
+
+
+STRUCK = """
+import os
+import signal
+import sys
+import time
+from minisbert import SentenceEncoder
+from minisbert.cli import commands, journal, textio
+
+def strike(encoder, texts, **options):
+    if "seven" in texts:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    return encode(encoder, texts, **options)
+
+encode, SentenceEncoder.encode = SentenceEncoder.encode, strike
+journal.KEEP_SECONDS, textio.CHUNK_TEXTS = 0, 2
+sys.argv = ["minisbert", "encode", "texts.txt", "-o", "out.npy", "--backend", "reference"]
+commands.main()
+"""
+
+
+@posix
+def test_a_signal_says_what_is_kept() -> None:
+    write_input("txt", TEXTS)
+    with python("-c", STRUCK) as running:
+        out, err = running.communicate(timeout=60 * PATIENCE)
+    said = f"minisbert: {Path('out.npy.partial').resolve()}: keeps what is done; go on from there with --resume\n"
+    assert (running.returncode, out, err.decode()) == (-signal.SIGTERM, b"", said)
+    assert sorted(os.listdir()) == ["out.npy.partial", "texts.txt"]
 
 
 @pytest.mark.usefixtures("keep_all")
