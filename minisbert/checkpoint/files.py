@@ -100,8 +100,8 @@ class Files:
         path = self.first_changed()
         if path is not None:
             raise CheckpointError(
-                f"{path}: was changed or removed since the encoder was loaded, so a pickle of the encoder could not "
-                "say what it stands for; load the checkpoint again, and pickle that"
+                f"{path}: was changed or removed since the encoder was loaded, so a pickle of the encoder, or of its "
+                "vectors a file, could not say what it stands for; load the checkpoint again, and use that"
             )
 
 

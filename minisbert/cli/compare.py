@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 import minisbert
 from minisbert.arrays import Floats
 from minisbert.checkpoint.stored import weights_files
-from minisbert.cli.report import progress, shorten
+from minisbert.cli.models import open_input
+from minisbert.cli.report import print_json, print_lines, progress, shorten
 from minisbert.cli.streams import TextFileError
 from minisbert.cli.textio import Record, Source
 from minisbert.weights import size_in_bytes
@@ -81,7 +82,17 @@ class Comparison:
         return asdict(self)
 
 
-def compare(arguments: argparse.Namespace, source: Source) -> Comparison:
+def compare(arguments: argparse.Namespace) -> None:
+    """Print what a dtype costs and gains on the texts of a file."""
+    with open_input(arguments) as source:
+        found = comparison(arguments, source)
+    if arguments.json:
+        print_json([found.as_json()], indent=2)
+    else:
+        print_lines(lines(found))
+
+
+def comparison(arguments: argparse.Namespace, source: Source) -> Comparison:
     """Encode a sample of a file in two dtypes, or by two checkpoints, and compare the vectors."""
     records, count = _sample(source.records(), arguments.sample)
     if len(records) < 3:

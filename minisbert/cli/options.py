@@ -1,4 +1,4 @@
-"""The command line of ``minisbert``: its commands, options, help and examples."""
+"""The command line of ``minisbert``: its commands, options and help."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import minisbert
 from minisbert.checkpoint.config import SIMILARITIES
+from minisbert.cli import examples
 from minisbert.cli.streams import MARK
 from minisbert.errors import MinisbertError
 from minisbert.kernels import BACKENDS, DTYPES
@@ -19,108 +20,6 @@ __all__ = ["UsageError", "build_parser"]
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 DEFAULT_CROSS_ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 INPUT = "Text, JSONL, CSV or TSV, also compressed by gzip."
-MAIN_EXAMPLES = """\
-examples:
-  minisbert similarity "a cat on the mat" "a kitten on a rug"
-  minisbert search "how do I reset my password" questions.txt
-  minisbert encode titles.txt -o titles.npy
-
-Each command has its own help: minisbert encode --help"""
-ENCODE_EXAMPLES = """\
-examples:
-  minisbert encode titles.txt -o titles.npy
-  minisbert encode reviews.csv --field body --normalize -o reviews.parquet
-  minisbert encode export.csv.gz --field body --encoding cp1252 -o export.npy
-  cat titles.txt | minisbert encode -o - | head -n 3
-
-Row i of the output is text i of the input: with --on-bad-lines null, a line
-that can't be read has a vector of NaN, or null in JSONL. The output appears, or
-replaces an older file, only when all of it has been written. The precisions
-int8 and uint8 need the range of the whole collection: use encode in Python for
-them."""
-SIMILARITY_EXAMPLES = """\
-examples:
-  minisbert similarity "a cat on the mat" "a kitten on a rug" "tax returns"
-  minisbert similarity --json -- "-5 degrees" "freezing cold"
-
-Long texts are shortened to fit the terminal; --json gives them whole."""
-SEARCH_EXAMPLES = """\
-examples:
-  minisbert search "how do I reset my password" questions.txt
-  minisbert search "waterproof boots" products.csv --field title -k 20 --json
-  minisbert search "boots" faq.txt -k 100 --json | minisbert rerank "boots" -
-
-Blank texts are left out. Long ones are shortened to fit the terminal; --json
-gives them whole, with all fields of their rows, one JSON object a line: rerank
-reads that."""
-RERANK_EXAMPLES = """\
-examples:
-  minisbert rerank "how do I reset my password" questions.txt
-  minisbert rerank "waterproof boots" products.csv --field title -k 20 --json
-  minisbert search "boots" faq.txt -k 100 --json | minisbert rerank "boots" -
-
-A cross-encoder reads the query together with each text, which is better than
-what search does, and far slower: it is for some hundred texts, such as the best
-that search finds. Their lines are then those of the file that was searched, and
-with --json what search said of them becomes previous_rank and previous_score."""
-EVALUATE_EXAMPLES = """\
-examples:
-  minisbert evaluate sts sts-test.csv
-  minisbert evaluate retrieval --queries q.jsonl --corpus c.jsonl --qrels q.tsv
-
-Each has its own help: minisbert evaluate sts --help"""
-STS_EXAMPLES = """\
-examples:
-  minisbert evaluate sts sts-test.csv
-  minisbert evaluate sts sick.tsv --columns sentence_A sentence_B relatedness
-  minisbert evaluate sts sts-test.csv --precision float32 int8 ubinary --json
-  minisbert evaluate sts sts-test.csv --dtype float32 int8 --truncate-dim 64 384
-
-FILE is CSV or TSV with a header, or JSONL, with the columns sentence1,
-sentence2 and score. Fields of TSV have no quotes around them. Correlations are
-computed as EmbeddingSimilarityEvaluator of sentence-transformers does."""
-RETRIEVAL_EXAMPLES = """\
-examples:
-  minisbert evaluate retrieval --queries q.jsonl --corpus c.jsonl --qrels q.tsv
-  minisbert evaluate retrieval --queries q.tsv --corpus c.tsv --qrels r.txt \\
-    --model ./mine ./theirs --precision float32 ubinary --plot quality.png
-
-Files are CSV or TSV with a header, or JSONL, as BEIR has them: queries with _id
-and text, a corpus also with title, and qrels with query-id, corpus-id and
-score; or qrels as TREC has them, without a header. What scores above 0 is
-relevant, and counts as 1. --json has more metrics than the table: accuracy,
-precision and recall at 1, 3, 5 and 10, nDCG and MRR at 10, and MAP at 100, all
-as InformationRetrievalEvaluator of sentence-transformers computes them."""
-INFO_EXAMPLES = """\
-examples:
-  minisbert info
-  minisbert info --model ./my-model --json"""
-CHECK_EXAMPLES = """\
-examples:
-  minisbert check ./my-model
-  minisbert check ./my-model --json
-  minisbert check ./my-model --against-torch
-
-Exit status: 0 if minisbert loads it, 1 if something is refused or, with
---against-torch, differs from sentence-transformers by more than rounding."""
-
-CONVERT_EXAMPLES = """\
-examples:
-  minisbert convert all-MiniLM-L6-v2 -o ./minilm-int8 --dtype int8
-  minisbert convert ./my-model -o ./my-model-float16
-
-float16 and bfloat16 halve a file of float32, and sentence-transformers loads
-the folder too. int8 leaves a quarter, for minisbert alone: each command and
-minisbert.load take the folder, and compute in int8. minisbert compare tells
-what that costs on your texts. The folder appears when it is complete."""
-COMPARE_EXAMPLES = """\
-examples:
-  minisbert compare ./my-model texts.txt --dtype int8
-  minisbert compare ./my-model reviews.csv --field body --dtype bfloat16 --json
-  minisbert compare ./my-model-int8 texts.txt --against ./my-model
-
-Blank texts are left out. Times are of both in turns: other work on the machine
-makes them worthless."""
 
 
 class UsageError(MinisbertError, ValueError):
@@ -145,7 +44,7 @@ def build_parser() -> Parser:
         prog="minisbert",
         usage="minisbert COMMAND [options]",
         description="Turn sentences into vectors with Sentence-BERT models.",
-        epilog=MAIN_EXAMPLES,
+        epilog=examples.MAIN,
     )
     version = f"minisbert {minisbert.__version__}"
     parser.add_argument("-V", "--version", action="version", version=version, help="show the version")
@@ -157,6 +56,7 @@ def build_parser() -> Parser:
         _add_encode,
         _add_similarity,
         _add_search,
+        _add_similar,
         _add_rerank,
         _add_evaluate,
         _add_info,
@@ -170,11 +70,12 @@ def build_parser() -> Parser:
 
 def _add_encode(commands: Any) -> None:
     what = "turn the texts of a file into vectors"
-    parser = _add_command(commands, "encode", "[INPUT] -o OUTPUT", what, ENCODE_EXAMPLES)
+    parser = _add_command(commands, "encode", "[INPUT] -o OUTPUT", what, examples.ENCODE)
     source = "file, or - for standard input (default)"
     parser.add_argument("input", metavar="INPUT", nargs="?", default="-", help=source)
     output = "file.npy, .jsonl or .parquet, or - for JSONL on standard output"
     parser.add_argument("-o", "--output", metavar="OUTPUT", required=True, help=output)
+    _add_output(parser)
     _add_reading(parser)
     group = _add_encoding(parser)
     prompts = group.add_mutually_exclusive_group()
@@ -186,23 +87,51 @@ def _add_encode(commands: Any) -> None:
     _add_choice(group, "--precision", ["float32", "binary", "ubinary"], "components of a vector")
 
 
+def _add_output(parser: Any) -> None:
+    group = parser.add_argument_group("output")
+    keep = "keep these columns too, such as id,brand, or all (Parquet and JSONL)"
+    group.add_argument("--keep", metavar="NAMES", nargs="?", type=_names, default=(), help=keep)
+    append = "add the rows that are new to a file of Parquet"
+    group.add_argument("--append", action="store_true", help=append)
+    group.add_argument("--key", metavar="NAME", help="the column, or text, by which a row is known")
+    resume = "go on from where a run was cut short, by what is in OUTPUT.partial"
+    group.add_argument("--resume", action="store_true", help=resume)
+
+
 def _add_similarity(commands: Any) -> None:
     what = "compare texts with one another"
-    parser = _add_command(commands, "similarity", "TEXT TEXT [TEXT ...]", what, SIMILARITY_EXAMPLES)
+    parser = _add_command(commands, "similarity", "TEXT TEXT [TEXT ...]", what, examples.SIMILARITY)
     parser.add_argument("texts", metavar="TEXT", nargs="+", help="two or more texts")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_search(commands: Any) -> None:
     what = "find the texts of a file that are closest to a query"
-    parser = _add_command(commands, "search", "QUERY FILE", what, SEARCH_EXAMPLES)
+    parser = _add_command(commands, "search", "QUERY FILE", what, examples.SEARCH)
     _add_ranking(parser)
+    _add_vectors(parser)
+    rerank = "cross-encoder that sorts the best 100, or -k, once more"
+    parser.add_argument("--rerank", metavar="NAME", help=rerank)
+
+
+def _add_similar(commands: Any) -> None:
+    what = "find pairs of texts of a file that are nearly the same"
+    parser = _add_command(commands, "similar", "FILE", what, examples.SIMILAR)
+    parser.add_argument("input", metavar="FILE", help="where to look")
+    threshold = "least cosine of a pair (default: 0.9)"
+    parser.add_argument("--threshold", metavar="X", type=_cosine, default=0.9, help=threshold)
+    _add_number(parser, "--max-pairs", "most pairs to show (default: 10000)", default=10_000)
+    parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    _add_reading(parser)
+    _add_where(parser)
+    _add_vectors(parser)
+    _add_encoding(parser)
 
 
 def _add_rerank(commands: Any) -> None:
     what = "find the texts of a file that a cross-encoder finds most relevant to a query"
     model = ("MINISBERT_CROSS_ENCODER", DEFAULT_CROSS_ENCODER)
-    parser = _add_command(commands, "rerank", "QUERY FILE", what, RERANK_EXAMPLES, model)
+    parser = _add_command(commands, "rerank", "QUERY FILE", what, examples.RERANK, model)
     _add_ranking(parser)
 
 
@@ -211,24 +140,27 @@ def _add_ranking(parser: Any) -> None:
     parser.add_argument("input", metavar="FILE", help="where to look, or - for standard input")
     _add_number(parser, "-k", "how many texts to show (default: 5)", default=5)
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
+    show = "columns to show, such as id,brand (default: those kept beside vectors)"
+    parser.add_argument("--show", metavar="NAMES", type=_names, help=show)
     _add_reading(parser)
+    _add_where(parser)
     _add_encoding(parser)
 
 
 def _add_evaluate(commands: Any) -> None:
     what = "tell how good models are on texts that people judged"
-    parser = _add_parser(commands, "evaluate", "TASK", what, EVALUATE_EXAMPLES)
+    parser = _add_parser(commands, "evaluate", "TASK", what, examples.EVALUATE)
     tasks = parser.add_subparsers(
         title="tasks", prog="minisbert evaluate", dest="task", metavar="TASK", required=True
     )
     what = "correlate the similarity of pairs of sentences with scores"
-    sts = _add_task(tasks, "sts", "FILE", what, STS_EXAMPLES)
+    sts = _add_task(tasks, "sts", "FILE", what, examples.STS)
     sts.add_argument("input", metavar="FILE", help="pairs of sentences, and scores")
     sts.add_argument("--columns", nargs=3, metavar="NAME", help="the columns of both sentences and the score")
     similarity = "what compares vectors (default: what the model asks for)"
     sts.add_argument("--similarity", nargs="+", choices=SIMILARITIES, metavar="NAME", help=similarity)
     what = "rank documents for queries, and compare with those that are relevant"
-    retrieval = _add_task(tasks, "retrieval", "--queries Q --corpus C --qrels R", what, RETRIEVAL_EXAMPLES)
+    retrieval = _add_task(tasks, "retrieval", "--queries Q --corpus C --qrels R", what, examples.RETRIEVAL)
     files = {"queries": "queries", "corpus": "documents", "qrels": "which documents are relevant to a query"}
     for name, meaning in files.items():
         retrieval.add_argument(f"--{name}", metavar="FILE", required=True, help=meaning)
@@ -266,14 +198,26 @@ def _add_task(tasks: Any, name: str, operands: str, what: str, examples: str) ->
     return parser
 
 
+def _add_where(parser: Any) -> None:
+    where = "only rows with that value in that column; can be repeated"
+    parser.add_argument(
+        "--where", metavar="NAME=VALUE", type=_condition, action="append", default=[], help=where
+    )
+
+
+def _add_vectors(parser: Any) -> None:
+    vectors = "file.npy with the vector of each text of FILE"
+    parser.add_argument("--vectors", metavar="NPY", help=vectors)
+
+
 def _add_info(commands: Any) -> None:
-    parser = _add_command(commands, "info", "", "describe the model and how it is run", INFO_EXAMPLES)
+    parser = _add_command(commands, "info", "", "describe the model and how it is run", examples.INFO)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_check(commands: Any) -> None:
     what = "tell what of a checkpoint is understood, ignored and refused"
-    parser = _add_parser(commands, "check", "PATH", what, CHECK_EXAMPLES)
+    parser = _add_parser(commands, "check", "PATH", what, examples.CHECK)
     parser.add_argument("path", metavar="PATH", help="folder or Hugging Face name")
     parser.add_argument("--json", action="store_true", help="print JSON")
     torch = "compare every stage with sentence-transformers, which has to be installed"
@@ -284,7 +228,7 @@ def _add_check(commands: Any) -> None:
 
 def _add_convert(commands: Any) -> None:
     what = "write a checkpoint in fewer bits"
-    parser = _add_parser(commands, "convert", "PATH -o FOLDER", what, CONVERT_EXAMPLES)
+    parser = _add_parser(commands, "convert", "PATH -o FOLDER", what, examples.CONVERT)
     parser.add_argument("path", metavar="PATH", help="folder or Hugging Face name")
     output = "a folder that is not there yet"
     parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help=output)
@@ -294,7 +238,7 @@ def _add_convert(commands: Any) -> None:
 
 def _add_compare(commands: Any) -> None:
     what = "tell what fewer bits cost, and gain, on texts of your own"
-    parser = _add_parser(commands, "compare", "PATH [INPUT]", what, COMPARE_EXAMPLES)
+    parser = _add_parser(commands, "compare", "PATH [INPUT]", what, examples.COMPARE)
     parser.add_argument("path", metavar="PATH", help="folder or Hugging Face name")
     source = "file, or - for standard input (default)"
     parser.add_argument("input", metavar="INPUT", nargs="?", default="-", help=source)
@@ -383,6 +327,32 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
     return int(text)
+
+
+def _cosine(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 2
+    if not -1 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"expected a number from -1 to 1, found {text!r}")
+    return number
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if len({*names, ""}) <= len(names):
+        raise argparse.ArgumentTypeError(
+            f"expected names, each once, with commas between them, found {text!r}"
+        )
+    return names
+
+
+def _condition(text: str) -> tuple[str, str]:
+    name, is_there, value = text.partition("=")
+    if not (name and is_there):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, found {text!r}")
+    return name, value
 
 
 def _separator(text: str) -> str:

@@ -6,10 +6,12 @@ import io
 import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 
 from minisbert.cli.streams import STDOUT, naming
-from minisbert.unfinished import remove_unfinished
+from minisbert.cli.writers import GO_ON
+from minisbert.unfinished import kept, remove_unfinished
 
 __all__ = ["end_at_signals", "flush_stdout", "prepare_streams"]
 
@@ -33,6 +35,9 @@ def end_at_signals() -> None:
 
     def end(number: int, frame: FrameType | None) -> None:
         remove_unfinished()
+        for place in kept:  # written at once: what the signal interrupts may be a write to the buffer
+            with suppress(OSError):
+                os.write(2, f"minisbert: {place}: {GO_ON}\n".encode(errors="backslashreplace"))
         signal.signal(number, signal.SIG_DFL)
         signal.raise_signal(number)
         os._exit(128 + number)  # as the first process of a container, which such signals do not end

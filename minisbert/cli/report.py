@@ -19,6 +19,8 @@ from minisbert.cli.textio import Record
 
 __all__ = [
     "Ranked",
+    "pair_objects",
+    "pair_table",
     "print_json",
     "print_lines",
     "progress",
@@ -34,6 +36,8 @@ Ranked = Sequence[tuple[float, Record]]  # scores, best first, and what they are
 
 # Where readers that use str.splitlines end a line; all other such characters JSON escapes by itself.
 LINE_ENDS = {character: f"\\u{ord(character):04x}" for character in "\x85\u2028\u2029"}
+NUMBERS = ("rank", "score", "line")  # columns of tables whose cells are to the right
+MAX_CELL = 20  # columns of a terminal that other columns of tables have at most
 BAR_DELAY = 0.5  # seconds until a bar appears on a terminal
 LINE_SECONDS = 30.0  # from one line about the progress to the next, where there is no bar
 
@@ -59,7 +63,8 @@ def print_json(values: Iterable[Any], indent: int | None = None) -> None:
 
 def to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False) -> str:
     """Write JSON that is cut into records right by whatever cuts it at the ends of lines."""
-    written = json.dumps(value, indent=indent, ensure_ascii=ensure_ascii)
+    # Parquet has dates and the like, of which JSON knows none.
+    written = json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, default=str)
     for character, escaped in LINE_ENDS.items():
         written = written.replace(character, escaped)
     return written
@@ -76,17 +81,55 @@ def similarity_table(texts: Sequence[str], scores: Sequence[Sequence[float]]) ->
         yield line + shorten(text, len(line))
 
 
-def ranked_table(ranked: Ranked) -> Iterator[str]:
-    """Yield the lines of a table of scores and texts, best first."""
-    rows = [("rank", "score", "line", "text")]
-    rows += [
-        (str(rank), f"{score:.4f}", str(_line_of(record)), record.text or "")
+def ranked_table(ranked: Ranked, show: Iterable[str] = ()) -> Iterator[str]:
+    """Yield the lines of a table of scores, columns to show, and texts, best first."""
+    columns = list(show)
+    rows = [
+        (str(rank), f"{score:.4f}", str(_line_of(record)), *_cells(record, columns), record.text or "")
         for rank, (score, record) in enumerate(ranked, 1)
     ]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    for *numbers, text in rows:
-        line = "".join(f"{cell:>{width}}  " for cell, width in zip(numbers, widths, strict=True))
-        yield line + shorten(text, len(line))
+    yield from _table(("rank", "score", "line", *(_fit(name, MAX_CELL) for name in columns), "text"), rows)
+
+
+def pair_table(pairs: Iterable[tuple[float, Record, Record]]) -> Iterator[str]:
+    """Yield the lines of a table of scores and two texts each, one below the other."""
+    rows = []
+    for score, *records in pairs:
+        shown = (f"{score:.4f}", "")
+        rows += [
+            (cell, str(record.line), record.text or "") for cell, record in zip(shown, records, strict=True)
+        ]
+    yield from _table(("score", "line", "text"), rows)
+
+
+def pair_objects(pairs: Iterable[tuple[float, Record, Record]]) -> Iterator[dict[str, Any]]:
+    """Yield for each pair its score, and both rows: line, text, and all other fields."""
+    for score, first, second in pairs:
+        rows = (
+            {"line": record.line, "text": record.text} | dict(record.fields) for record in (first, second)
+        )
+        yield {"score": score} | dict(zip(("first", "second"), rows, strict=True))
+
+
+def _cells(record: Record, columns: Iterable[str]) -> Iterator[str]:
+    """Write the values of columns, so short that there is room for more."""
+    for column in columns:
+        value = record.fields.get(column)
+        shown = value if isinstance(value, str) else to_json(value).strip('"')  # of dates, say
+        yield "" if value is None else _fit(shown, MAX_CELL)
+
+
+def _table(heading: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """Yield the lines of a table: numbers are to the right, and the last column is cut at the edge."""
+    rows = [heading, *rows]
+    *names, _ = heading
+    widths = [max(_width_of(row[column]) for row in rows) for column in range(len(names))]
+    for *cells, text in rows:
+        line = ""
+        for name, cell, width in zip(names, cells, widths, strict=True):
+            blank = " " * (width - _width_of(cell))
+            line += f"{blank}{cell}  " if name in NUMBERS else f"{cell}{blank}  "
+        yield line + shorten(text, _width_of(line))
 
 
 def ranked_objects(ranked: Ranked) -> Iterator[dict[str, Any]]:
@@ -109,16 +152,25 @@ def _line_of(record: Record) -> int:
 
 
 def shorten(text: str, start: int) -> str:
-    """Fit a text between column ``start`` and the edge, without characters that would steer the terminal."""
-    room = max(20, shutil.get_terminal_size().columns - start)
+    """Fit a text between column ``start`` and the edge."""
+    return _fit(text, max(20, shutil.get_terminal_size().columns - start))
+
+
+def _fit(text: str, room: int) -> str:
+    """Make a text narrower than so many columns, without characters that would steer the terminal."""
     shown, columns = "", 0
     for character in " ".join(text.split()):
         if unicodedata.category(character) not in ("Cc", "Cf"):
-            columns += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+            columns += _width_of(character)
             if columns >= room:
                 return shown + "…"
             shown += character
     return shown
+
+
+def _width_of(text: str) -> int:
+    """Return how many columns of a terminal a text takes."""
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
 
 
 # --- standard error ------------------------------------------------------------------------------------------

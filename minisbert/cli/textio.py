@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,13 +19,14 @@ from types import MappingProxyType
 from typing import Any, BinaryIO, NamedTuple
 
 from minisbert.cli.streams import STDIN, TextFileError, decode_lines, foreign_byte, open_binary, start_of
+from minisbert.cli.where import Where, listed, select
 
 __all__ = ["Reading", "Record", "Source", "chunks", "open_source"]
 
 FORMATS = {".txt": "text", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv"}
 NOT_READ = {  # suffixes of files of another kind, and what to do about them
     ".json": "choose --format jsonl if each of its lines is an object",
-    ".npy": "name the file of the texts",
+    ".npy": "name the file of the texts, and this one with search --vectors",
     ".parquet": "save it as CSV or JSONL",
 }
 SEPARATORS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}  # those that are looked for, and their names
@@ -60,6 +62,7 @@ class Reading(NamedTuple):
     separator: str | None = None
     encoding: str | None = None
     on_bad_lines: str = "error"
+    where: Where = ()
 
 
 @dataclass
@@ -73,6 +76,12 @@ class Source:
     total: int | None = None  # how many records there are, once they have been counted
     bad_lines: list[int] = field(default_factory=list)  # of the present reading
     problem: str = ""  # what is wrong with the first of them
+    doubled: set[str] = field(default_factory=set)  # columns of CSV that are there more than once
+
+    @property
+    def size(self) -> int | None:
+        """How many bytes a file has; None for what can't be read twice."""
+        return None if self.start is None else os.fstat(self.handle.fileno()).st_size
 
     def place(self, line: int) -> str:
         """Say in words where a line is."""
@@ -95,6 +104,10 @@ class Source:
                 record = self._bad(line, str(error))
             yield record
 
+    def wanted(self) -> Iterator[Record]:
+        """Read the records that are asked for: all, unless some column is to have some value."""
+        return select(self.records(), self.asked.where, self.name)
+
     def _open(self) -> Rows:
         """Begin to read, in the format that is asked for, or else in the one that the first line looks like."""
         if self.start is not None:
@@ -106,7 +119,11 @@ class Source:
         return OPENERS[format](self, chain([first] * bool(first), lines), codec)
 
     def _check_options(self, format: str) -> None:
-        options = (("--field", self.asked.field, "jsonl csv"), ("--separator", self.asked.separator, "csv"))
+        options = (
+            ("--field", self.asked.field, "jsonl csv"),
+            ("--separator", self.asked.separator, "csv"),
+            ("--where", "=".join(self.asked.where[0]) if self.asked.where else None, "jsonl csv"),
+        )
         for option, value, formats in options:
             if value is not None and format not in formats.split():
                 wanted = formats.replace(" ", " or ")
@@ -122,12 +139,15 @@ class Source:
         self.bad_lines.append(line)
         return Record(line, None)
 
-    def count(self, update: Callable[[int], object]) -> None:
-        """Read all records to set `total`, and tell `update` of each few."""
+    def count(self, update: Callable[[int], object], look: Callable[[Record], object] | None = None) -> None:
+        """Read all that is wanted to set `total`; tell `update` of each few records, and `look` of each."""
         self.total = 0
-        for records in chunks(self.records()):
+        for records in chunks(self.wanted()):
             self.total += len(records)
             update(len(records))
+            if look is not None:
+                for record in records:
+                    look(record)
 
     def say_bad_lines(self) -> str:
         """Say in words which lines were bad."""
@@ -207,7 +227,7 @@ def _text_of(row: Any, name: str) -> str:
     if not isinstance(row, dict):
         raise BadLine(f"expected a JSON object, found {type(row).__name__}")
     if name not in row:
-        raise BadLine(f"no field {name!r}; found {_listed(row)}; choose with --field")
+        raise BadLine(f"no field {name!r}; found {listed(row)}; choose with --field")
     text = row[name]
     if not isinstance(text, str):
         raise BadLine(f"field {name!r} must be a string, found {type(text).__name__}")
@@ -223,6 +243,7 @@ def _open_csv(source: Source, lines: Iterator[str], codec: str) -> Rows:
     except BadLine as error:
         raise source.error(line, str(error)) from error
     column = header.index(source.asked.field or "text")
+    source.doubled = {name for name in header if header.count(name) > 1}
     what = SEPARATORS.get(separator, repr(separator))
 
     def parse(row: list[str] | csv.Error) -> tuple[str, Fields]:
@@ -274,9 +295,7 @@ def _no_column(source: Source, name: str, headers: Iterable[tuple[int, Any]]) ->
     if isinstance(header, csv.Error):
         return source.error(line, f"not CSV ({header})")
     count = "more than one column" if name in header else "no column"
-    return source.error(
-        line, f"{count} {name!r}; found {_listed(header)}; choose with --field or --separator"
-    )
+    return source.error(line, f"{count} {name!r}; found {listed(header)}; choose with --field or --separator")
 
 
 def _csv_rows(lines: Iterator[str], separator: str) -> Iterator[tuple[int, Any]]:
@@ -314,8 +333,3 @@ def _check_decoded(line: str, codec: str) -> None:
         raise BadLine(
             f"not {codec.upper()} (byte 0x{byte:02x} {where}); name another with --encoding, such as cp1252"
         )
-
-
-def _listed(names: Iterable[str]) -> str:
-    listed = ", ".join(map(repr, names)) or "none"
-    return listed if len(listed) <= 200 else listed[:200] + "…"

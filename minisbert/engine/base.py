@@ -102,6 +102,17 @@ class TextModel(ABC):
         return self.config.folder
 
     @property
+    def fingerprint(self) -> str:
+        """A hash of the checkpoint's files, names and contents: equal for equal checkpoints, wherever they are.
+
+        Raises
+        ------
+        CheckpointError
+            If a file was changed or removed since, so that nothing can be said of the one that was read.
+        """
+        return self._files.fingerprint(self.path)
+
+    @property
     def arithmetic(self) -> str:
         """What a layer's weights are multiplied as: "float32" where this processor has to widen them."""
         return self._kernels.arithmetic(self.dtype, self.config.transformer.hidden_size)
@@ -177,7 +188,7 @@ class TextModel(ABC):
             "folder": str(self.path),
             "name": name,
             "revision": revision,
-            "fingerprint": self._files.fingerprint(self.path),
+            "fingerprint": self.fingerprint,
             "arguments": (self._backend, self.dtype, num_threads),
             "settings": {name: getattr(self, name) for name in self.SETTINGS},
         }
@@ -189,7 +200,7 @@ class TextModel(ABC):
             if state.get("name") is None:
                 raise
             self._share(hub.at_commit(state["name"], state["revision"]), *state["arguments"])
-        if "fingerprint" in state and state["fingerprint"] != self._files.fingerprint(self.path):
+        if "fingerprint" in state and state["fingerprint"] != self.fingerprint:
             raise CheckpointError(
                 f"{self.path}: is not the checkpoint that this {type(self).__name__} was pickled with: its weights or "
                 "settings were replaced since. Put those back, or load the checkpoint that is there now and make the "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import re
 import sys
 import warnings
 from pathlib import Path
@@ -15,7 +14,8 @@ import numpy as np
 import pytest
 
 import minisbert
-from minisbert.cli import writers
+from minisbert.cli import textio, writers
+from minisbert.cli.columns import Columns
 from tests.conftest import BATCH_TOLERANCE, largest
 from tests.support.commandline import (
     LONG,
@@ -105,9 +105,11 @@ def test_options_reach_the_encoder(run: Run, prompted: Path, argv: str, argument
 def test_the_npy_header_grows_in_place() -> None:
     file = io.BytesIO()
     vectors = np.arange(3003, dtype=np.int16).reshape(1001, 3)
-    with writers.WRITERS[".npy"](file, vectors[:0]) as append:
+    source = textio.Source("texts.txt", io.BytesIO(), textio.Reading(), 0)
+    layout = writers.Layout(vectors[:0], Columns(source, ()), {})
+    with writers.WRITERS[".npy"](file, layout) as append:
         for row in vectors:
-            append(["x"], row[None])
+            append([textio.Record(1, "x")], row[None])
     np.testing.assert_array_equal(np.load(io.BytesIO(file.getvalue())), vectors, strict=True)
 
 
@@ -133,8 +135,7 @@ def test_a_failure_changes_nothing(
 
     def fail(texts: list[str]) -> None:
         if "five" in texts:
-            (temporary,) = set(os.listdir()) - before
-            assert re.fullmatch(rf"\.minisbert-{os.getpid()}-[0-9a-f]+\.tmp", temporary)
+            assert set(os.listdir()) - before == {f".minisbert-{output}.tmp", f"{output}.partial"}
             raise error
 
     before_encoding(fail)
@@ -163,7 +164,10 @@ BAD_COMMANDS = [
         "encode data.json -o o.npy",
         "data.json: a .json file is not read; choose --format jsonl if each of its",
     ),
-    ("search q vectors.npy", "vectors.npy: a .npy file is not read; name the file of the texts"),
+    (
+        "search q vectors.npy",
+        "vectors.npy: a .npy file is not read; name the file of the texts, and this one",
+    ),
     ("rerank q table.parquet", "table.parquet: a .parquet file is not read; save it as CSV or JSONL"),
     (
         "encode good.txt -o o.npy --encoding hex",

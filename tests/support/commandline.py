@@ -125,6 +125,19 @@ def write_input(kind: str, texts: Sequence[str]) -> Path:
     return path
 
 
+def write_rows(kind: str, rows: Sequence[dict[str, Any]], name: str = "rows") -> Path:
+    """Write rows of several columns in a format."""
+    path = Path(f"{name}.{kind}")
+    with path.open("w", encoding="utf-8", newline="") as file:
+        if kind == "csv":
+            writer = csv.DictWriter(file, rows[0])
+            writer.writeheader()
+            writer.writerows(rows)
+        else:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+    return path
+
+
 def read_output(path: Path) -> tuple[list[str | None] | None, np.ndarray]:
     """Read texts, if the format has them, and vectors; null, which is in JSONL alone, becomes NaN."""
     if path.suffix == ".npy":
