@@ -20,6 +20,7 @@ __all__ = [
     "EncodeTypeError",
     "EncodeValueError",
     "MinisbertError",
+    "TrainingError",
     "TruncationError",
     "TruncationWarning",
     "UnsupportedCheckpointError",
@@ -72,6 +73,10 @@ class EncodeTypeError(MinisbertError, TypeError):
 
 class EncodeValueError(MinisbertError, ValueError):
     """An argument, or one of the texts, has the right type and an impossible value."""
+
+
+class TrainingError(MinisbertError, RuntimeError):
+    """Training can't begin, go on or be finished; what was saved of it is as it was."""
 
 
 class _TextsTooLong(Exception):

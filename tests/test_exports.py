@@ -23,6 +23,7 @@ MODULES = {
         "EncodeTypeError",
         "EncodeValueError",
         "MinisbertError",
+        "TrainingError",
         "TruncationError",
         "TruncationWarning",
         "UnsupportedCheckpointError",

@@ -119,7 +119,12 @@ def feed_forward(
 
 
 def self_attention(
-    d: Floats, kept: KeptAttention, w: Attention, config: TransformerConfig, g: Attention, g_bias: Floats | None
+    d: Floats,
+    kept: KeptAttention,
+    w: Attention,
+    config: TransformerConfig,
+    g: Attention,
+    g_bias: Floats | None,
 ) -> Floats:
     """Back through ``norm(x + dropout(output(attention(qkv(x)))))``: (N, D) -> (N, D)."""
     d = gradients.layer_norm(d, kept.norm, w.norm, g.norm)
@@ -131,7 +136,13 @@ def self_attention(
 
 
 def embed(
-    d: Floats, ids: Ints, types: Ints, kept: KeptEmbeddings, w: Embeddings, config: TransformerConfig, g: Embeddings
+    d: Floats,
+    ids: Ints,
+    types: Ints,
+    kept: KeptEmbeddings,
+    w: Embeddings,
+    config: TransformerConfig,
+    g: Embeddings,
 ) -> tuple[Ints, Floats]:
     """Back through ``projection(dropout(norm(word + token_type + position)))``: (N, D) -> rows of the word table."""
     if kept.before_projection is not None:

@@ -210,7 +210,9 @@ def features(
         match module:
             case modules.Pooling():
                 keeps = found[TOKENS]
-                found[SENTENCE] = np.concatenate([ops.pool(keeps, offsets, mode) for mode in module.modes], axis=1)
+                found[SENTENCE] = np.concatenate(
+                    [ops.pool(keeps, offsets, mode) for mode in module.modes], axis=1
+                )
             case modules.Normalize() if module.feature in found:
                 keeps = found[module.feature]
                 found[module.feature] = ops.normalize(keeps)

@@ -17,7 +17,18 @@ from minisbert.arrays import Floats, Ints
 from minisbert.kernels.reference.ops import Dense
 from minisbert.weights import LayerNorm
 
-__all__ = ["Group", "Norm", "accumulate", "attention", "dropout", "groups", "layer_norm", "linear", "mix", "normalize"]
+__all__ = [
+    "Group",
+    "Norm",
+    "accumulate",
+    "attention",
+    "dropout",
+    "groups",
+    "layer_norm",
+    "linear",
+    "mix",
+    "normalize",
+]
 __all__ += ["pieces", "pool", "prelu", "sum_rows"]
 
 PIECE = 1 << 15  # elements: all passes over a piece of some rows are made in the processor's cache

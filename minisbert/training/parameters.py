@@ -13,7 +13,16 @@ from minisbert.checkpoint import modules
 from minisbert.checkpoint.config import CheckpointConfig
 from minisbert.checkpoint.tensors import load_module_tensors, load_tensors
 from minisbert.kernels.reference.ops import Dense
-from minisbert.weights import Attention, DenseWeights, Embeddings, FeedForward, Layer, LayerNorm, Step, Weights
+from minisbert.weights import (
+    Attention,
+    DenseWeights,
+    Embeddings,
+    FeedForward,
+    Layer,
+    LayerNorm,
+    Step,
+    Weights,
+)
 
 __all__ = ["Parameters"]
 
@@ -41,7 +50,11 @@ class Parameters:
         }
         for i, module in enumerate(config.modules):
             self._tensors[f"modules.{i}."] = load_module_tensors(module)
-        names = [(f"{prefix}{name}", tensors[name].shape) for prefix, tensors in self._tensors.items() for name in tensors]
+        names = [
+            (f"{prefix}{name}", tensors[name].shape)
+            for prefix, tensors in self._tensors.items()
+            for name in tensors
+        ]
         names.sort(key=lambda item: (item[0] != WORD, not self._decays(item[0])))  # stable
         self.shapes = dict(names)
         stops = np.cumsum([prod(shape) for shape in self.shapes.values()]).tolist()
@@ -65,8 +78,13 @@ class Parameters:
 
     def records(self, flat: Floats) -> tuple[Weights, list[Step]]:
         """Look at all of an array as what the forward pass computes with."""
-        layers = tuple(self._layer(flat, f"layers.{i}") for i in range(self.config.transformer.num_hidden_layers))
-        steps = [(module, self._module(flat, f"modules.{i}", module)) for i, module in enumerate(self.config.modules)]
+        layers = tuple(
+            self._layer(flat, f"layers.{i}") for i in range(self.config.transformer.num_hidden_layers)
+        )
+        steps = [
+            (module, self._module(flat, f"modules.{i}", module))
+            for i, module in enumerate(self.config.modules)
+        ]
         bias = self.view(flat, "position_bias") if "position_bias" in self.shapes else None
         return Weights(self._embeddings(flat), layers, bias), steps
 
@@ -74,10 +92,14 @@ class Parameters:
         return Embeddings(
             word=self.view(flat, WORD),
             position=self.view(flat, "embeddings.position"),
-            token_type=self.view(flat, "embeddings.token_type") if "embeddings.token_type" in self.shapes else None,
+            token_type=self.view(flat, "embeddings.token_type")
+            if "embeddings.token_type" in self.shapes
+            else None,
             norm=self._norm(flat, "embeddings.norm"),
             projection=(
-                self._dense(flat, "embeddings.projection") if "embeddings.projection.weight" in self.shapes else None
+                self._dense(flat, "embeddings.projection")
+                if "embeddings.projection.weight" in self.shapes
+                else None
             ),
         )
 
