@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -46,13 +47,13 @@ def gelu(x: Floats, dy: Floats) -> tuple[Floats, Floats]:
     slope = np.copysign(tail, x, out=tail)
     slope += x.dtype.type(0.5)
     slope *= dy
-    return y, slope
+    return np.asarray(y), slope
 
 
 def _gelu_tanh(x: Floats) -> Floats:
-    c = x.dtype.type(np.sqrt(2 / np.pi))
-    t = np.tanh(c * (x + x.dtype.type(0.044715) * x**3))
-    return (1 + t + x * (1 - t * t) * c * (1 + x.dtype.type(3 * 0.044715) * x * x)) / 2
+    c, third = x.dtype.type(np.sqrt(2 / np.pi)), x.dtype.type(0.044715)
+    t = np.tanh(c * (x + third * x**3))
+    return np.asarray((1 + t + x * (1 - t * t) * c * (1 + 3 * third * x * x)) / 2)
 
 
 def _swish(x: Floats, beta: float) -> Floats:
@@ -63,7 +64,7 @@ def _swish(x: Floats, beta: float) -> Floats:
 
 def _mish(x: Floats) -> Floats:
     t = np.tanh(forward.softplus(x))
-    return t + x * (1 - t * t) * sigmoid(x)
+    return np.asarray(t + x * (1 - t * t) * sigmoid(x))
 
 
 def _elu(x: Floats) -> Floats:
@@ -75,7 +76,7 @@ def _selu(x: Floats) -> Floats:
 
 
 # f'(x), by element. RReLU is not here: it is random in training.
-SLOPES: dict[str, Callable[[Floats], Floats]] = {
+SLOPES: dict[str, Callable[[Floats], Any]] = {
     **dict.fromkeys(("gelu_fast", "gelu_new", "gelu_pytorch_tanh"), _gelu_tanh),
     "relu": lambda x: x > 0,
     **dict.fromkeys(("silu", "swish"), lambda x: _swish(x, 1)),

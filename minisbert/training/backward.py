@@ -19,8 +19,9 @@ from minisbert.checkpoint.families import BUCKETS
 from minisbert.checkpoint.modules import SENTENCE, TOKENS
 from minisbert.training import gradients
 from minisbert.training.activations import activation
-from minisbert.training.forward import Kept, KeptAttention, KeptEmbeddings, KeptFeedForward
-from minisbert.weights import Attention, Embeddings, FeedForward, Step, Weights, position_bias
+from minisbert.training.forward import Kept, KeptAttention, KeptEmbeddings, KeptFeedForward, Tokens
+from minisbert.training.parameters import Network
+from minisbert.weights import Attention, Embeddings, FeedForward, Step, position_bias
 
 __all__ = ["backward"]
 
@@ -29,37 +30,28 @@ Features = dict[str, Floats]
 
 
 def backward(
-    d: Floats,
-    ids: Ints,
-    types: Ints,
-    offsets: Ints,
-    kept: Kept,
-    weights: Weights,
-    steps: Sequence[Step],
-    config: TransformerConfig,
-    g: Weights,
-    g_steps: Sequence[Step],
+    d: Floats, tokens: Tokens, kept: Kept, w: Network, config: TransformerConfig, g: Network
 ) -> tuple[Ints, Floats]:
-    """Add the gradients of all weights but the word vectors', given that d (S, D') by the sentence vectors.
+    """Add the gradients of all weights but the word vectors', given that by the sentence vectors, d (S, D').
 
     Returns
     -------
     ndarray of int, shape (U,), and ndarray of float, shape (U, E)
         The ids that occur, and the gradients of their word vectors: the table has far more rows than that.
     """
-    d_states = features(d, offsets, kept.modules, steps, len(weights.layers), g_steps)
+    d_states = features(d, tokens.offsets, kept.modules, w.steps, len(kept.layers), g.steps)
     g_bias = None
-    if weights.position_bias is not None:
+    if w.transformer.position_bias is not None:
         g_bias = np.zeros((config.num_attention_heads, 2 * config.max_tokens - 1), d.dtype)
     d = d_states.pop()
-    for w, g_layer in zip(weights.layers[::-1], g.layers[::-1], strict=True):
+    for layer, g_layer in zip(w.transformer.layers[::-1], g.transformer.layers[::-1], strict=True):
         kept_attention, kept_feed_forward = kept.layers.pop()  # and let go of, once it was used
-        d = feed_forward(d, kept_feed_forward, w.feed_forward, config, g_layer.feed_forward)
-        d = self_attention(d, kept_attention, w.attention, config, g_layer.attention, g_bias)
+        d = feed_forward(d, kept_feed_forward, layer.feed_forward, config, g_layer.feed_forward)
+        d = self_attention(d, kept_attention, layer.attention, config, g_layer.attention, g_bias)
         d += d_states.pop()
-    if g_bias is not None and g.position_bias is not None:
-        _sum_buckets(g_bias, config.max_tokens, g.position_bias)
-    return embed(d, ids, types, kept.embeddings, weights.embeddings, config, g.embeddings)
+    if g_bias is not None and g.transformer.position_bias is not None:
+        _sum_buckets(g_bias, config.max_tokens, g.transformer.position_bias)
+    return embed(d, tokens, kept.embeddings, w.transformer.embeddings, config, g.transformer.embeddings)
 
 
 def features(
@@ -136,27 +128,22 @@ def self_attention(
 
 
 def embed(
-    d: Floats,
-    ids: Ints,
-    types: Ints,
-    kept: KeptEmbeddings,
-    w: Embeddings,
-    config: TransformerConfig,
-    g: Embeddings,
+    d: Floats, tokens: Tokens, kept: KeptEmbeddings, w: Embeddings, config: TransformerConfig, g: Embeddings
 ) -> tuple[Ints, Floats]:
     """Back through ``projection(dropout(norm(word + token_type + position)))``: (N, D) -> rows of the word table."""
-    if kept.before_projection is not None:
+    if kept.before_projection is not None and w.projection and g.projection:
         d = gradients.linear(d, kept.before_projection, w.projection, g.projection)
     d = gradients.layer_norm(gradients.dropout(d, kept.mask), kept.norm, w.norm, g.norm)
     padding = config.pad_token_id if config.positions_follow_ids else None
-    for table, places, never in ((g.position, kept.positions, padding), (g.token_type, types, None)):
+    for table, places, never in ((g.position, kept.positions, padding), (g.token_type, tokens.types, None)):
         if table is not None:
             rows, sums = gradients.sum_rows(d, places, never)
             table[rows] += sums
-    return gradients.sum_rows(d, ids, config.pad_token_id)
+    return gradients.sum_rows(d, tokens.ids, config.pad_token_id)
 
 
 def _sum_buckets(g_bias: Floats, positions: int, g: Floats) -> None:
     """Back through `weights.position_bias`: (H, 2P - 1) -> (32, H)."""
-    [buckets] = position_bias(np.arange(BUCKETS)[:, np.newaxis], positions)  # the bucket of each distance
-    np.add.at(g, buckets, g_bias.T)
+    numbers = np.arange(BUCKETS, dtype=g.dtype)[:, np.newaxis]
+    [buckets] = position_bias(numbers, positions)  # the bucket of each distance
+    np.add.at(g, buckets.astype(int), g_bias.T)

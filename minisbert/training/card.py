@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import minisbert
@@ -53,10 +53,10 @@ def model_card(
     record: Any,
     base: str,
     arguments: dict[str, Any],
-    data: Sequence[tuple[str, int]],
+    data: Mapping[str, int],
     config: CheckpointConfig,
 ) -> str:
-    """Write the README of a checkpoint, of what `fit` has done; `data` has name and number of rows of each data set."""
+    """Write the README of a checkpoint, of what `fit` has done; `data` has the number of rows of each data set."""
     losses, tenth = record.losses, max(1, len(record.losses) // 10)
     rows = [
         f"| {step} | {score:.4f} |{' kept' * (step == record.best_step)}"
@@ -69,7 +69,7 @@ def model_card(
         version=minisbert.__version__,
         dimension=config.embedding_dimension,
         max_seq_length=config.max_seq_length,
-        data="\n".join(f"- {name}: {count:,} rows" for name, count in data),
+        data="\n".join(f"- {name}: {count:,} rows" for name, count in data.items()),
         steps=len(losses),
         loss=arguments["loss"],
         first=sum(losses[:tenth]) / tenth,

@@ -1,4 +1,4 @@
-"""What is trained on: rows of texts from Python, CSV and JSONL, and the batches that are made of them."""
+"""What is trained on: rows of texts from Python, CSV and JSONL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain, zip_longest
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -16,14 +16,11 @@ import numpy as np
 from minisbert.engine.inputs import check_collection, plain
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
 
-__all__ = ["SAMPLINGS", "Batch", "DataSet", "Rows", "batches", "hold_out", "read"]
+__all__ = ["DataSet", "Rows", "hold_out", "read"]
 
 # Rows, or a file of them; several of either by name.
 Rows: TypeAlias = "Iterable[Sequence[Any]] | str | os.PathLike[str]"
-# A data set, and some of its rows.
-Batch: TypeAlias = "tuple[DataSet, list[int]]"
 
-SAMPLINGS = ("proportional", "round_robin")
 SCORE_NAMES = ("label", "labels", "score", "scores")
 
 
@@ -71,58 +68,6 @@ def hold_out(sets: list[DataSet], count: int, seed: int) -> tuple[list[DataSet],
     return [first], second
 
 
-def batches(
-    sets: Sequence[DataSet],
-    batch_size: int,
-    number: int,
-    *,
-    seed: int,
-    shuffle: bool,
-    no_duplicates: bool,
-    sampling: str,
-) -> list[Batch]:
-    """Return the batches of pass `number` over the data: each of one data set, and each pass in an order of its own.
-
-    Data sets are drawn by their size, until all are used up; or in turn, until one is.
-    """
-    random = np.random.default_rng([seed, 0, number])
-    each: list[list[Batch]] = []
-    for data in sets:
-        order = random.permutation(len(data.rows)) if shuffle else np.arange(len(data.rows))
-        rows = (
-            _without_duplicates(data, order.tolist(), batch_size)
-            if no_duplicates
-            else _cut(order.tolist(), batch_size)
-        )
-        each.append([(data, batch) for batch in rows])
-    if sampling == "round_robin":
-        return list(chain.from_iterable(zip(*each, strict=False)))
-    found = list(chain.from_iterable(each))
-    return [found[i] for i in random.permutation(len(found))] if shuffle and len(sets) > 1 else found
-
-
-def _cut(order: list[int], batch_size: int) -> list[list[int]]:
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def _without_duplicates(data: DataSet, order: list[int], batch_size: int) -> list[list[int]]:
-    """Fill each batch with the first rows left that share no text with it: others wait for a later batch."""
-    found, left = [], dict.fromkeys(order)
-    while left:
-        batch: list[int] = []
-        texts: set[str] = set()
-        for row in left:
-            if texts.isdisjoint(data.rows[row]):
-                batch.append(row)
-                texts.update(data.rows[row])
-                if len(batch) == batch_size:
-                    break
-        for row in batch:
-            del left[row]
-        found.append(batch)
-    return found
-
-
 # --- reading ---------------------------------------------------------------------------------------------------
 
 
@@ -167,6 +112,8 @@ def _check_row(place: str, row: Any, is_scored: bool, width: int) -> tuple[str, 
             )
         if not text.strip():
             raise EncodeValueError(f"{place}: column {column} is an empty text; leave the row out")
+        if "\\ud" in ascii(text) and any("\ud800" <= c <= "\udfff" for c in text):
+            raise EncodeValueError(f"{place}: column {column} holds a lone surrogate, which is no character")
     return texts
 
 
@@ -180,7 +127,7 @@ def _check_score(place: str, value: Any) -> float:
     return score
 
 
-def _read_file(path: Path, is_scored: bool) -> Iterator[tuple[str, list[Any]]]:
+def _read_file(path: Path, is_scored: bool) -> Iterator[tuple[str, Sequence[Any]]]:
     """Yield each row of a CSV file with a header, or of JSONL, with its place in words."""
     if path.suffix.lower() not in READERS:
         raise EncodeValueError(

@@ -31,7 +31,9 @@ def mrr_at_10(columns: Sequence[Floats], scores: Sequence[float], name: str) -> 
 
 def spearman(columns: Sequence[Floats], scores: Sequence[float], name: str) -> float:
     """Return the correlation of the ranks of similarities with those of the scores."""
-    found = np.corrcoef(_ranks(similarity_pairwise(*columns, name)), _ranks(np.asarray(scores)))[0, 1]
+    found = np.corrcoef(
+        _ranks(similarity_pairwise(columns[0], columns[1], name)), _ranks(np.asarray(scores))
+    )[0, 1]
     return float(np.nan_to_num(found))
 
 

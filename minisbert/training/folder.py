@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.arrays import Floats
 from minisbert.errors import TrainingError, shown
 
 __all__ = ["RunFolder"]
@@ -44,7 +43,7 @@ class RunFolder:
             self._check(known, settings)
         elif self.path.exists():
             raise TrainingError(
-                f"{self.path}: is an interrupted run of this output; go on with it (resume=True, --resume), or remove it"
+                f"{self.path}: is an interrupted run; go on with it (resume=True, --resume), or remove it"
             )
         else:
             with self._writing(self.path):
@@ -65,6 +64,10 @@ class RunFolder:
                     f"{path}: the interrupted run has {name} {shown(before.get(name))}, and now it is {shown(value)}; "
                     f"resume it with what it was started with, or remove {self.path} to start anew"
                 )
+
+    def remove(self) -> None:
+        """Remove the folder, and all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
 
     @contextmanager
     def replacing(self, name: str) -> Iterator[Any]:
@@ -87,8 +90,8 @@ class RunFolder:
             yield
         except OSError as error:
             raise TrainingError(
-                f"{path}: can't be written ({error.strerror or error}); make room or name another folder. What was saved "
-                "before is as it was, and an interrupted run goes on from there with resume=True, or --resume"
+                f"{path}: can't be written ({error.strerror or error}); make room, or name another folder. What was "
+                "saved before is as it was, and an interrupted run goes on from there with resume=True, or --resume"
             ) from error
 
     def save(self, name: str, arrays: Sequence[Any]) -> None:
@@ -97,7 +100,7 @@ class RunFolder:
             for array in arrays:
                 np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
-    def load(self, name: str, arrays: Sequence[Floats]) -> None:
+    def load(self, name: str, arrays: Sequence[Any]) -> None:
         """Read arrays back into their places."""
         path = self.path / name
         try:
@@ -141,4 +144,4 @@ class RunFolder:
             yield folder
             shutil.copyfile(self.path / LOG, folder / LOG)
             os.rename(folder, self.output)
-        shutil.rmtree(self.path, ignore_errors=True)
+        self.remove()

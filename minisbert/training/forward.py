@@ -19,9 +19,10 @@ from minisbert.kernels.reference import ops
 from minisbert.kernels.reference.activations import ACTIVATIONS, softmax
 from minisbert.model import MODULE_EPS
 from minisbert.training.gradients import Group, Mask, Norm, by_head, dropout, groups, pieces
-from minisbert.weights import Attention, Embeddings, FeedForward, LayerNorm, Step, Weights, position_bias
+from minisbert.training.parameters import Network
+from minisbert.weights import Attention, Embeddings, FeedForward, LayerNorm, Step, position_bias
 
-__all__ = ["Dropout", "Kept", "Rates", "forward"]
+__all__ = ["Dropout", "Kept", "Rates", "Tokens", "forward"]
 
 
 class Rates(NamedTuple):
@@ -30,6 +31,14 @@ class Rates(NamedTuple):
     hidden: float
     attention: float
     modules: tuple[float, ...]
+
+
+class Tokens(NamedTuple):
+    """A micro-batch: the token ids (N,) of its sentences end to end, their types (N,), and the offsets (S + 1,)."""
+
+    ids: Ints
+    types: Ints
+    offsets: Ints
 
 
 class KeptEmbeddings(NamedTuple):
@@ -86,34 +95,27 @@ class Dropout:
         return Mask((words.view(np.uint16)[:size] >= dropped).reshape(shape), 65536 / (65536 - dropped))
 
 
-def forward(
-    ids: Ints,
-    types: Ints,
-    offsets: Ints,
-    weights: Weights,
-    steps: Sequence[Step],
-    config: TransformerConfig,
-    drop: Dropout,
-) -> tuple[Floats, Kept]:
+def forward(tokens: Tokens, w: Network, config: TransformerConfig, drop: Dropout) -> tuple[Floats, Kept]:
     """Return the vectors (S, D') of a micro-batch, and what its backward pass needs."""
-    x, kept_embeddings = embed(ids, types, offsets, weights.embeddings, config, drop)
-    bias = weights.position_bias
+    x, kept_embeddings = embed(tokens, w.transformer.embeddings, config, drop)
+    bias = w.transformer.position_bias
     if bias is not None:
         bias = position_bias(bias, config.max_tokens)
     states, kept_layers = [x], []
-    for layer in weights.layers:
-        x, kept_attention = self_attention(x, offsets, layer.attention, bias, config, drop)
+    for layer in w.transformer.layers:
+        x, kept_attention = self_attention(x, tokens.offsets, layer.attention, bias, config, drop)
         x, kept_feed_forward = feed_forward(x, layer.feed_forward, config, drop)
         states.append(x)
         kept_layers.append((kept_attention, kept_feed_forward))
-    vectors, kept_modules = features(states, offsets, steps, drop)
+    vectors, kept_modules = features(states, tokens.offsets, w.steps, drop)
     return vectors, Kept(kept_embeddings, kept_layers, kept_modules)
 
 
 def embed(
-    ids: Ints, types: Ints, offsets: Ints, w: Embeddings, config: TransformerConfig, drop: Dropout
+    tokens: Tokens, w: Embeddings, config: TransformerConfig, drop: Dropout
 ) -> tuple[Floats, KeptEmbeddings]:
     """``dropout(norm(word + token_type + position))``, and its projection where there is one: (N,) -> (N, D)."""
+    ids, types, offsets = tokens
     positions = ops.positions(ids, offsets, config.pad_token_id if config.positions_follow_ids else None)
     x = ops.embed(ids, positions, types, w.word, w.position, w.token_type)
     mask = drop.mask(x.shape, drop.rates.hidden)
@@ -153,7 +155,7 @@ def feed_forward(
 
 
 def linear(x: Floats, w: ops.Dense) -> Floats:
-    """``x @ weight.T + bias``, by one multiply: see `ops.linear`, whose accumulation blocks would take 10 % more time."""
+    """``x @ weight.T + bias``, by one multiply: the accumulation blocks of `ops.linear` would take 10 % more time."""
     y: Floats = x @ w.weight.T
     y += w.bias
     return y

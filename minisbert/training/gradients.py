@@ -133,10 +133,10 @@ def prelu(dy: Floats, x: Floats, slope: Floats, g: Floats) -> Floats:
 def normalize(dy: Floats, x: Floats) -> Floats:
     """``y = x / n`` with ``n = max(norm(x), 1e-12)``: ``dx = (dy - y * sum(y * dy)) / n``, and ``dy / n`` at 1e-12."""
     norms = np.sqrt(np.square(x).sum(axis=-1, keepdims=True))
-    n = np.maximum(norms, x.dtype.type(1e-12))
+    n: Floats = np.maximum(norms, x.dtype.type(1e-12))
     y = x / n
     along = y * (y * dy).sum(axis=-1, keepdims=True)
-    return (dy - np.where(norms < n, 0, along)) / n
+    return np.asarray((dy - np.where(norms < n, 0, along)) / n)
 
 
 # --- look-up ---------------------------------------------------------------------------------------------------
@@ -167,7 +167,7 @@ def attention(
     ``dv = dropout(p).T @ dy``, ``dp = dropout(dy @ v.T)``, ``ds = p * (dp - sum(dp * p))`` over the keys, ``dq = ds @
     k / sqrt(K)``, ``dk = ds.T @ q / sqrt(K)``, and dbias is the sum of ds at each distance of a key from its query.
     """
-    N, D = dy.shape
+    D = dy.shape[1]
     dqkv = np.empty_like(qkv)
     scale = qkv.dtype.type(1 / np.sqrt(D // num_heads))
     for group, p, mask in kept:
@@ -221,14 +221,14 @@ def pool(dy: Floats, x: Floats, offsets: Ints, mode: str) -> Floats:
 
 def _pool_weights(mode: str, x: Floats, T: int) -> Floats:
     """Return the weights (T, 1), or (T, D), of the tokens (T, D) of one sentence."""
-    places = np.arange(T)[:, np.newaxis]
-    counts = np.arange(1, T + 1)[:, np.newaxis]
-    weights = {
-        "cls": lambda: places == 0,
-        "lasttoken": lambda: places == T - 1,
-        "max": lambda: places == x.argmax(axis=0),
-        "mean": lambda: np.full((T, 1), 1 / T),
-        "mean_sqrt_len_tokens": lambda: np.full((T, 1), 1 / np.sqrt(T)),
-        "weightedmean": lambda: counts / counts.sum(),
-    }[mode]()
-    return np.asarray(weights, x.dtype)
+    place = np.arange(1, T + 1)[:, np.newaxis]
+    if mode == "max":
+        return np.asarray(place == 1 + x.argmax(axis=0), x.dtype)
+    equal = np.ones((T, 1))
+    weights: dict[str, Any] = {
+        "cls": place == 1,
+        "lasttoken": place == T,
+        "weightedmean": place / place.sum(),
+    }
+    weights |= {"mean": equal / T, "mean_sqrt_len_tokens": equal / np.sqrt(T)}
+    return np.asarray(weights[mode], x.dtype)

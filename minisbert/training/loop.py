@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import accumulate, chain, count, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,21 +22,25 @@ from minisbert.arrays import Floats
 from minisbert.checkpoint import hub
 from minisbert.checkpoint.config import read_config
 from minisbert.engine.workers import Workers
-from minisbert.errors import EncodeValueError, TrainingError, TruncationWarning, level_of_caller
+from minisbert.errors import TrainingError, TruncationWarning, level_of_caller
 from minisbert.kernels.cpus import resolve_num_threads
 from minisbert.training.card import model_card
-from minisbert.training.data import Batch, DataSet, Rows, batches, hold_out, read
+from minisbert.training.data import DataSet, Rows, hold_out, read
 from minisbert.training.evaluation import mrr_at_10, spearman
 from minisbert.training.folder import RunFolder
 from minisbert.training.losses import LOSSES
 from minisbert.training.optimiser import AdamW, learning_rate
 from minisbert.training.output import plot_losses, write_checkpoint
+from minisbert.training.plan import Plan
 from minisbert.training.settings import Settings, dropout_rates
 from minisbert.training.steps import Model
 
 __all__ = ["Record", "fit"]
 
 SAVE_SECONDS = 60.0  # from one time that the state is saved to the next
+# What is told each entry of the log.
+Update: TypeAlias = Callable[[dict[str, Any]], object]
+METRICS = ("loss", "mrr@10", "spearman")
 STATE, BEST = "state.npy", "best.npy"
 
 
@@ -92,7 +95,7 @@ def fit(
     no_duplicates: bool = True,
     sampling: str = "proportional",
     resume: bool = False,
-    show_progress_bar: bool | Callable[[dict[str, Any]], object] | None = None,
+    show_progress_bar: bool | Callable[[int, dict[str, Any]], object] | None = None,
 ) -> Record:
     """Fine-tune a Sentence-BERT checkpoint, with AdamW, and write the result as a checkpoint.
 
@@ -150,7 +153,8 @@ def fit(
     resume : bool
         Go on with the run that was interrupted, which the same arguments began.
     show_progress_bar : bool or callable, optional
-        By default a bar on a terminal. A function is called with the log's entry of each step.
+        By default a bar on a terminal. A function is called, for each step, with the number of all steps
+        and the log's entry.
 
     Returns
     -------
@@ -179,39 +183,44 @@ def fit(
     given = {name: value for name, value in locals().items() if name in Settings.__dataclass_fields__}
     settings = Settings(**given)
     sets = read(data, settings.is_scored)
+    held: DataSet | None
     if isinstance(evaluation, int):
         sets, held = hold_out(sets, evaluation, seed)
     else:
-        held = None if evaluation is None else read(evaluation, settings.is_scored)[0]
-    threads = resolve_num_threads(num_threads)
+        held = read(evaluation, settings.is_scored)[0] if evaluation is not None else None
+    plan, threads = Plan(settings, sets), resolve_num_threads(num_threads)
     with closing(Workers(threads if threads > 1 else 0)) as workers:
         config = read_config(hub.resolve(base))
         model = Model(config, dropout_rates(config, dropout), np.dtype(dtype), workers, threads)
-        marks = {"base": model.weights, "data": json.dumps([sets, held]).encode(), "num_threads": threads}
-        folder = RunFolder(Path(output).absolute(), {**asdict(settings), **_fingerprints(marks)}, resume)
-        run = _Run(settings, model, sets, held, folder)
-        with _progress(show_progress_bar, run.steps) as update:
+        what = {
+            "base": _hash([model.weights]),
+            "data": _hash(repr(row).encode() for row in chain(*sets, held or ())),
+        }
+        folder = RunFolder(
+            Path(output).absolute(), {**asdict(settings), **what, "num_threads": threads}, resume
+        )
+        run = _Run(settings, model, plan, held, folder)
+        with _progress(show_progress_bar, plan.ends[-1]) as update:
             run.train(update)
-        record = run.finish(str(base))
-    if model.num_truncated:
-        message = f"{model.num_truncated} texts were cut to max_seq_length, {config.max_seq_length} tokens"
+        record = run.finish(str(base), {data.name: len(data.rows) for data in sets})
+    if model.has_truncated:
+        message = f"some texts were cut to max_seq_length, {config.max_seq_length} tokens; split them"
         warnings.warn(TruncationWarning(message), stacklevel=level_of_caller())
     return record
 
 
-def _fingerprints(values: dict[str, Any]) -> dict[str, Any]:
-    """Put the hash of what is long in its place."""
-    return {
-        name: value if isinstance(value, int) else hashlib.blake2b(value, digest_size=16).hexdigest()
-        for name, value in values.items()
-    }
+def _hash(parts: Iterable[Any]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()
 
 
 @contextmanager
-def _progress(show: Any, steps: int) -> Iterator[Callable[[dict[str, Any]], object]]:
+def _progress(show: Any, steps: int) -> Iterator[Update]:
     """Show how far the steps are, and the loss. Yield what is told each entry of the log."""
     if callable(show) or show is False or (show is None and not (sys.stderr and sys.stderr.isatty())):
-        yield show if callable(show) else lambda entry: None
+        yield partial(show, steps) if callable(show) else lambda entry: None
         return
     from tqdm.auto import tqdm  # not needed by every run
 
@@ -226,9 +235,6 @@ def _progress(show: Any, steps: int) -> Iterator[Callable[[dict[str, Any]], obje
         yield update
 
 
-METRICS = ("loss", "mrr@10", "spearman")
-
-
 class _Run:
     """A run of `fit`: the steps from wherever it stands to the end.
 
@@ -237,80 +243,49 @@ class _Run:
     """
 
     def __init__(
-        self, settings: Settings, model: Model, sets: list[DataSet], held: DataSet | None, folder: RunFolder
+        self, settings: Settings, model: Model, plan: Plan, held: DataSet | None, folder: RunFolder
     ) -> None:
-        self._settings, self._model, self._sets, self._held, self._folder = (
+        self._settings, self._model, self._plan, self._held, self._folder = (
             settings,
             model,
-            sets,
+            plan,
             held,
             folder,
         )
         self._metric = METRICS[1 + settings.is_scored]
         self._optimiser = AdamW(model.weights, model.parameters.num_decayed, settings.weight_decay)
-        self._step = np.zeros((), np.int64)
+        self._step, self._saved = np.zeros((), np.int64), -math.inf
+        self._state = [self._step, model.weights, self._optimiser.m, self._optimiser.v]
         if folder.has(STATE):
-            folder.load(STATE, [self._step, *self._arrays])
+            folder.load(STATE, self._state)
         self._log = folder.read_log(int(self._step))
-        lengths = [settings.steps_per_epoch or len(self._batches(epoch)) for epoch in range(settings.epochs)]
-        self._ends = list(accumulate(lengths))
-        self.steps = self._ends[-1]
-        self._saved = -math.inf
 
-    @property
-    def _arrays(self) -> list[Floats]:
-        return [self._model.weights, self._optimiser.m, self._optimiser.v]
-
-    def _batches(self, number: int) -> list[Batch]:
-        """Return the batches of a pass over the data; to rank, there must be two rows."""
-        s = self._settings
-        largest = max(len(data.rows) for data in self._sets)
-        if s.batch_size > largest:
-            raise EncodeValueError(
-                f"batch_size is {s.batch_size}, and there are {largest} rows; expected at most as many"
-            )
-        options = {
-            "shuffle": s.shuffle,
-            "no_duplicates": s.no_duplicates,
-            "sampling": s.sampling,
-            "seed": s.seed,
-        }
-        found = batches(self._sets, s.batch_size, number, **options)
-        kept = [(data, places) for data, places in found if s.is_scored or len(places) > 1]
-        if not kept:
-            raise EncodeValueError(
-                "data has no two rows without a text in common, so there is nothing to rank; pass no_duplicates=False"
-            )
-        return kept
-
-    def train(self, update: Callable[[dict[str, Any]], object]) -> None:
+    def train(self, update: Update) -> None:
         """Do all steps that are left."""
-        s, start = self._settings, int(self._step)
-        warmup = self.steps // 10 if s.warmup_steps is None else s.warmup_steps
-        stream = chain.from_iterable(map(self._batches, count()))
+        s, start, total = self._settings, int(self._step), self._plan.ends[-1]
+        warmup = total // 10 if s.warmup_steps is None else s.warmup_steps
         if self._held and not self._log:
             self._evaluate(update)
-        for step, (data, places) in enumerate(islice(stream, start, self.steps), start + 1):
+        for step, (data, places) in enumerate(self._plan.steps(start), start + 1):
             begin = time.perf_counter()
-            lr = learning_rate(s.lr, s.scheduler.lower(), step - 1, warmup, self.steps)
+            lr = learning_rate(s.lr, s.scheduler.lower(), step - 1, warmup, total)
             loss, gradient = self._gradient(data, places, step)
             norm = self._model.norm(self._optimiser, gradient)
             if not math.isfinite(loss) or not math.isfinite(norm):
                 raise self._diverged(step, f"the loss is {loss}, and the norm of its gradient {norm}")
             if time.monotonic() - self._saved > SAVE_SECONDS:  # only now, as the weights are known to be good
                 self._save()
-            factor = min(1.0, s.max_grad_norm / (norm + 1e-6))
-            self._model.update(self._optimiser, gradient, factor, lr, step)
+            self._model.update(self._optimiser, gradient, min(1.0, s.max_grad_norm / (norm + 1e-6)), lr, step)
             self._step[...] = step
-            seconds = time.perf_counter() - begin
-            self._note(
-                {"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "seconds": round(seconds, 4)},
-                update,
-            )
-            if self._held and (step in self._ends or (s.evaluation_steps and step % s.evaluation_steps == 0)):
+            seconds = round(time.perf_counter() - begin, 4)
+            self._note({"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "seconds": seconds}, update)
+            if self._held and (
+                step in self._plan.ends or (s.evaluation_steps and step % s.evaluation_steps == 0)
+            ):
                 self._evaluate(update)
 
     def _gradient(self, data: DataSet, places: list[int], step: int) -> tuple[float, Floats]:
+        """Return the loss of some rows, and its gradient."""
         s, columns = self._settings, list(zip(*(data.rows[place] for place in places), strict=True))
         scores = np.array([data.scores[place] for place in places], s.dtype) if s.is_scored else None
 
@@ -321,7 +296,7 @@ class _Run:
         with np.errstate(all="ignore"):  # what overflows is found in the end
             return self._model.gradient(list(chain.from_iterable(columns)), loss, [s.seed, step])
 
-    def _evaluate(self, update: Callable[[dict[str, Any]], object]) -> None:
+    def _evaluate(self, update: Update) -> None:
         """Evaluate, and keep the weights if they are the best so far."""
         assert self._held is not None
         columns = [self._model.encode(column) for column in zip(*self._held.rows, strict=True)]
@@ -336,33 +311,33 @@ class _Run:
     def _evaluations(self) -> list[tuple[int, float]]:
         return [(entry["step"], entry[self._metric]) for entry in self._log if self._metric in entry]
 
-    def _note(self, entry: dict[str, Any], update: Callable[[dict[str, Any]], object]) -> None:
+    def _note(self, entry: dict[str, Any], update: Update) -> None:
         self._log.append(entry)
         self._folder.log(entry)
         update(entry)
 
     def _save(self) -> None:
-        self._folder.save(STATE, [self._step, *self._arrays])
+        self._folder.save(STATE, self._state)
         self._saved = time.monotonic()
 
     def _diverged(self, step: int, what: str) -> TrainingError:
         saved = f"; the last good state is in {self._folder.path}" if self._folder.has(STATE) else ""
+        if not saved:
+            self._folder.remove()  # there is nothing in it
         return TrainingError(f"step {step}: {what}; a lower lr or more warmup_steps may help{saved}")
 
-    def finish(self, base: str) -> Record:
+    def finish(self, base: str, data: dict[str, int]) -> Record:
         """Write the output: of the best weights, or else of the last."""
-        model, evaluations = self._model, self._evaluations()
+        model, evaluations, best = self._model, self._evaluations(), self._plan.ends[-1]
         if not np.isfinite(model.weights).all():
-            raise self._diverged(self.steps, "a weight is not finite")
+            raise self._diverged(best, "a weight is not finite")
         self._save()
-        best = self.steps
         if evaluations:
             best = max(evaluations, key=lambda item: item[1])[0]
             self._folder.load(BEST, [model.weights])
         losses = [entry["loss"] for entry in self._log if "loss" in entry]
         record = Record(self._folder.output, losses, self._metric, evaluations, best)
-        sizes = [(data.name, len(data.rows)) for data in self._sets]
-        card = model_card(record, base, asdict(self._settings), sizes, model.parameters.config)
+        card = model_card(record, base, asdict(self._settings), data, model.parameters.config)
         with self._folder.finishing() as path:
             plot_losses(path / "loss.png", losses, evaluations, self._metric)
             write_checkpoint(path, model.parameters, model.weights, card)

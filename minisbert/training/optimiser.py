@@ -55,8 +55,8 @@ class AdamW:
     def update(self, piece: slice, g: Floats, factor: float, lr: float, t: int) -> None:
         """Make update t, from 1, of a piece, given the whole gradient, which is used up, and times a factor.
 
-        ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g**2``, ``w = w - lr * weight_decay * w - lr * (m / (1 - b1**t))
-        / (sqrt(v / (1 - b2**t)) + eps)``.
+        ``m = b1 m + (1 - b1) g``, ``v = b2 v + (1 - b2) g**2``, and of ``m' = m / (1 - b1**t)`` and
+        ``v' = v / (1 - b2**t)``: ``w -= lr * (weight_decay * w + m' / (sqrt(v') + eps))``.
         """
         (b1, b2), w, m, v, g = BETAS, self.weights[piece], self.m[piece], self.v[piece], g[piece]
         g *= factor

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from importlib.util import find_spec
-from itertools import chain
-from math import prod
 from pathlib import Path
 from shutil import copyfile
 from typing import Any
@@ -54,11 +52,11 @@ def write_checkpoint(folder: Path, parameters: Parameters, weights: Floats, card
     for path in source.iterdir():
         if path.is_file() and any(fnmatchcase(path.name, pattern) for pattern in COPIED):
             copyfile(path, folder / path.name)
-    settings = read_json(source / "config.json").values
+    settings = dict(read_json(source / "config.json").values)
     names = [name for name in ("dtype", "torch_dtype") if name in settings] or ["dtype"]
     _write_json(folder / "config.json", settings | dict.fromkeys(names, dtype))
     limits = {"max_seq_length": config.max_seq_length, "do_lower_case": config.do_lower_case}
-    _write_json(folder / "sentence_bert_config.json", read_sentence_config(source).values | limits)
+    _write_json(folder / "sentence_bert_config.json", {**read_sentence_config(source).values, **limits})
     _write_json(folder / "config_sentence_transformers.json", _sentence_settings(config))
     write_tensors(folder / "model.safetensors", _transformer_tensors(parameters, weights))
     places = [
@@ -122,7 +120,8 @@ def _stored(path: Path, name: str) -> dict[str, tuple[str, list[int], bytes]]:
 
 def write_tensors(path: Path, tensors: Mapping[str, Any]) -> None:
     """Write a safetensors file, of arrays or of what `_stored` returns, without a copy of them all in memory."""
-    header, start, contents = {"__metadata__": {"format": "pt"}}, 0, []
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start, contents = 0, []
     for name, tensor in tensors.items():
         if isinstance(tensor, np.ndarray):
             tensor = (DTYPES[tensor.dtype.name], list(tensor.shape), np.ascontiguousarray(tensor))

@@ -1,10 +1,10 @@
-"""The weights that are trained: one array of them all, by the names of the checkpoint, and records that look into it."""
+"""The weights that are trained: one array of them all, and records that look into it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,9 +24,16 @@ from minisbert.weights import (
     Weights,
 )
 
-__all__ = ["Parameters"]
+__all__ = ["Network", "Parameters"]
 
 WORD = "embeddings.word"
+
+
+class Network(NamedTuple):
+    """The weights of a checkpoint, or in the same places the gradients of all of them."""
+
+    transformer: Weights
+    steps: list[Step]
 
 
 class Parameters:
@@ -44,7 +51,9 @@ class Parameters:
         self.config = config
         family, layers = config.transformer.family, range(config.transformer.num_hidden_layers)
         self._names = {role: name for role, name, _ in (*family.embedding_tensors, *family.projection)}
-        self._names |= {f"layers.{i}.{role}": name for i in layers for role, name, _ in family.layer_tensors}
+        for i in layers:
+            at = f"{family.layer_prefix}{i}"
+            self._names |= {f"layers.{i}.{role}": f"{at}.{name}" for role, name, _ in family.layer_tensors}
         self._tensors: dict[str, Mapping[str, Floats]] = {
             "": load_tensors(config.transformer_folder, config.transformer)
         }
@@ -76,7 +85,7 @@ class Parameters:
         place = slice(self._places[names[0]].start, self._places[names[-1]].stop)
         return flat[place].reshape(-1, *shape[1:])
 
-    def records(self, flat: Floats) -> tuple[Weights, list[Step]]:
+    def network(self, flat: Floats) -> Network:
         """Look at all of an array as what the forward pass computes with."""
         layers = tuple(
             self._layer(flat, f"layers.{i}") for i in range(self.config.transformer.num_hidden_layers)
@@ -86,7 +95,7 @@ class Parameters:
             for i, module in enumerate(self.config.modules)
         ]
         bias = self.view(flat, "position_bias") if "position_bias" in self.shapes else None
-        return Weights(self._embeddings(flat), layers, bias), steps
+        return Network(Weights(self._embeddings(flat), layers, bias), steps)
 
     def _embeddings(self, flat: Floats) -> Embeddings:
         return Embeddings(

@@ -12,12 +12,13 @@ from minisbert.checkpoint.jsonfile import read_json
 from minisbert.engine.arguments import check_choice, check_flag, check_integer
 from minisbert.errors import EncodeTypeError, EncodeValueError, UnsupportedCheckpointError, shown
 from minisbert.training.activations import GRADIENTS
-from minisbert.training.data import SAMPLINGS
 from minisbert.training.forward import Rates
 from minisbert.training.losses import LOSSES, SCORED, SIMILARITIES
 from minisbert.training.optimiser import SCHEDULERS
 
 __all__ = ["Settings", "dropout_rates"]
+
+SAMPLINGS = ("proportional", "round_robin")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +92,7 @@ def dropout_rates(config: CheckpointConfig, dropout: float | None) -> Rates:
     for module in config.modules:
         if isinstance(module, modules.Dense) and module.activation not in (*GRADIENTS, "identity", "prelu"):
             raise UnsupportedCheckpointError(
-                f"{module.folder}: the activation {module.activation} is random in training, which minisbert does not do"
+                f"{module.folder}: the activation {module.activation} is random in training; this is not done here"
             )
     dropouts = [module for module in config.modules if isinstance(module, modules.Dropout)]
     if dropout is not None:

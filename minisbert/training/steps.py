@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import Any, NamedTuple, TypeVar
 
@@ -25,7 +26,7 @@ from minisbert.kernels.reference.blas import one_blas_thread
 from minisbert.text.base import TokenIds
 from minisbert.text.tokenizer import load_tokenizer
 from minisbert.training.backward import backward
-from minisbert.training.forward import Dropout, Kept, Rates, forward
+from minisbert.training.forward import Dropout, Kept, Rates, Tokens, forward
 from minisbert.training.optimiser import AdamW
 from minisbert.training.parameters import Parameters
 
@@ -41,12 +42,10 @@ TEXTS = 256  # that are encoded at once where there is nothing to train
 
 
 class MicroBatch(NamedTuple):
-    """Which of the texts these are, and their tokens, end to end."""
+    """Which of the texts these are, and their tokens."""
 
     places: list[int]
-    ids: Ints
-    types: Ints
-    offsets: Ints
+    tokens: Tokens
 
 
 class Model:
@@ -57,13 +56,12 @@ class Model:
     ):
         self.parameters = Parameters(config)
         self.weights = self.parameters.load(dtype)
-        self.num_truncated = 0
+        self.has_truncated = False
         self._config, self._rates, self._tokenizer = config, rates, load_tokenizer(config)
         self._workers, self._threads = workers, threads
         # One sum of gradients for each thread; of the word vectors only the first one is ever touched.
         self._gradients = [np.zeros_like(self.weights) for _ in range(threads)]
-        self._w, self._steps = self.parameters.records(self.weights)
-        self._g = [self.parameters.records(gradient) for gradient in self._gradients]
+        self._w, *self._g = map(self.parameters.network, [self.weights, *self._gradients])
 
     def gradient(
         self, texts: Sequence[str], loss: Callable[[Floats], tuple[float, Floats]], key: Sequence[int]
@@ -88,10 +86,8 @@ class Model:
 
         def differentiate(i: int, lane: int) -> tuple[Ints, Floats]:
             keeps = kept.pop(i, None) or self._forward(batches[i], self._rates, [*key, i])[1]
-            places, *tokens = batches[i]
-            g, g_steps = self._g[lane]
-            config = self._config.transformer
-            return backward(d[places], *tokens, keeps, self._w, self._steps, config, g, g_steps)
+            places, tokens = batches[i]
+            return backward(d[places], tokens, keeps, self._w, self._config.transformer, self._g[lane])
 
         for gradient in self._gradients:
             gradient[self.parameters.num_words :] = 0
@@ -128,7 +124,7 @@ class Model:
         """Put texts of about the same length together, in batches of about as many tokens, some for each thread."""
         most = self._config.max_seq_length
         rows, counts = self._tokenizer(texts, 0, most)
-        self.num_truncated += sum(count > most for count in counts)
+        self.has_truncated |= max(counts) > most
         lengths = np.array([len(row) for row in rows])
         order = np.argsort(lengths, kind="stable")
         before, total = np.cumsum(lengths[order]) - lengths[order], int(lengths.sum())
@@ -141,7 +137,7 @@ class Model:
         chosen = [rows[place] for place in places]
         ids: Ints = np.concatenate(chosen)
         types = np.full(len(ids), self._tokenizer.token_type)
-        return MicroBatch(places, ids, types, np.array([0, *accumulate(map(len, chosen))]))
+        return MicroBatch(places, Tokens(ids, types, np.array([0, *accumulate(map(len, chosen))])))
 
     def _fits(self, batches: list[MicroBatch]) -> list[bool]:
         """Return which micro-batches are kept: the first, as far as there is room for what a layer keeps."""
@@ -150,16 +146,15 @@ class Model:
         sizes = [
             config.num_hidden_layers
             * (
-                numbers * len(batch.ids)
-                + config.num_attention_heads * int(np.square(np.diff(batch.offsets)).sum()) * 5 // 4
+                numbers * len(batch.tokens.ids)
+                + config.num_attention_heads * int(np.square(np.diff(batch.tokens.offsets)).sum()) * 5 // 4
             )
             for batch in batches
         ]
         return [total * self.weights.itemsize <= ROOM for total in accumulate(sizes)]
 
     def _forward(self, batch: MicroBatch, rates: Rates, key: Sequence[int]) -> tuple[Floats, Kept]:
-        config, drop = self._config.transformer, Dropout(rates, key)
-        return forward(batch.ids, batch.types, batch.offsets, self._w, self._steps, config, drop)
+        return forward(batch.tokens, self._w, self._config.transformer, Dropout(rates, key))
 
     def _sum(self, words: list[tuple[Ints, Floats]]) -> Floats:
         """Add up the gradients of all threads, and those of word vectors of all micro-batches, in one order."""
@@ -168,7 +163,7 @@ class Model:
         for other in others:
             total[rest] += other[rest]
         total[: self.parameters.num_words] = 0
-        table = self._g[0][0].embeddings.word
+        table = self._g[0].transformer.embeddings.word
         for ids, rows in words:
             table[ids] += rows
         return total
@@ -181,6 +176,6 @@ class Model:
                 return [function(i, lane) for i in range(lane, count, self._threads)]
 
         with one_blas_thread():
-            waits = [self._workers.submit(lambda lane=lane: run(lane)) for lane in range(self._threads)]
+            waits = [self._workers.submit(partial(run, lane)) for lane in range(self._threads)]
             results = [wait() for wait in waits]
         return [results[i % self._threads][i // self._threads] for i in range(count)]
