@@ -138,6 +138,13 @@ def check(arguments: argparse.Namespace) -> int:
     return int(found.encoder is None or not all(stage.ok for stage in stages))
 
 
+def train(arguments: argparse.Namespace) -> None:
+    """Fine-tune a model on rows of texts."""
+    from minisbert.cli.train import train  # not needed by every command
+
+    train(arguments)
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "encode": encode,
     "similarity": similarity,
@@ -145,6 +152,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int | None]] = {
     "rerank": rerank,
     "info": info,
     "check": check,
+    "train": train,
 }
 
 

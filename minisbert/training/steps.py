@@ -60,7 +60,7 @@ class Model:
         self._config, self._rates, self._tokenizer = config, rates, load_tokenizer(config)
         self._workers, self._threads = workers, threads
         # One sum of gradients for each thread; of the word vectors only the first one is ever touched.
-        self._gradients = [np.zeros_like(self.weights) for _ in range(threads)]
+        self._gradients = [np.zeros(self.parameters.size, dtype) for _ in range(threads)]
         self._w, *self._g = map(self.parameters.network, [self.weights, *self._gradients])
 
     def gradient(

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 import minisbert
 from minisbert.training import fit
@@ -18,10 +16,15 @@ from tests.conftest import DATA, TINY
 from tests.support import pipelines
 from tests.support.training import RANKING, Trained, scored_rows, some_rows
 
-torch = pytest.importorskip("torch", reason="torch is not installed: python tools/dev.py test --parity installs it")
+torch = pytest.importorskip(
+    "torch", reason="torch is not installed: python tools/dev.py test --parity installs it"
+)
 pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed")
 
-pytestmark = pytest.mark.filterwarnings("ignore::minisbert.TruncationWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::minisbert.TruncationWarning"),
+    pytest.mark.filterwarnings("ignore:Implicit dimension choice:UserWarning"),  # torch's, on softmax
+]
 
 GRADIENT = 1e-9  # relative to the largest one of a tensor, in float64: some hundred roundings
 LOSS, WEIGHT = {"float64": 1e-9, "float32": 1e-4}, 1e-8
@@ -56,7 +59,7 @@ def torch_loss(model: Any, loss: str, rows: list[tuple[Any, ...]], similarity: s
     return function([model.preprocess(list(column)) for column in columns], scores)
 
 
-def compare_gradients(folder: Path, loss: str, similarity: str = "cos_sim") -> None:
+def compare_gradients(folder: Path, loss: str, similarity: str = "cos_sim", limit: float = GRADIENT) -> None:
     rows = scored_rows(6) if loss == SCORED else some_rows(6, 3)
     model = load(folder)
     value = torch_loss(model, loss, rows, similarity)
@@ -69,13 +72,17 @@ def compare_gradients(folder: Path, loss: str, similarity: str = "cos_sim") -> N
     trained = Trained(folder)
     found_value, found = trained.gradient(rows, loss, similarity)
     assert found_value == pytest.approx(value.item(), rel=1e-12)
-    names = trained.reference_names()
+    names = {
+        role: name
+        for role, name in trained.reference_names().items()
+        if name in expected or found[role].any()
+    }
     assert set(names.values()) == set(expected)
     largest = max(np.abs(gradient).max() for gradient in expected.values())
     for role, name in names.items():
         error = np.abs(found[role] - expected[name]).max()
         # The gradient of a key's bias is 0, as it changes no difference of scores.
-        assert error <= GRADIENT * max(np.abs(expected[name]).max(), 1e-6 * largest), role
+        assert error <= limit * max(np.abs(expected[name]).max(), 1e-6 * largest), role
 
 
 @pytest.mark.parametrize("loss", [RANKING, SCORED])
@@ -87,14 +94,20 @@ def test_gradient_of_dot_score() -> None:
     compare_gradients(DATA / "tiny-bert", RANKING, "dot_score")
 
 
-@pytest.mark.parametrize("name", [name for name in pipelines.CASES if "prompt" not in name and name != "tokens"])
+@pytest.mark.parametrize(
+    "name", [name for name in pipelines.CASES if "prompt" not in name and name != "tokens"]
+)
 def test_gradient_of_every_pipeline(tmp_path: Path, name: str) -> None:
     if name == "dense RReLU":
         pytest.skip("random in training")
-    compare_gradients(pipelines.build(tmp_path / "model", DATA / "tiny-bert", pipelines.CASES[name].modules), RANKING)
+    folder = pipelines.build(tmp_path / "model", DATA / "tiny-bert", pipelines.CASES[name].modules)
+    # torch's slope of that is 1/6 in float32, also where it computes in float64.
+    compare_gradients(folder, RANKING, limit=1e-7 if name == "dense Hardsigmoid" else GRADIENT)
 
 
-def torch_steps(folder: Path, rows: list[tuple[Any, ...]], loss: str, dtype: str, steps: int) -> tuple[Any, list[float]]:
+def torch_steps(
+    folder: Path, rows: list[tuple[Any, ...]], loss: str, dtype: str, steps: int
+) -> tuple[Any, list[float]]:
     """Train as the reference's `fit` does, with its parameter groups, but for dropout."""
     import transformers
 
@@ -133,14 +146,13 @@ def test_fifty_steps(tmp_path: Path, name: str, loss: str, dtype: str) -> None:
     print(f"{name:20} {loss:30} {dtype} largest difference of the loss {error:.1e}")
     assert error <= LOSS[dtype]
     if dtype == "float64":
-        weights = {n.partition(".")[2].partition(".")[2]: p.detach().numpy() for n, p in model.named_parameters()}
-        prefix = {"tiny-roberta": "roberta."}.get(name, "")
-        found = load_file(tmp_path / "out" / "model.safetensors")
+        trained, weights = Trained(tmp_path / "out"), dict(model.named_parameters())
         worst = 0.0
-        for key, value in weights.items():
-            match = next(t for n, t in found.items() if n.endswith(key))
-            worst = max(worst, np.abs(match - value).max() / np.abs(value).max())
-        print(f"{name:20} {loss:30} largest relative difference of a weight {worst:.1e}{prefix}")
+        for role, key in trained.reference_names().items():
+            value = weights[next(n for n in weights if n.endswith(key))].detach().numpy()
+            found = trained.parameters.view(trained.model.weights, role)
+            worst = max(worst, np.abs(found - value).max() / np.abs(value).max())
+        print(f"{name:20} {loss:30} largest relative difference of a weight {worst:.1e}")
         assert worst <= WEIGHT
 
 

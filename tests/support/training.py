@@ -16,7 +16,28 @@ from minisbert.training.losses import LOSSES, SCORED
 from minisbert.training.steps import Model
 
 RANKING = "MultipleNegativesRankingLoss"
-WORDS = "the a cat dog sat on mat over under house red blue small big first second third it was said".split()
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "on",
+    "mat",
+    "over",
+    "under",
+    "house",
+    "red",
+    "blue",
+    "small",
+    "big",
+    "first",
+    "second",
+    "third",
+    "it",
+    "was",
+    "said",
+]
 
 
 def some_rows(count: int, columns: int) -> list[tuple[str, ...]]:
