@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -31,14 +32,13 @@ def mrr_at_10(columns: Sequence[Floats], scores: Sequence[float], name: str) -> 
 
 def spearman(columns: Sequence[Floats], scores: Sequence[float], name: str) -> float:
     """Return the correlation of the ranks of similarities with those of the scores."""
-    found = np.corrcoef(
-        _ranks(similarity_pairwise(columns[0], columns[1], name)), _ranks(np.asarray(scores))
-    )[0, 1]
-    return float(np.nan_to_num(found))
+    found, wanted = _ranks(similarity_pairwise(columns[0], columns[1], name)), _ranks(np.asarray(scores))
+    norms = math.sqrt((found @ found) * (wanted @ wanted))
+    return float(found @ wanted) / norms if norms else 0.0  # where all are equal nothing is said
 
 
 def _ranks(x: Floats) -> Floats:
-    """Return the rank of each number; equal ones share the mean of theirs."""
+    """Return the rank of each number, less the mean of all; equal ones share the mean of theirs."""
     _, places, counts = np.unique(x, return_inverse=True, return_counts=True)
     ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return ranks
+    return np.asarray(ranks - ranks.mean())

@@ -95,8 +95,10 @@ class Dropout:
         return Mask((words.view(np.uint16)[:size] >= dropped).reshape(shape), 65536 / (65536 - dropped))
 
 
-def forward(tokens: Tokens, w: Network, config: TransformerConfig, drop: Dropout) -> tuple[Floats, Kept]:
-    """Return the vectors (S, D') of a micro-batch, and what its backward pass needs."""
+def forward(
+    tokens: Tokens, w: Network, config: TransformerConfig, drop: Dropout, keep: bool = True
+) -> tuple[Floats, Kept]:
+    """Return the vectors (S, D') of a micro-batch, and what its backward pass needs, if that is to be kept."""
     x, kept_embeddings = embed(tokens, w.transformer.embeddings, config, drop)
     bias = w.transformer.position_bias
     if bias is not None:
@@ -106,7 +108,8 @@ def forward(tokens: Tokens, w: Network, config: TransformerConfig, drop: Dropout
         x, kept_attention = self_attention(x, tokens.offsets, layer.attention, bias, config, drop)
         x, kept_feed_forward = feed_forward(x, layer.feed_forward, config, drop)
         states.append(x)
-        kept_layers.append((kept_attention, kept_feed_forward))
+        if keep:
+            kept_layers.append((kept_attention, kept_feed_forward))
     vectors, kept_modules = features(states, tokens.offsets, w.steps, drop)
     return vectors, Kept(kept_embeddings, kept_layers, kept_modules)
 

@@ -37,7 +37,6 @@ T = TypeVar("T")
 TOKENS = 1024
 # Bytes that are kept from the first pass to the second: those of 128 pairs of short texts for a MiniLM.
 ROOM = 320 << 20
-NO_DROPOUT = Rates(0, 0, ())
 TEXTS = 256  # that are encoded at once where there is nothing to train
 
 
@@ -76,8 +75,7 @@ class Model:
         stays = self._fits(batches)
 
         def encode(i: int, lane: int) -> None:
-            found, keeps = self._forward(batches[i], self._rates, [*key, i])
-            vectors[batches[i].places] = found
+            vectors[batches[i].places], keeps = self._forward(batches[i], self._rates, [*key, i], stays[i])
             if stays[i]:
                 kept[i] = keeps
 
@@ -96,12 +94,13 @@ class Model:
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Return the vectors (S, D') of texts, without dropout."""
+        no_dropout = Rates(0, 0, (0,) * len(self._rates.modules))
         vectors = np.empty((len(texts), self._config.embedding_dimension), self.weights.dtype)
         for start in range(0, len(texts), TEXTS):
             batches, part = self._micro_batches(texts[start : start + TEXTS]), vectors[start : start + TEXTS]
 
             def compute(i: int, lane: int, batches: Any = batches, part: Floats = part) -> None:
-                part[batches[i].places], _ = self._forward(batches[i], NO_DROPOUT, [0])
+                part[batches[i].places], _ = self._forward(batches[i], no_dropout, [0], keep=False)
 
             self._on_all_threads(compute, len(batches))
         return vectors
@@ -153,8 +152,10 @@ class Model:
         ]
         return [total * self.weights.itemsize <= ROOM for total in accumulate(sizes)]
 
-    def _forward(self, batch: MicroBatch, rates: Rates, key: Sequence[int]) -> tuple[Floats, Kept]:
-        return forward(batch.tokens, self._w, self._config.transformer, Dropout(rates, key))
+    def _forward(
+        self, batch: MicroBatch, rates: Rates, key: Sequence[int], keep: bool = True
+    ) -> tuple[Floats, Kept]:
+        return forward(batch.tokens, self._w, self._config.transformer, Dropout(rates, key), keep)
 
     def _sum(self, words: list[tuple[Ints, Floats]]) -> Floats:
         """Add up the gradients of all threads, and those of word vectors of all micro-batches, in one order."""

@@ -16,28 +16,7 @@ from minisbert.training.losses import LOSSES, SCORED
 from minisbert.training.steps import Model
 
 RANKING = "MultipleNegativesRankingLoss"
-WORDS = [
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "sat",
-    "on",
-    "mat",
-    "over",
-    "under",
-    "house",
-    "red",
-    "blue",
-    "small",
-    "big",
-    "first",
-    "second",
-    "third",
-    "it",
-    "was",
-    "said",
-]
+WORDS = "the a cat dog sat on mat over under house red blue small big first second third it was said"
 
 
 def some_rows(count: int, columns: int) -> list[tuple[str, ...]]:
@@ -45,7 +24,7 @@ def some_rows(count: int, columns: int) -> list[tuple[str, ...]]:
     chance, seen = random.Random(7), set[str]()
     rows = []
     while len(rows) < count:
-        row = tuple(" ".join(chance.choices(WORDS, k=chance.randint(2, 9))) for _ in range(columns))
+        row = tuple(" ".join(chance.choices(WORDS.split(), k=chance.randint(2, 9))) for _ in range(columns))
         if seen.isdisjoint(row) and len(set(row)) == columns:
             rows.append(row)
             seen.update(row)

@@ -190,19 +190,9 @@ def test_all_tensors_of_a_checkpoint(tiny: Path, loss: str) -> None:
 
 
 STACKS = [
-    "pooling again",
-    "dense after dense",
-    "dense residual, other width",
-    "dense PReLU",
-    "dense of tokens, mish",
-]
-STACKS += [
-    "normalize before pooling",
-    "layers over dense",
-    "layers from the embeddings",
-    "dropout",
-    "dense without bias",
-]
+    "pooling again", "dense after dense", "dense residual, other width", "dense PReLU", "dense of tokens, mish",
+    "normalize before pooling", "layers over dense", "layers from the embeddings", "dropout", "dense without bias",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", STACKS)
