@@ -58,7 +58,7 @@ def test_names_and_what_is_not_trained_are_those_of_the_base(tiny: Path, tmp_pat
     base, out = (
         {
             name: a
-            for path in folder.glob("*.safetensors")
+            for path in folder.rglob("*.safetensors")
             for name, a in load_file(path).items()
             if "_ids" not in name
         }
