@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import minisbert
@@ -65,11 +66,11 @@ def model_card(
     table = ["", "", f"| step | {record.metric} |", "|---|---|", *rows] if rows else []
     return _CARD.format(
         title=record.output.name,
-        base=base,
+        base=Path(base).name if Path(base).exists() else base,
         version=minisbert.__version__,
         dimension=config.embedding_dimension,
         max_seq_length=config.max_seq_length,
-        data="\n".join(f"- {name}: {count:,} rows" for name, count in data.items()),
+        data="\n".join(f"- {Path(name).name}: {count:,} rows" for name, count in data.items()),
         steps=len(losses),
         loss=arguments["loss"],
         first=sum(losses[:tenth]) / tenth,

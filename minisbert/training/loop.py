@@ -24,6 +24,7 @@ from minisbert.checkpoint.config import read_config
 from minisbert.engine.workers import Workers
 from minisbert.errors import TrainingError, TruncationWarning, level_of_caller
 from minisbert.kernels.cpus import resolve_num_threads
+from minisbert.kernels.reference.blas import one_blas_thread
 from minisbert.training.card import model_card
 from minisbert.training.data import DataSet, Rows, hold_out, read
 from minisbert.training.evaluation import mrr_at_10, spearman
@@ -189,7 +190,8 @@ def fit(
     else:
         held = read(evaluation, settings.is_scored)[0] if evaluation is not None else None
     plan, threads = Plan(settings, sets), resolve_num_threads(num_threads)
-    with closing(Workers(threads if threads > 1 else 0)) as workers:
+    # Each thread has multiplies of its own; and what BLAS computes by one thread has the same bits each time.
+    with closing(Workers(threads if threads > 1 else 0)) as workers, one_blas_thread():
         config = read_config(hub.resolve(base))
         model = Model(config, dropout_rates(config, dropout), np.dtype(dtype), workers, threads)
         what = {

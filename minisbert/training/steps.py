@@ -22,7 +22,6 @@ import numpy as np
 from minisbert.arrays import Floats, Ints
 from minisbert.checkpoint.config import CheckpointConfig
 from minisbert.engine.workers import Workers
-from minisbert.kernels.reference.blas import one_blas_thread
 from minisbert.text.base import TokenIds
 from minisbert.text.tokenizer import load_tokenizer
 from minisbert.training.backward import backward
@@ -35,7 +34,8 @@ __all__ = ["Model"]
 T = TypeVar("T")
 # Tokens of a micro-batch, about: so many that to add its gradients to the others' is a small part of the work.
 TOKENS = 1024
-# Bytes that are kept from the first pass to the second: those of 128 pairs of short texts for a MiniLM.
+# Bytes that are kept from the first pass to the second, a few thousand tokens of a MiniLM; and for all
+# micro-batches that are computed at once.
 ROOM = 320 << 20
 TEXTS = 256  # that are encoded at once where there is nothing to train
 
@@ -58,6 +58,9 @@ class Model:
         self.has_truncated = False
         self._config, self._rates, self._tokenizer = config, rates, load_tokenizer(config)
         self._workers, self._threads = workers, threads
+        # What a layer keeps of a token: eight of its states, what goes into the activation, and two masks.
+        c = config.transformer
+        self._row_bytes = dtype.itemsize * (8 * c.hidden_size + c.intermediate_size) + 2 * c.hidden_size
         # One sum of gradients for each thread; of the word vectors only the first one is ever touched.
         self._gradients = [np.zeros(self.parameters.size, dtype) for _ in range(threads)]
         self._w, *self._g = map(self.parameters.network, [self.weights, *self._gradients])
@@ -127,7 +130,8 @@ class Model:
         lengths = np.array([len(row) for row in rows])
         order = np.argsort(lengths, kind="stable")
         before, total = np.cumsum(lengths[order]) - lengths[order], int(lengths.sum())
-        rounds = -(-total // (TOKENS * self._threads))
+        row = self._row_bytes * self._config.transformer.num_hidden_layers
+        rounds = -(-total // (min(TOKENS, ROOM // row // self._threads) * self._threads))
         numbers = before * (rounds * self._threads) // max(1, total)
         groups = np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
         return [self._micro_batch(places.tolist(), rows) for places in groups]
@@ -139,18 +143,15 @@ class Model:
         return MicroBatch(places, Tokens(ids, types, np.array([0, *accumulate(map(len, chosen))])))
 
     def _fits(self, batches: list[MicroBatch]) -> list[bool]:
-        """Return which micro-batches are kept: the first, as far as there is room for what a layer keeps."""
-        config = self._config.transformer
-        numbers = 8 * config.hidden_size + config.intermediate_size + config.hidden_size // 2
-        sizes = [
-            config.num_hidden_layers
-            * (
-                numbers * len(batch.tokens.ids)
-                + config.num_attention_heads * int(np.square(np.diff(batch.tokens.offsets)).sum()) * 5 // 4
-            )
-            for batch in batches
-        ]
-        return [total * self.weights.itemsize <= ROOM for total in accumulate(sizes)]
+        """Return which micro-batches are kept: the first ones, as far as there is room."""
+        return [total <= ROOM for total in accumulate(map(self._size, batches))]
+
+    def _size(self, batch: MicroBatch) -> int:
+        """Return how many bytes the layers keep of a micro-batch: rows, and probabilities, with their masks."""
+        config, itemsize = self._config.transformer, self.weights.itemsize
+        rows = len(batch.tokens.ids) * self._row_bytes
+        probabilities = int(np.square(np.diff(batch.tokens.offsets)).sum()) * config.num_attention_heads
+        return config.num_hidden_layers * (rows + probabilities * (itemsize + 1))
 
     def _forward(
         self, batch: MicroBatch, rates: Rates, key: Sequence[int], keep: bool = True
@@ -176,7 +177,6 @@ class Model:
             with np.errstate(all="ignore"):  # what overflows makes the loss NaN, which is an error
                 return [function(i, lane) for i in range(lane, count, self._threads)]
 
-        with one_blas_thread():
-            waits = [self._workers.submit(partial(run, lane)) for lane in range(self._threads)]
-            results = [wait() for wait in waits]
+        waits = [self._workers.submit(partial(run, lane)) for lane in range(self._threads)]
+        results = [wait() for wait in waits]
         return [results[i % self._threads][i // self._threads] for i in range(count)]

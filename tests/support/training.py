@@ -11,6 +11,7 @@ import numpy as np
 
 from minisbert.checkpoint.config import read_config
 from minisbert.engine.workers import Workers
+from minisbert.kernels.reference.blas import one_blas_thread
 from minisbert.training.forward import Rates
 from minisbert.training.losses import LOSSES, SCORED
 from minisbert.training.steps import Model
@@ -57,7 +58,8 @@ class Trained:
             value, d = LOSSES[loss](np.split(vectors, len(columns)), scores, 20.0, similarity)
             return value, np.concatenate(d)
 
-        value, flat = self.model.gradient([text for column in columns for text in column], function, [3])
+        with one_blas_thread():
+            value, flat = self.model.gradient([text for column in columns for text in column], function, [3])
         return value, {role: self.parameters.view(flat, role) for role in self.parameters.shapes}
 
     def reference_names(self) -> dict[str, str]:

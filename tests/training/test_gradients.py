@@ -205,9 +205,9 @@ def test_all_tensors_of_a_pipeline(tmp_path: Path, name: str) -> None:
 
 
 def test_what_is_kept_changes_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "TOKENS", 40)
+    monkeypatch.setattr(steps, "TOKENS", 10)
     found = []
-    for room in (0, 100_000, 1 << 30):
+    for room in (200_000, 1_500_000, 1 << 30):
         monkeypatch.setattr(steps, "ROOM", room)
         value, gradient = Trained(DATA / "tiny-bert", 0.2).gradient(some_rows(12, 2), RANKING)
         found.append([value, *(array.tobytes() for array in gradient.values())])

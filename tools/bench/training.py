@@ -140,6 +140,12 @@ class Ours:
         self.steps, self.done = steps, 0
 
     def step(self, rows: Pairs) -> float:
+        from minisbert.kernels.reference.blas import one_blas_thread
+
+        with one_blas_thread():  # as `fit` does, for all of its steps
+            return self._step(rows)
+
+    def _step(self, rows: Pairs) -> float:
         from minisbert.training.losses import multiple_negatives_ranking
         from minisbert.training.optimiser import learning_rate
 
