@@ -196,13 +196,13 @@ def fit(
         model = Model(config, dropout_rates(config, dropout), np.dtype(dtype), workers, threads)
         what = {
             "base": _hash([model.weights]),
-            "data": _hash(repr(row).encode() for row in chain(*sets, held or ())),
+            "data": _hash(repr(row).encode() for each in (*sets, held) if each for row in chain(*each[1:])),
         }
         folder = RunFolder(
             Path(output).absolute(), {**asdict(settings), **what, "num_threads": threads}, resume
         )
         run = _Run(settings, model, plan, held, folder)
-        with _progress(show_progress_bar, plan.ends[-1]) as update:
+        with _progress(show_progress_bar, int(run.step), plan.ends[-1]) as update:
             run.train(update)
         record = run.finish(str(base), {data.name: len(data.rows) for data in sets})
     if model.has_truncated:
@@ -219,14 +219,14 @@ def _hash(parts: Iterable[Any]) -> str:
 
 
 @contextmanager
-def _progress(show: Any, steps: int) -> Iterator[Update]:
+def _progress(show: Any, done: int, steps: int) -> Iterator[Update]:
     """Show how far the steps are, and the loss. Yield what is told each entry of the log."""
     if callable(show) or show is False or (show is None and not (sys.stderr and sys.stderr.isatty())):
         yield partial(show, steps) if callable(show) else lambda entry: None
         return
     from tqdm.auto import tqdm  # not needed by every run
 
-    with tqdm(desc="Training", total=steps, unit=" steps") as bar:
+    with tqdm(desc="Training", initial=done, total=steps, unit=" steps") as bar:
 
         def update(entry: dict[str, Any]) -> None:
             bar.set_postfix(
@@ -256,15 +256,15 @@ class _Run:
         )
         self._metric = METRICS[1 + settings.is_scored]
         self._optimiser = AdamW(model.weights, model.parameters.num_decayed, settings.weight_decay)
-        self._step, self._saved = np.zeros((), np.int64), -math.inf
-        self._state = [self._step, model.weights, self._optimiser.m, self._optimiser.v]
+        self.step, self._saved = np.zeros((), np.int64), -math.inf
+        self._state = [self.step, model.weights, self._optimiser.m, self._optimiser.v]
         if folder.has(STATE):
             folder.load(STATE, self._state)
-        self._log = folder.read_log(int(self._step))
+        self._log = folder.read_log(int(self.step))
 
     def train(self, update: Update) -> None:
         """Do all steps that are left."""
-        s, start, total = self._settings, int(self._step), self._plan.ends[-1]
+        s, start, total = self._settings, int(self.step), self._plan.ends[-1]
         warmup = total // 10 if s.warmup_steps is None else s.warmup_steps
         if self._held and not self._log:
             self._evaluate(update)
@@ -278,7 +278,7 @@ class _Run:
             if time.monotonic() - self._saved > SAVE_SECONDS:  # only now, as the weights are known to be good
                 self._save()
             self._model.update(self._optimiser, gradient, min(1.0, s.max_grad_norm / (norm + 1e-6)), lr, step)
-            self._step[...] = step
+            self.step[...] = step
             seconds = round(time.perf_counter() - begin, 4)
             self._note({"step": step, "loss": loss, "lr": lr, "grad_norm": norm, "seconds": seconds}, update)
             if self._held and (
@@ -303,12 +303,12 @@ class _Run:
         assert self._held is not None
         columns = [self._model.encode(column) for column in zip(*self._held.rows, strict=True)]
         if not all(np.isfinite(column).all() for column in columns):
-            raise self._diverged(int(self._step), "a vector of the evaluation is not finite")
+            raise self._diverged(int(self.step), "a vector of the evaluation is not finite")
         measure = spearman if self._settings.is_scored else mrr_at_10
         score = measure(columns, self._held.scores, self._model.parameters.config.similarity_fn_name)
         if score > max((value for _, value in self._evaluations()), default=-math.inf):
             self._folder.save(BEST, [self._model.weights])
-        self._note({"step": int(self._step), self._metric: score}, update)
+        self._note({"step": int(self.step), self._metric: score}, update)
 
     def _evaluations(self) -> list[tuple[int, float]]:
         return [(entry["step"], entry[self._metric]) for entry in self._log if self._metric in entry]
