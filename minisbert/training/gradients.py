@@ -18,18 +18,9 @@ from minisbert.kernels.reference.ops import Dense
 from minisbert.weights import LayerNorm
 
 __all__ = [
-    "Group",
-    "Norm",
-    "accumulate",
-    "attention",
-    "dropout",
-    "groups",
-    "layer_norm",
-    "linear",
-    "mix",
-    "normalize",
-]
-__all__ += ["pieces", "pool", "prelu", "sum_rows"]
+    "Group", "Mask", "Norm", "attention", "by_head", "dropout", "groups", "layer_norm", "linear", "linear_weights",
+    "mix", "normalize", "pieces", "pool", "prelu", "sum_rows",
+]  # fmt: skip
 
 PIECE = 1 << 15  # elements: all passes over a piece of some rows are made in the processor's cache
 SCORES = 1 << 18  # of a group of sentences: they stay there too

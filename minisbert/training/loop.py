@@ -229,9 +229,8 @@ def _progress(show: Any, done: int, steps: int) -> Iterator[Update]:
     with tqdm(desc="Training", initial=done, total=steps, unit=" steps") as bar:
 
         def update(entry: dict[str, Any]) -> None:
-            bar.set_postfix(
-                {key: f"{value:.4f}" for key, value in entry.items() if key in METRICS}, refresh=False
-            )
+            shown = {key: f"{value:.4f}" for key, value in entry.items() if key in METRICS}
+            bar.set_postfix(shown, refresh=False)
             bar.update(entry["step"] - bar.n)
 
         yield update
@@ -247,13 +246,8 @@ class _Run:
     def __init__(
         self, settings: Settings, model: Model, plan: Plan, held: DataSet | None, folder: RunFolder
     ) -> None:
-        self._settings, self._model, self._plan, self._held, self._folder = (
-            settings,
-            model,
-            plan,
-            held,
-            folder,
-        )
+        self._settings, self._model, self._plan = settings, model, plan
+        self._held, self._folder = held, folder
         self._metric = METRICS[1 + settings.is_scored]
         self._optimiser = AdamW(model.weights, model.parameters.num_decayed, settings.weight_decay)
         self.step, self._saved = np.zeros((), np.int64), -math.inf

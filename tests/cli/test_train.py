@@ -47,8 +47,8 @@ def test_several_files_and_all_options(run: Run, pairs: Path, tmp_path: Path) ->
         "train", pairs, "more.jsonl", "-o", "out", "--batch-size", 4, "--epochs", 2, "--steps-per-epoch", 2,
         "--scheduler", "warmupcosine", "--warmup-steps", 0, "--lr", "1e-4", "--scale", 10, "--similarity-fct",
         "dot_score", "--dropout", 0, "--seed", 0, "--dtype", "float64", "--no-shuffle", "--allow-duplicates",
-        "--sampling", "round_robin", "--weight-decay", 0, "--max-grad-norm", 2, "--threads", 1, "--quiet", "--evaluation", pairs,
-        "--evaluation-steps", 3,
+        "--sampling", "round_robin", "--weight-decay", 0, "--max-grad-norm", 2, "--threads", 1, "--quiet",
+        "--evaluation", pairs, "--evaluation-steps", 3,
     )  # fmt: skip
     assert ran.status == 0
     card = (tmp_path / "out" / "README.md").read_text()
