@@ -21,6 +21,7 @@ __all__ = [
     "EncodeValueError",
     "MinisbertError",
     "MissingPackageError",
+    "TrainingError",
     "TruncationError",
     "TruncationWarning",
     "UnsupportedCheckpointError",
@@ -77,6 +78,10 @@ class EncodeValueError(MinisbertError, ValueError):
 
 class MissingPackageError(MinisbertError, ImportError):
     """A package that minisbert does not need, but what was asked for does, can't be imported."""
+
+
+class TrainingError(MinisbertError, RuntimeError):
+    """Training can't begin, go on or be finished; what was saved of it is as it was."""
 
 
 class _TextsTooLong(Exception):

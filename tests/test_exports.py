@@ -29,6 +29,7 @@ MODULES = {
         "EncodeValueError",
         "MinisbertError",
         "MissingPackageError",
+        "TrainingError",
         "TruncationError",
         "TruncationWarning",
         "UnsupportedCheckpointError",

@@ -14,6 +14,7 @@ import minisbert
 STOREYS = [
     ("__main__",),
     ("cli",),
+    ("training",),
     ("__init__",),
     ("adapters", "evaluation"),
     ("search",),

@@ -72,6 +72,7 @@ COMMANDS = {
     "check": "commands",
     "convert": "convert",
     "compare": "compare",
+    "train": "train",
 }
 
 

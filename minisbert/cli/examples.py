@@ -16,6 +16,7 @@ __all__ = [
     "SIMILAR",
     "SIMILARITY",
     "STS",
+    "TRAIN",
 ]
 
 MAIN = """\
@@ -146,3 +147,15 @@ examples:
 
 Blank texts are left out. Times are of both in turns: other work on the machine
 makes them worthless."""
+TRAIN = """\
+examples:
+  minisbert train pairs.csv -o my-model
+  minisbert train pairs.csv -o my-model --batch-size 128 --hold-out 200
+  minisbert train pairs.csv -o my-model --batch-size 128 --hold-out 200 --resume
+
+DATA is CSV with a header, or JSONL: the columns are an anchor, its positive,
+and hard negatives if there are any; for CosineSimilarityLoss two texts and a
+score. With several files a batch is of one of them. The output is a checkpoint,
+with train.jsonl, the loss of each step, and loss.png where matplotlib is
+installed. It appears once it is complete. A run that is interrupted goes on
+with --resume and its other options as they were, and ends with the same bits."""

@@ -22,6 +22,7 @@ DEFAULT_CROSS_ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 INPUT = "Text, JSONL, CSV or TSV, also compressed by gzip."
 
 
+
 class UsageError(MinisbertError, ValueError):
     """The command line itself is wrong."""
 
@@ -63,6 +64,7 @@ def build_parser() -> Parser:
         _add_check,
         _add_convert,
         _add_compare,
+        _add_train,
     ):
         add(commands)
     return parser
@@ -252,6 +254,57 @@ def _add_compare(commands: Any) -> None:
     _add_number(parser, "--threads", "workers (default: a thread for each CPU allowed)")
     _add_number(parser, "--batch-size", "most texts in one batch (default: 32)", default=32)
     _add_reading(parser)
+
+
+def _add_train(commands: Any) -> None:
+    what = "fine-tune a model on pairs of texts"
+    parser = _add_parser(commands, "train", "DATA [DATA ...] -o FOLDER", what, examples.TRAIN)
+    parser.add_argument("data", metavar="DATA", nargs="+", help="file.csv, .tsv or .jsonl of rows of texts")
+    parser.add_argument("-o", "--output", metavar="FOLDER", required=True, help="the trained checkpoint")
+    model = os.environ.get("MINISBERT_MODEL") or DEFAULT_MODEL
+    which = f"what to begin with (default: $MINISBERT_MODEL, else {DEFAULT_MODEL.split('/')[1]})"
+    parser.add_argument("--model", metavar="NAME", default=model, help=which)
+    parser.add_argument("--resume", action="store_true", help="go on with a run that was interrupted")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    _add_number(parser, "--threads", "workers (default: a thread for each CPU allowed)")
+    _add_choice(parser, "--dtype", ["float32", "float64"], "what to compute in")
+    _add_evaluating(parser.add_argument_group("evaluation", "The weights that are best at it are kept."))
+    _add_steps(parser.add_argument_group("steps"))
+    _add_learning(parser.add_argument_group("learning"))
+
+
+def _add_evaluating(group: Any) -> None:
+    rows = group.add_mutually_exclusive_group()
+    rows.add_argument("--evaluation", metavar="FILE", help="rows to evaluate with")
+    _add_number(rows, "--hold-out", "hold so many rows of DATA out to evaluate with")
+    _add_number(group, "--evaluation-steps", "evaluate after every N steps (default: each epoch)", default=0)
+
+
+def _add_steps(group: Any) -> None:
+    _add_number(group, "--epochs", "how often to go through the rows (default: 1)", default=1)
+    _add_number(group, "--batch-size", "rows in a step (default: 32)", default=32)
+    _add_number(group, "--steps-per-epoch", "steps (default: as many as the rows give)")
+    seed = "of the order of rows, and dropout (default: 0)"
+    group.add_argument("--seed", metavar="N", type=int, default=0, help=seed)
+    group.add_argument("--no-shuffle", action="store_true", help="take the rows as they come")
+    group.add_argument("--allow-duplicates", action="store_true", help="let a text be in a batch twice")
+    _add_choice(group, "--sampling", ["proportional", "round_robin"], "how to draw several files")
+
+
+def _add_learning(group: Any) -> None:
+    _add_choice(group, "--loss", ["MultipleNegativesRankingLoss", "CosineSimilarityLoss"], "the loss")
+    _add_choice(group, "--similarity-fct", ["cos_sim", "dot_score"], "the similarity that is ranked by")
+    schedulers = ["WarmupLinear", "warmupconstant", "constantlr", "warmupcosine"]
+    _add_choice(group, "--scheduler", schedulers, "how the learning rate goes on")
+    warmup = "steps in which the learning rate grows (default: a tenth)"
+    group.add_argument("--warmup-steps", metavar="N", type=int, help=warmup)
+    numbers = {"scale": 20.0, "lr": 2e-5, "weight-decay": 0.01, "max-grad-norm": 1.0}
+    for name, default in numbers.items():
+        group.add_argument(
+            f"--{name}", metavar="X", type=float, default=default, help=f"(default: {default})"
+        )
+    group.add_argument("--dropout", metavar="X", type=float, help="(default: what the model's settings say)")
 
 
 def _add_parser(commands: Any, name: str, operands: str, what: str, examples: str) -> Any:

@@ -1,0 +1,147 @@
+"""The folder of a run that is not finished: where it stands, what was best so far, and its log.
+
+It is beside the output, and goes away with the end of the run. What is in it is replaced as a whole, or not at all: so
+a run that is ended anywhere goes on from where it stood, and does what it has done since once more, bit for bit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert.errors import TrainingError, shown
+
+__all__ = ["RunFolder"]
+
+LOG = "train.jsonl"
+
+
+class RunFolder:
+    """A run's folder, new or to be resumed; `settings` say which run it is.
+
+    Raises
+    ------
+    TrainingError
+        If the output is there already, or an interrupted run and it is not resumed; or none, or another one, and it is.
+    """
+
+    def __init__(self, output: Path, settings: dict[str, Any], resume: bool) -> None:
+        self.output, self.path = output, output.with_name(f".{output.name}.training")
+        if os.path.lexists(output):
+            raise TrainingError(f"{output}: is there already; name a folder that is not, or remove it first")
+        if not output.parent.is_dir():
+            raise TrainingError(f"{output}: there is no folder {output.parent}; make it first")
+        known = self.path / "settings.json"
+        if resume:
+            self._check(known, settings)
+        elif self.path.exists():
+            raise TrainingError(
+                f"{self.path}: is an interrupted run; go on with it (resume=True, --resume), or remove it"
+            )
+        else:
+            with self._writing(self.path):
+                self.path.mkdir()
+            with self.replacing("settings.json") as file:
+                file.write(json.dumps(settings, indent=2).encode())
+
+    def _check(self, path: Path, settings: dict[str, Any]) -> None:
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise TrainingError(
+                f"{path}: there is no interrupted run to go on with; start it without resume"
+            ) from error
+        for name, value in settings.items():
+            if before.get(name) != value:
+                raise TrainingError(
+                    f"{path}: the interrupted run has {name} {shown(before.get(name))}, and now it is {shown(value)}; "
+                    f"resume it with what it was started with, or remove {self.path} to start anew"
+                )
+
+    def remove(self) -> None:
+        """Remove the folder, and all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextmanager
+    def replacing(self, name: str) -> Iterator[Any]:
+        """Write a file that takes the place of the one before once it is whole."""
+        path, temporary = self.path / name, self.path / f"{name}.tmp"
+        with self._writing(path):
+            try:
+                with temporary.open("wb") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            finally:
+                with suppress(OSError):
+                    temporary.unlink()
+
+    @contextmanager
+    def _writing(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{path}: can't be written ({error.strerror or error}); make room, or name another folder. What was "
+                "saved before is as it was, and an interrupted run goes on from there with resume=True, or --resume"
+            ) from error
+
+    def save(self, name: str, arrays: Sequence[Any]) -> None:
+        """Write arrays, one after the other."""
+        with self.replacing(name) as file:
+            for array in arrays:
+                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+
+    def load(self, name: str, arrays: Sequence[Any]) -> None:
+        """Read arrays back into their places."""
+        path = self.path / name
+        try:
+            with path.open("rb") as file:
+                for array in arrays:
+                    array[...] = np.lib.format.read_array(file, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise TrainingError(
+                f"{path}: can't be read ({error}); remove {self.path} and start anew"
+            ) from error
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+        return (self.path / name).exists()
+
+    def read_log(self, step: int) -> list[dict[str, Any]]:
+        """Return the lines of the log up to a step; what came after it will be done once more."""
+        lines = (self.path / LOG).read_text(encoding="utf-8").splitlines() if self.has(LOG) else []
+        found = []
+        for line in lines:
+            with suppress(ValueError):  # the last one may be half
+                found.append(json.loads(line))
+        kept = [entry for entry in found if entry["step"] <= step]
+        with self.replacing(LOG) as file:
+            file.writelines(f"{json.dumps(entry)}\n".encode() for entry in kept)
+        return kept
+
+    def log(self, entry: dict[str, Any]) -> None:
+        """Add a line to the log."""
+        path = self.path / LOG
+        with self._writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    @contextmanager
+    def finishing(self) -> Iterator[Path]:
+        """Write the output into a folder that takes its name once it is whole; then the run's folder is removed."""
+        folder = self.path / "checkpoint"
+        with self._writing(self.output):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir()
+            yield folder
+            shutil.copyfile(self.path / LOG, folder / LOG)
+            os.rename(folder, self.output)
+        self.remove()

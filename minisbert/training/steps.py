@@ -1,0 +1,182 @@
+"""The loss of a batch of any size and its gradient, in the memory of a few micro-batches, on several threads.
+
+First the vectors of all texts; then the gradient of the loss by them; then each micro-batch's backward pass [1]_. What
+that needs is kept from the first pass as far as there is room, and else computed anew: dropout has a key for each
+micro-batch, so that it is the same.
+
+References
+----------
+.. [1] Gao et al., Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup, 2021: GradCache.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import accumulate
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from minisbert.arrays import Floats, Ints
+from minisbert.checkpoint.config import CheckpointConfig
+from minisbert.engine.workers import Workers
+from minisbert.text.base import TokenIds
+from minisbert.text.tokenizer import load_tokenizer
+from minisbert.training.backward import backward
+from minisbert.training.forward import Dropout, Kept, Rates, Tokens, forward
+from minisbert.training.optimiser import AdamW
+from minisbert.training.parameters import Parameters
+
+__all__ = ["Model"]
+
+T = TypeVar("T")
+# Tokens of a micro-batch, about: so many that to add its gradients to the others' is a small part of the work.
+TOKENS = 1024
+# Bytes that are kept from the first pass to the second, a few thousand tokens of a MiniLM; and for all
+# micro-batches that are computed at once.
+ROOM = 320 << 20
+TEXTS = 256  # that are encoded at once where there is nothing to train
+
+
+class MicroBatch(NamedTuple):
+    """Which of the texts these are, and their tokens."""
+
+    places: list[int]
+    tokens: Tokens
+
+
+class Model:
+    """A checkpoint's weights, in training."""
+
+    def __init__(
+        self, config: CheckpointConfig, rates: Rates, dtype: np.dtype[Any], workers: Workers, threads: int
+    ):
+        self.parameters = Parameters(config)
+        self.weights = self.parameters.load(dtype)
+        self.has_truncated = False
+        self._config, self._rates, self._tokenizer = config, rates, load_tokenizer(config)
+        self._workers, self._threads = workers, threads
+        # What a layer keeps of a token: eight of its states, what goes into the activation, and two masks.
+        c = config.transformer
+        self._row_bytes = dtype.itemsize * (8 * c.hidden_size + c.intermediate_size) + 2 * c.hidden_size
+        # One sum of gradients for each thread; of the word vectors only the first one is ever touched.
+        self._gradients = [np.zeros(self.parameters.size, dtype) for _ in range(threads)]
+        self._w, *self._g = map(self.parameters.network, [self.weights, *self._gradients])
+
+    def gradient(
+        self, texts: Sequence[str], loss: Callable[[Floats], tuple[float, Floats]], key: Sequence[int]
+    ) -> tuple[float, Floats]:
+        """Return the loss of texts, given that by their vectors and its gradient, and the gradient by all weights.
+
+        The gradient is an array (size,) that the next call uses again; `key` says which dropout there is.
+        """
+        batches = self._micro_batches(texts)
+        kept: dict[int, Kept] = {}
+        vectors = np.empty((len(texts), self._config.embedding_dimension), self.weights.dtype)
+        stays = self._fits(batches)
+
+        def encode(i: int, lane: int) -> None:
+            vectors[batches[i].places], keeps = self._forward(batches[i], self._rates, [*key, i], stays[i])
+            if stays[i]:
+                kept[i] = keeps
+
+        self._on_all_threads(encode, len(batches))
+        value, d = loss(vectors)
+
+        def differentiate(i: int, lane: int) -> tuple[Ints, Floats]:
+            keeps = kept.pop(i, None) or self._forward(batches[i], self._rates, [*key, i])[1]
+            places, tokens = batches[i]
+            return backward(d[places], tokens, keeps, self._w, self._config.transformer, self._g[lane])
+
+        for gradient in self._gradients:
+            gradient[self.parameters.num_words :] = 0
+        words = self._on_all_threads(differentiate, len(batches))
+        return value, self._sum(words)
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Return the vectors (S, D') of texts, without dropout."""
+        no_dropout = Rates(0, 0, (0,) * len(self._rates.modules))
+        vectors = np.empty((len(texts), self._config.embedding_dimension), self.weights.dtype)
+        for start in range(0, len(texts), TEXTS):
+            batches, part = self._micro_batches(texts[start : start + TEXTS]), vectors[start : start + TEXTS]
+
+            def compute(i: int, lane: int, batches: Any = batches, part: Floats = part) -> None:
+                part[batches[i].places], _ = self._forward(batches[i], no_dropout, [0], keep=False)
+
+            self._on_all_threads(compute, len(batches))
+        return vectors
+
+    def norm(self, optimiser: AdamW, gradient: Floats) -> float:
+        """Return the Euclidean norm of a gradient."""
+        parts = [gradient[piece] for piece in optimiser.pieces()]
+        return math.sqrt(
+            math.fsum(self._on_all_threads(lambda i, lane: float(np.vdot(parts[i], parts[i])), len(parts)))
+        )
+
+    def update(self, optimiser: AdamW, gradient: Floats, factor: float, lr: float, t: int) -> None:
+        """Make update t of all weights."""
+        pieces = optimiser.pieces()
+        self._on_all_threads(
+            lambda i, lane: optimiser.update(pieces[i], gradient, factor, lr, t), len(pieces)
+        )
+
+    def _micro_batches(self, texts: Sequence[str]) -> list[MicroBatch]:
+        """Put texts of about the same length together, in batches of about as many tokens, some for each thread."""
+        most = self._config.max_seq_length
+        rows, counts = self._tokenizer(texts, 0, most)
+        self.has_truncated |= max(counts) > most
+        lengths = np.array([len(row) for row in rows])
+        order = np.argsort(lengths, kind="stable")
+        before, total = np.cumsum(lengths[order]) - lengths[order], int(lengths.sum())
+        row = self._row_bytes * self._config.transformer.num_hidden_layers
+        rounds = -(-total // (min(TOKENS, ROOM // row // self._threads) * self._threads))
+        numbers = before * (rounds * self._threads) // max(1, total)
+        groups = np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
+        return [self._micro_batch(places.tolist(), rows) for places in groups]
+
+    def _micro_batch(self, places: list[int], rows: list[TokenIds]) -> MicroBatch:
+        chosen = [rows[place] for place in places]
+        ids: Ints = np.concatenate(chosen)
+        types = np.full(len(ids), self._tokenizer.token_type)
+        return MicroBatch(places, Tokens(ids, types, np.array([0, *accumulate(map(len, chosen))])))
+
+    def _fits(self, batches: list[MicroBatch]) -> list[bool]:
+        """Return which micro-batches are kept: the first ones, as far as there is room."""
+        return [total <= ROOM for total in accumulate(map(self._size, batches))]
+
+    def _size(self, batch: MicroBatch) -> int:
+        """Return how many bytes the layers keep of a micro-batch: rows, and probabilities, with their masks."""
+        config, itemsize = self._config.transformer, self.weights.itemsize
+        rows = len(batch.tokens.ids) * self._row_bytes
+        probabilities = int(np.square(np.diff(batch.tokens.offsets)).sum()) * config.num_attention_heads
+        return config.num_hidden_layers * (rows + probabilities * (itemsize + 1))
+
+    def _forward(
+        self, batch: MicroBatch, rates: Rates, key: Sequence[int], keep: bool = True
+    ) -> tuple[Floats, Kept]:
+        return forward(batch.tokens, self._w, self._config.transformer, Dropout(rates, key), keep)
+
+    def _sum(self, words: list[tuple[Ints, Floats]]) -> Floats:
+        """Add up the gradients of all threads, and those of word vectors of all micro-batches, in one order."""
+        total, *others = self._gradients
+        rest = slice(self.parameters.num_words, None)
+        for other in others:
+            total[rest] += other[rest]
+        total[: self.parameters.num_words] = 0
+        table = self._g[0].transformer.embeddings.word
+        for ids, rows in words:
+            table[ids] += rows
+        return total
+
+    def _on_all_threads(self, function: Callable[[int, int], T], count: int) -> list[T]:
+        """Call a function with each number below count, and with the thread's, which has every so many of them."""
+
+        def run(lane: int) -> list[T]:
+            with np.errstate(all="ignore"):  # what overflows makes the loss NaN, which is an error
+                return [function(i, lane) for i in range(lane, count, self._threads)]
+
+        waits = [self._workers.submit(partial(run, lane)) for lane in range(self._threads)]
+        results = [wait() for wait in waits]
+        return [results[i % self._threads][i // self._threads] for i in range(count)]
