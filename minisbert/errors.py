@@ -20,6 +20,7 @@ __all__ = [
     "EncodeTypeError",
     "EncodeValueError",
     "MinisbertError",
+    "MissingPackageError",
     "TruncationError",
     "TruncationWarning",
     "UnsupportedCheckpointError",
@@ -72,6 +73,10 @@ class EncodeTypeError(MinisbertError, TypeError):
 
 class EncodeValueError(MinisbertError, ValueError):
     """An argument, or one of the texts, has the right type and an impossible value."""
+
+
+class MissingPackageError(MinisbertError, ImportError):
+    """A package that minisbert does not need, but what was asked for does, can't be imported."""
 
 
 class _TextsTooLong(Exception):

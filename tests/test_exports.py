@@ -23,6 +23,7 @@ MODULES = {
         "EncodeTypeError",
         "EncodeValueError",
         "MinisbertError",
+        "MissingPackageError",
         "TruncationError",
         "TruncationWarning",
         "UnsupportedCheckpointError",

@@ -15,6 +15,7 @@ STOREYS = [
     ("__main__",),
     ("cli",),
     ("__init__",),
+    ("adapters",),
     ("encoder", "cross_encoder"),
     ("engine",),
     ("model", "text"),
