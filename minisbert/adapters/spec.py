@@ -6,7 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from dataclasses import KW_ONLY, dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from minisbert.encoder import SentenceEncoder, load
 from minisbert.engine.arguments import check_dtype
 from minisbert.engine.base import TextModel
-from minisbert.errors import EncodeTypeError, shown
+from minisbert.errors import CheckpointError, EncodeTypeError, shown
 
 if TYPE_CHECKING:
     from minisbert.cross_encoder import CrossEncoder
@@ -59,6 +59,8 @@ class Spec:
         documents.
     default_prompt_name : str, optional
         Which of them goes before texts that are neither.
+    fingerprint : str, optional
+        The hash of the checkpoint's files, which `pinned` notes: a checkpoint of another one is refused.
 
     Raises
     ------
@@ -76,6 +78,7 @@ class Spec:
     max_seq_length: int | None = None
     prompts: dict[str, str] | None = field(default=None, hash=False)
     default_prompt_name: str | None = None
+    fingerprint: str | None = None
 
     def __post_init__(self) -> None:
         """Turn paths, dtypes and NumPy's numbers into what JSON has, and copy what can be changed in place."""
@@ -105,6 +108,11 @@ class Spec:
             raise EncodeTypeError(f"the {cls.__name__} {found}; its settings are {', '.join(known)}")
         return cls(**values)
 
+    def pinned(self: T) -> T:
+        """Return this spec with the fingerprint of the checkpoint, so that what is stored with it is never mixed up."""
+        model: TextModel = self._resolve()
+        return replace(self, fingerprint=_fingerprint(model))
+
     def __getstate__(self) -> dict[str, Any]:
         return self.to_dict()
 
@@ -121,6 +129,7 @@ class Spec:
             with _loading:
                 found = self._load()
                 _keep(found)
+            self._check(found)
             self._configure(found)
             vars(self)["_resolved"] = os.getpid(), found
         return found
@@ -132,6 +141,14 @@ class Spec:
         """Return what is passed on to whoever loads."""
         names = ("revision", "cache_folder", "local_files_only", "dtype", "num_threads")
         return {name: getattr(self, name) for name in names}
+
+    def _check(self, model: TextModel) -> None:
+        """Refuse a checkpoint that is not the one that was noted."""
+        if self.fingerprint not in (None, _fingerprint(model)):
+            raise CheckpointError(
+                f"{model.path}: is not the checkpoint that was meant, whose fingerprint is {shown(self.fingerprint)}: "
+                "its weights or settings were replaced since. Put those back, or make anew what was made with them"
+            )
 
     def _configure(self, model: TextModel) -> None:
         """Set what is to differ from the checkpoint."""
@@ -146,7 +163,7 @@ class EncoderSpec(Spec):
 
     Parameters
     ----------
-    model, revision, cache_folder, local_files_only, dtype, num_threads, max_seq_length, prompts, default_prompt_name
+    model, revision, cache_folder, local_files_only, dtype, num_threads, max_seq_length, ...
         As in `Spec`.
     truncate_dim : int, optional
         Keep the first components of each vector only.
@@ -184,7 +201,7 @@ class CrossEncoderSpec(Spec):
 
     Parameters
     ----------
-    model, revision, cache_folder, local_files_only, dtype, num_threads, max_seq_length, prompts, default_prompt_name
+    model, revision, cache_folder, local_files_only, dtype, num_threads, max_seq_length, ...
         As in `Spec`.
     activation_fn : str, optional
         The name of what turns logits into scores; by default what the checkpoint says.
@@ -210,6 +227,11 @@ def _keep(model: TextModel) -> None:
     _kept.move_to_end(key)
     while len(_kept) > KEPT:
         _kept.popitem(last=False)
+
+
+def _fingerprint(model: TextModel) -> str:
+    """Return the hash of a checkpoint's files that pickles of its model have."""
+    return str(model.__getstate__()["fingerprint"])
 
 
 def _in_json_types(name: str, value: Any) -> Any:
