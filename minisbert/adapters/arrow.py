@@ -111,7 +111,7 @@ def column_embedder(
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise missing_package("parquet", error) from error
-    spec = encoder if isinstance(encoder, EncoderSpec) else EncoderSpec(encoder)
+    spec = encoder if isinstance(encoder, EncoderSpec) else EncoderSpec(encoder)  # type: ignore[arg-type]  # paths too
     folder = spec.resolve().path
     name, commit = hub.name_and_commit(folder) or (str(folder), None)
     return ColumnEmbedder(replace(spec, model=name, revision=commit).pinned(), column, output_column)

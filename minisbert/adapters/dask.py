@@ -6,7 +6,6 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from minisbert.adapters import missing_package
 from minisbert.adapters.arrow import ColumnEmbedder, column_embedder
 from minisbert.adapters.spec import EncoderSpec
 
@@ -57,7 +56,8 @@ def embed(
     """
     embedder = column_embedder(encoder, column, output_column)
     append = partial(_append, embedder)
-    return frame.map_partitions(append, meta=append(frame._meta))  # Dask would try it on rows that it makes up
+    like = append(frame._meta)  # of no rows; without it Dask would try rows that it makes up
+    return frame.map_partitions(append, meta=like)
 
 
 def _append(embedder: ColumnEmbedder, frame: pd.DataFrame) -> pd.DataFrame:

@@ -27,7 +27,7 @@ def embed(
     """Append the vectors of a column of texts to a dataset.
 
     They are the same bits as on one machine. Each worker process loads the encoder once, and computes with as many
-    threads as Ray gives it processors, ``num_cpus``. What a worker that dies has not finished, Ray gives to another one.
+    threads as Ray gives it processors, ``num_cpus``. What a worker that dies has not finished is computed anew.
 
     Parameters
     ----------

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from minisbert.adapters import missing_package
 from minisbert.adapters.arrow import ColumnEmbedder, column_embedder
 from minisbert.adapters.spec import EncoderSpec
 
@@ -56,10 +55,8 @@ def embed(
     >>> texts = spark.read.parquet("texts/")
     >>> minisbert.adapters.spark.embed(texts, "sentence-transformers/all-MiniLM-L6-v2").write.parquet("vectors/")
     """
-    try:
-        from pyspark.sql import types
-    except ImportError as error:
-        raise missing_package("spark", error) from error
+    from pyspark.sql import types
+
     embedder = column_embedder(encoder, column, output_column)
     embedder.check_columns(frame.columns)
     number = types.DoubleType() if embedder.encoder.dtype == "float64" else types.FloatType()
