@@ -63,6 +63,7 @@ def spark_cluster() -> Iterator[Run]:
     session = (
         SparkSession.builder.master(f"local[{WORKERS}, 4]")  # tries a task
         .config("spark.ui.enabled", False)
+        .config("spark.ui.showConsoleProgress", False)
         .config("spark.driver.host", "127.0.0.1")
         .config("spark.log.level", "OFF")
         .config("spark.sql.execution.arrow.maxRecordsPerBatch", 1024)

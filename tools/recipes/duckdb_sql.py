@@ -14,7 +14,13 @@ import pyarrow as pa
 
 import minisbert
 
-TEXTS = ["a quick brown fox", "the stock market fell", None, "a lazy dog sleeps", "shares and bonds lost value"]
+TEXTS = [
+    "a quick brown fox",
+    "the stock market fell",
+    None,
+    "a lazy dog sleeps",
+    "shares and bonds lost value",
+]
 
 
 def connect(encoder: minisbert.SentenceEncoder) -> duckdb.DuckDBPyConnection:
@@ -40,6 +46,8 @@ def search(connection: duckdb.DuckDBPyConnection, query: str, k: int) -> list[tu
 
 if __name__ == "__main__":
     connection = connect(minisbert.load(*(sys.argv[1:] or ["sentence-transformers/all-MiniLM-L6-v2"])))
-    connection.execute("CREATE TABLE texts AS SELECT t AS text, embed(t) AS embedding FROM unnest($1) AS x(t)", [TEXTS])
+    connection.execute(
+        "CREATE TABLE texts AS SELECT t AS text, embed(t) AS embedding FROM unnest($1) AS x(t)", [TEXTS]
+    )
     for text, score in search(connection, "finance", k=2):
         print(f"{score:.3f}  {text}")

@@ -14,7 +14,13 @@ import pyarrow as pa
 
 import minisbert
 
-TEXTS = ["a quick brown fox", "the stock market fell", None, "a lazy dog sleeps", "shares and bonds lost value"]
+TEXTS = [
+    "a quick brown fox",
+    "the stock market fell",
+    None,
+    "a lazy dog sleeps",
+    "shares and bonds lost value",
+]
 
 
 def with_vectors(encoder: minisbert.SentenceEncoder, frame: pd.DataFrame) -> pd.DataFrame:

@@ -35,7 +35,9 @@ def create(connection: psycopg.Connection, encoder: minisbert.SentenceEncoder, t
 def search(connection: psycopg.Connection, encoder, query: str, k: int) -> list[tuple[str, float]]:
     """Return the k most similar texts, with their cosines."""
     vector = literal(encoder.encode_query(query))
-    select = "SELECT text, 1 - (embedding <=> %s::vector) FROM texts ORDER BY embedding <=> %s::vector LIMIT %s"
+    select = (
+        "SELECT text, 1 - (embedding <=> %s::vector) FROM texts ORDER BY embedding <=> %s::vector LIMIT %s"
+    )
     return connection.execute(select, [vector, vector, k]).fetchall()
 
 

@@ -13,7 +13,13 @@ import polars as pl
 
 import minisbert
 
-TEXTS = ["a quick brown fox", "the stock market fell", None, "a lazy dog sleeps", "shares and bonds lost value"]
+TEXTS = [
+    "a quick brown fox",
+    "the stock market fell",
+    None,
+    "a lazy dog sleeps",
+    "shares and bonds lost value",
+]
 
 
 def with_vectors(encoder: minisbert.SentenceEncoder, frame: pl.DataFrame) -> pl.DataFrame:

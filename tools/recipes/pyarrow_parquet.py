@@ -15,22 +15,28 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from minisbert.adapters.arrow import column_embedder
+from minisbert.adapters.arrow import ColumnEmbedder, column_embedder
 
 TEXTS = ["a quick brown fox", "the stock market fell", "a lazy dog sleeps", "shares and bonds lost value"]
 
 
 def embed_file(model: str, source: Path, target: Path, column: str = "text") -> None:
-    append = column_embedder(model, column, "embedding")
     unfinished = target.with_suffix(".unfinished")
+    try:
+        write(column_embedder(model, column, "embedding"), source, unfinished)
+        os.replace(unfinished, target)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write(append: ColumnEmbedder, source: Path, target: Path) -> None:
     with pq.ParquetFile(source) as file:
-        empty = append(file.schema_arrow.empty_table())
-        with pq.ParquetWriter(unfinished, empty.schema) as writer:
+        schema = append(file.schema_arrow.empty_table()).schema
+        with pq.ParquetWriter(target, schema) as writer:
             first = 0
             for batch in file.iter_batches(batch_size=8192):
                 writer.write_batch(append(batch, first, str(source)))
                 first += batch.num_rows
-    os.replace(unfinished, target)
 
 
 if __name__ == "__main__":

@@ -17,19 +17,19 @@ TEXTS = ["a quick brown fox", "the stock market fell", "a lazy dog sleeps", "sha
 KINDS = ["animals", "money", "animals", "money"]
 
 
-def build(encoder: minisbert.SentenceEncoder, texts: list[str], kinds: list[str], path: str) -> QdrantClient:
-    """Return a client of a collection of texts; `path` is a folder, or ":memory:"."""
-    client = QdrantClient(path)  # or QdrantClient(url="http://localhost:6333")
+def build(
+    client: QdrantClient, encoder: minisbert.SentenceEncoder, texts: list[str], kinds: list[str]
+) -> None:
+    """Make a collection of texts and their kinds."""
     size = encoder.get_embedding_dimension()
     client.create_collection(
         "texts", vectors_config=models.VectorParams(size=size, distance=models.Distance.COSINE)
     )
     payload = [{"text": text, "kind": kind} for text, kind in zip(texts, kinds, strict=True)]
     client.upload_collection("texts", encoder.encode(texts), payload, ids=range(len(texts)))
-    return client
 
 
-def search(encoder: minisbert.SentenceEncoder, client: QdrantClient, query: str, kind: str, k: int) -> list:
+def search(client: QdrantClient, encoder: minisbert.SentenceEncoder, query: str, kind: str, k: int) -> list:
     """Return the k best texts of a kind."""
     only = models.Filter(must=[models.FieldCondition(key="kind", match=models.MatchValue(value=kind))])
     vector = encoder.encode_query(query)
@@ -38,7 +38,8 @@ def search(encoder: minisbert.SentenceEncoder, client: QdrantClient, query: str,
 
 if __name__ == "__main__":
     encoder = minisbert.load(*(sys.argv[1:] or ["sentence-transformers/all-MiniLM-L6-v2"]))
-    client = build(encoder, TEXTS, KINDS, ":memory:")
-    for point in search(encoder, client, "a pet", "animals", k=2):
+    client = QdrantClient(":memory:")  # or path="folder", or url="http://localhost:6333"
+    build(client, encoder, TEXTS, KINDS)
+    for point in search(client, encoder, "a pet", "animals", k=2):
         print(f"{point.score:.3f}  {point.payload['text']}")
     client.close()
