@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +111,7 @@ def test_mteb(minilm: Path, encoder: Encoder, texts: list[str], vectors: Rows, m
     from scipy.stats import spearmanr
     from sentence_transformers import SentenceTransformer
 
-    overlap = [len(set(a.split()) & set(b.split())) for a, b in zip(texts, texts[1:], strict=False)]
+    overlap = [len(set(a.split()) & set(b.split())) for a, b in pairwise(texts)]
     pairs = list(zip(texts, texts[1:], map(float, overlap), strict=False))
     monkeypatch.setattr(mteb_score.Pairs, "pairs", pairs)
     ours = mteb_score.scores(mteb_score.Encoder(encoder), [mteb_score.Pairs()])

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-import minisbert
 from minisbert.adapters.spec import EncoderSpec
 from tests.support.clusters import CLUSTERS, WORKERS, Run
 from tests.support.machines import WatchedSpec

@@ -32,8 +32,7 @@ def topics(encoder: minisbert.SentenceEncoder, texts: list[str], **options: obje
 
 if __name__ == "__main__":
     encoder = minisbert.load(*(sys.argv[1:] or ["sentence-transformers/all-MiniLM-L6-v2"]))
-    groups = json.loads((Path(__file__).parents[2] / "tests/data/texts.json").read_text(encoding="utf-8"))[
-        "groups"
-    ]
-    model = topics(encoder, [text for group in groups for text in group["texts"]], min_topic_size=5)
+    file = Path(__file__).parents[2] / "tests" / "data" / "texts.json"
+    titles = json.loads(file.read_text(encoding="utf-8"))["groups"][0]["texts"]
+    model = topics(encoder, titles, min_topic_size=5)
     print(model.get_topic_info()[["Topic", "Count", "Name"]].to_string(index=False))

@@ -3,8 +3,8 @@
     pip install hnswlib
     python tools/recipes/hnswlib_index.py [MODEL]
 
-It makes the vectors unit vectors itself ("cosine"), and its distance is 1 - cosine. A larger `ef` finds more of the true
-neighbours, and takes longer.
+It makes the vectors unit vectors itself ("cosine"), and its distance is 1 - cosine. A larger `ef` finds more of the
+true neighbours, and takes longer.
 """
 
 import sys

@@ -3,8 +3,8 @@
     pip install polars
     python tools/recipes/polars_column.py [MODEL]
 
-A missing text is refused, so such rows are left out first. The column is an `Array(Float32, D)`, and goes to Parquet and
-back as it is.
+A missing text is refused, so such rows are left out first. The column is an `Array(Float32, D)`, and goes to Parquet
+and back as it is.
 """
 
 import sys

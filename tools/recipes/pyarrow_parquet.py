@@ -3,8 +3,8 @@
     pip install pyarrow
     python tools/recipes/pyarrow_parquet.py [MODEL]
 
-Memory stays constant, and the new file appears under its name once it is complete. `minisbert.adapters.arrow` appends the
-column, and its errors name the row; all other columns stay as they are.
+Memory stays constant, and the new file appears under its name once it is complete. `minisbert.adapters.arrow` appends
+the column, and its errors name the row; all other columns stay as they are.
 """
 
 import os

@@ -3,9 +3,9 @@
     pip install sqlite-vec      (and pysqlite3-binary, where Python's own SQLite takes no extensions, as on macOS)
     python tools/recipes/sqlite_vec_table.py [MODEL]
 
-int8 vectors of different calls can be compared only if all calls use the same ranges: so these are made of typical texts
-once, and kept beside the table. They are the same for each component; so the distance of int8 vectors is that of the
-vectors, times a constant. SQLite takes vectors as bytes.
+int8 vectors of different calls can be compared only if all calls use the same ranges: so these are made of typical
+texts once, and kept beside the table. They are the same for each component; so the distance of int8 vectors is that of
+the vectors, times a constant. SQLite takes vectors as bytes.
 """
 
 import sqlite3

@@ -3,8 +3,8 @@
     pip install txtai
     python tools/recipes/txtai_index.py [MODEL]
 
-A function as `transform` can be indexed with, but not be saved with the index. A class can, by its name, which Python must
-be able to import: in a package of yours, `METHOD = "yours.txtai_index.Encoder"`.
+A function as `transform` can be indexed with, but not be saved with the index. A class can, by its name, which Python
+must be able to import: in a package of yours, `METHOD = "yours.txtai_index.Encoder"`.
 """
 
 import sys

@@ -3,8 +3,8 @@
     pip install usearch
     python tools/recipes/usearch_index.py [MODEL]
 
-The signs alone find the neighbourhood in a thirty-second of the memory. So ten times as many as are wanted are taken, and
-put in order by the float vectors, which can lie on disk.
+The signs alone find the neighbourhood in a thirty-second of the memory. So ten times as many as are wanted are taken,
+and put in order by the float vectors, which can lie on disk.
 """
 
 import sys
