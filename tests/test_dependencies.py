@@ -23,6 +23,10 @@ RUNTIME = PROJECT["project"]["dependencies"]
 EXTRAS = [line for lines in PROJECT["project"]["optional-dependencies"].values() for line in lines]
 # `check --parity` compares with the reference where that is installed, and does nothing elsewhere.
 REFERENCE = {"sentence_transformers", "torch", "transformers"}
+# What is not imported by the name that it is installed by.
+IMPORTED_AS = {"haystack_ai": "haystack", "llama_index_core": "llama_index", "scikit_learn": "sklearn"}
+# What every framework that needs it here brings along.
+BROUGHT_ALONG = {"pydantic"}
 # What only type checkers import, which bring it along.
 FOR_CHECKERS = {"typing_extensions"}
 
@@ -58,7 +62,8 @@ def work():
 def test_what_is_imported_is_declared_and_nothing_else() -> None:
     files = Path(minisbert.__file__).parent.rglob("*.py")
     names = {name for file in files for name in imported(file.read_text(encoding="utf-8"))}
-    declared = {line.partition(">=")[0].replace("-", "_") for line in RUNTIME + EXTRAS}
+    installed = [line.partition(">=")[0].replace("-", "_") for line in RUNTIME + EXTRAS]
+    declared = {IMPORTED_AS.get(name, name) for name in installed} | BROUGHT_ALONG
     assert names - sys.stdlib_module_names - {"minisbert"} == declared | REFERENCE | FOR_CHECKERS
 
 

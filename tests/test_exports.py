@@ -15,6 +15,7 @@ from tests.conftest import DATA
 MODULES = {
     "minisbert.encoder": {"SentenceEncoder", "load"},
     "minisbert.cross_encoder": {"CrossEncoder", "load_cross_encoder"},
+    "minisbert.adapters.sentence_transformers": {"as_sentence_transformers"},
     "minisbert.errors": {
         "BackendWarning",
         "CalibrationWarning",

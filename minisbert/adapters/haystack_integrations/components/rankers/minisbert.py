@@ -1,0 +1,5 @@
+"""Where Haystack's pipelines find the ranker: the wheel puts this into the namespace package of its integrations."""
+
+from minisbert.adapters.haystack import MinisbertRanker
+
+__all__ = ["MinisbertRanker"]
