@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["embed"]
 
-BATCH = 4096  # rows: six megabytes of vectors of 384 components
+BATCH = 1024  # rows: a task has as many at least, so larger ones would leave small datasets to one worker
 
 
 def embed(
@@ -39,7 +39,7 @@ def embed(
     column, output_column : str
         The column of texts, and the new one of vectors: lists of one size, of float32.
     **options
-        As in `ray.data.Dataset.map_batches`, such as ``num_cpus``, ``memory`` and ``batch_size`` (by default 4096).
+        As in `ray.data.Dataset.map_batches`, such as ``num_cpus``, ``memory`` and ``batch_size`` (by default 1024).
 
     Returns
     -------

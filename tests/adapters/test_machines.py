@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("default")  # those of the frameworks ab
 
 TINY = DATA / "tiny-bert"
 PARTS = 16
-TEXTS = [*FEW, *(f"text number {i}, and {i} again" for i in range(2000))]
+TEXTS = [*FEW, *(f"text number {i}, and {i} again" for i in range(12_000))]
 
 
 @pytest.fixture(params=CLUSTERS, scope="module")
@@ -66,7 +66,7 @@ def test_each_worker_loads_once_and_takes_its_share_of_processors(run: Run, spec
 
 
 def test_a_worker_that_is_killed_loses_and_doubles_nothing(run: Run, spec: WatchedSpec) -> None:
-    texts = [*TEXTS[:700], DEADLY, *TEXTS[700:]]
+    texts = [*TEXTS[:6000], DEADLY, *TEXTS[6000:]]
     check(run(table(texts), spec, PARTS), texts)
     assert len(spec.killed()) == 1
     assert str(os.getpid()) not in spec.killed()
