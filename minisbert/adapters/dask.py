@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from minisbert.adapters.arrow import ColumnEmbedder, column_embedder
 from minisbert.adapters.spec import EncoderSpec
+from minisbert.errors import EncodeTypeError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +68,12 @@ def _append(embedder: ColumnEmbedder, frame: pd.DataFrame) -> pd.DataFrame:
 
     embedder.check_columns(list(frame.columns))
     column, index = frame[embedder.column], frame.index
-    vectors = embedder.embed(pa.array(column), lambda row: f"row {row} of a partition (index {index[row]!r})")
+    try:
+        texts = pa.array(column)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:  # objects of several types
+        raise EncodeTypeError(
+            f"column {column.name!r} is {column.dtype}, and not of strings alone: {error}"
+        ) from error
+    vectors = embedder.embed(texts, lambda row: f"row {row} of a partition (index {index[row]})")
     values = pd.arrays.ArrowExtensionArray(vectors)
     return frame.assign(**{embedder.output_column: pd.Series(values, index=index)})

@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "date": datetime.date.today().isoformat(),
         "machine": machine(WORKERS),
-        "versions": versions(),
+        "versions": versions() | {name: version(name) for name in args.engines},
         "model": MODELS.get(args.model, folder.name),
         "dtype": args.dtype,
         "dimension": spec.resolve().get_embedding_dimension(),
