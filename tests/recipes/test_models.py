@@ -123,6 +123,7 @@ def test_mteb(minilm: Path, encoder: Encoder, texts: list[str], vectors: Rows, m
 
 NEEDS = {
     "bertopic_topics": ["bertopic"],
+    "daft_column": ["daft", "pyarrow"],
     "datasets_map": ["datasets"],
     "duckdb_sql": ["duckdb", "pyarrow"],
     "faiss_index": ["faiss"],

@@ -58,6 +58,21 @@ def test_polars(
     assert top["text"].to_list() == [texts[row] for row in best(cosines[3])]
 
 
+def test_daft(encoder: Encoder, texts: list[str], vectors: Rows, tmp_path: Path) -> None:
+    daft_column = recipe("daft_column", "daft", "pyarrow")
+    import daft
+
+    daft.from_pydict({"id": list(range(400)), "text": (with_gaps(texts) * 2)[:400]}).write_parquet(
+        str(tmp_path)
+    )
+    found = daft_column.with_vectors(encoder, daft.read_parquet(str(tmp_path))).sort("id").to_arrow()
+    expected = dict(zip(texts, vectors, strict=True))
+    assert found["embedding"].null_count == 0
+    assert found["text"].to_pylist() == [text for text in (with_gaps(texts) * 2)[:400] if text]
+    rows = [np.float32(row) for row in found["embedding"].to_pylist()]
+    np.testing.assert_array_equal(rows, [expected[text] for text in found["text"].to_pylist()])
+
+
 def test_duckdb(encoder: Encoder, texts: list[str], queries: list[str], vectors: Rows, cosines: Rows) -> None:
     duckdb_sql = recipe("duckdb_sql", "duckdb", "pyarrow")
     connection = duckdb_sql.connect(encoder)
