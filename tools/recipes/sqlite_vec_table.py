@@ -1,6 +1,6 @@
 """sqlite-vec: a table of vectors in SQLite, in a quarter of the bytes, in int8.
 
-    pip install sqlite-vec      (and pysqlite3-binary, where Python's own SQLite takes no extensions, as on macOS)
+    pip install sqlite-vec      (and pysqlite3-binary, where Python's own SQLite was built to take no extensions)
     python tools/recipes/sqlite_vec_table.py [MODEL]
 
 int8 vectors of different calls can be compared only if all calls use the same ranges: so these are made of typical
