@@ -121,6 +121,10 @@ def bench_size(arguments: list[str]) -> int:
     return in_the_open(command, PYTHONPATH=str(ROOT))
 
 
+def bench_machines(arguments: list[str]) -> int:
+    return run(prepare_adapters(), "-m", "tools.bench.machines", *arguments)
+
+
 def coverage(arguments: list[str]) -> int:
     return run(prepare_parity(), "-m", "tools.coverage.run", *arguments)
 
@@ -159,6 +163,7 @@ examples:
   python tools/dev.py fuzz --count 20000         load damaged checkpoints: any fault but our own exceptions?
   python tools/dev.py bench --help               time minisbert beside its peers
   python tools/dev.py bench-size                 what each takes on disk, into tools/results/sizes.json
+  python tools/dev.py bench-machines             Ray, Spark and Dask beside one process, and a billion texts
   python tools/dev.py ladder                     time the matrix multiply, rung by rung
   python tools/dev.py wheel                      make the wheel for a release, in dist
   python tools/dev.py release                    do the version, the tag and the change log agree?
@@ -193,6 +198,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("bench", help="run the benchmarks; arguments go to tools.bench", add_help=False)
     commands.add_parser("bench-size", help="measure installed sizes; arguments go there", add_help=False)
     commands.add_parser(
+        "bench-machines", help="time Ray, Spark and Dask, and plan a billion texts", add_help=False
+    )
+    commands.add_parser(
         "coverage",
         help="compare on every kind of checkpoint; arguments go to tools.coverage",
         add_help=False,
@@ -203,7 +211,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("ladder", help="from three loops to the matrix multiply, each rung timed")
     commands.add_parser("release", help="compare the version, the tag of this commit and the change log")
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in {"test", "bench", "bench-size", "coverage", "fuzz"}:
+    if rest and args.command not in {"test", "bench", "bench-machines", "bench-size", "coverage", "fuzz"}:
         parser.error(f"{args.command} takes no argument {rest[0]}")
     return args, rest
 
@@ -217,6 +225,7 @@ def main(argv: list[str]) -> int:
         "pythons": pythons,
         "check": check,
         "bench": lambda: bench(rest),
+        "bench-machines": lambda: bench_machines(rest),
         "bench-size": lambda: bench_size(rest),
         "coverage": lambda: coverage(rest),
         "fuzz": lambda: fuzz(rest),

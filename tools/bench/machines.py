@@ -1,8 +1,8 @@
 """Time Ray, Spark and Dask on two worker processes, and plan a billion texts from what was measured.
 
-    python -m tools.bench.machines                            20,000 titles on each engine: some minutes
-    python -m tools.bench.machines --json FILE                ... stored
-    python -m tools.bench.machines --from FILE --price 0.03   the tables of a stored run, at another price a core hour
+    python tools/dev.py bench-machines                            20,000 titles on each engine: some minutes
+    python tools/dev.py bench-machines --json FILE                ... stored
+    python tools/dev.py bench-machines --from FILE --price 0.03   the tables of a stored run, at another price
 
 Each round times one process with two threads, and then the engine with two workers of one thread each, both from
 texts in memory to vectors in memory. Starting a cluster, and its first batches, with which its workers load the model,
@@ -37,6 +37,7 @@ from tools.bench.workloads import checkpoint, workloads
 __all__: list[str] = []
 
 PARTS = 20  # of the texts, ten for each worker
+WARM_UP = 4096  # texts: enough for tasks on each worker
 KINDS = {"titles": 4096, "mixed": 576, "paragraphs": 384}  # texts to time
 
 
@@ -58,7 +59,7 @@ def engine(name: str, spec: EncoderSpec, texts: list[str], rounds: int) -> dict[
         cluster = CLUSTERS[name]()
         start, run = timed(cluster.__enter__)
         try:
-            first, _ = timed(lambda: run(table.slice(0, 32 * PARTS), watched, PARTS))
+            first, _ = timed(lambda: run(table.slice(0, WARM_UP), watched, PARTS))
             found = [one_round(run, table, watched, alone) for _ in range(rounds)]
         finally:
             cluster.__exit__(None, None, None)
