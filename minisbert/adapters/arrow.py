@@ -40,8 +40,9 @@ class ColumnEmbedder:
 
     def __call__(self, batch: Batch, first: int = 0, part: str = "the batch") -> Batch:
         """Return a record batch or table with the column of vectors; its rows count from `first` in a `part`."""
-        self.check_columns(batch.schema.names)
-        others = batch.select([name for name in batch.schema.names if name != self.column])
+        names = batch.schema.names
+        self.check_columns(names)
+        others = batch.select([number for number, name in enumerate(names) if name != self.column])
 
         def place(row: int) -> str:
             return f"row {first + row} of {part} ({shown(others.slice(row, 1).to_pylist()[0])})"

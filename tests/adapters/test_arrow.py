@@ -71,6 +71,13 @@ def test_bad_columns_are_named(columns: dict[str, Any], message: str) -> None:
         embedder(pa.table({"id": [7, 8], **columns}))
 
 
+def test_other_columns_may_share_a_name(bert: minisbert.SentenceEncoder) -> None:
+    table = pa.Table.from_arrays([pa.array(FEW)] * 3, names=["other", "text", "other"])
+    found = column_embedder(TINY, "text", "vector")(table)
+    assert found.column_names == ["other", "text", "other", "vector"]
+    np.testing.assert_array_equal(vectors_of(found["vector"]), bert.encode(FEW))
+
+
 def test_rows_are_counted_through_batches() -> None:
     embedder = column_embedder(TINY, "text", "vector")
     with pytest.raises(minisbert.EncodeTypeError, match=r"row 1025 of partition 3 \({}\)"):
