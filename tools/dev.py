@@ -112,17 +112,13 @@ def check() -> int:
     return max(codes)
 
 
-def bench(arguments: list[str]) -> int:
-    return run(prepare_parity("bench"), "-m", "tools.bench.run", *arguments)
+def bench(arguments: list[str], module: str = "run") -> int:
+    return run(prepare_parity("bench"), "-m", f"tools.bench.{module}", *arguments)
 
 
 def bench_size(arguments: list[str]) -> int:
     command = [sys.executable, "-m", "tools.bench.size", *arguments]  # it makes environments of its own
     return in_the_open(command, PYTHONPATH=str(ROOT))
-
-
-def bench_dtypes(arguments: list[str]) -> int:
-    return run(prepare_parity("bench"), "-m", "tools.bench.dtypes", *arguments)
 
 
 def bench_machines(arguments: list[str]) -> int:
@@ -167,6 +163,8 @@ examples:
   python tools/dev.py fuzz --count 20000         load damaged checkpoints: any fault but our own exceptions?
   python tools/dev.py bench --help               time minisbert beside its peers
   python tools/dev.py bench-dtypes --help        fewer bits, and its peers': speed-up against error
+  python tools/dev.py bench-search               a million vectors, beside one product by BLAS
+  python tools/dev.py bench-training             fine-tuning beside torch: speed, memory, and what is learned
   python tools/dev.py bench-size                 what each takes on disk, into tools/results/sizes.json
   python tools/dev.py bench-machines             Ray, Spark and Dask beside one process, and a billion texts
   python tools/dev.py ladder                     time the matrix multiply, rung by rung
@@ -204,6 +202,8 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser(
         "bench-dtypes", help="time dtypes; arguments go to tools.bench.dtypes", add_help=False
     )
+    commands.add_parser("bench-search", help="time search over a million vectors", add_help=False)
+    commands.add_parser("bench-training", help="time training beside torch", add_help=False)
     commands.add_parser("bench-size", help="measure installed sizes; arguments go there", add_help=False)
     commands.add_parser(
         "bench-machines", help="time Ray, Spark and Dask, and plan a billion texts", add_help=False
@@ -219,7 +219,15 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     commands.add_parser("ladder", help="from three loops to the matrix multiply, each rung timed")
     commands.add_parser("release", help="compare the version, the tag of this commit and the change log")
     args, rest = parser.parse_known_args(argv)
-    if rest and args.command not in {"test", "bench", "bench-dtypes", "bench-machines", "bench-size", "coverage", "fuzz"}:
+    if rest and args.command not in {
+        "test",
+        "bench",
+        "bench-dtypes",
+        "bench-machines",
+        "bench-size",
+        "coverage",
+        "fuzz",
+    }:
         parser.error(f"{args.command} takes no argument {rest[0]}")
     return args, rest
 
@@ -233,7 +241,9 @@ def main(argv: list[str]) -> int:
         "pythons": pythons,
         "check": check,
         "bench": lambda: bench(rest),
-        "bench-dtypes": lambda: bench_dtypes(rest),
+        "bench-dtypes": lambda: bench(rest, "dtypes"),
+        "bench-search": lambda: bench(rest, "search"),
+        "bench-training": lambda: bench(rest, "training"),
         "bench-machines": lambda: bench_machines(rest),
         "bench-size": lambda: bench_size(rest),
         "coverage": lambda: coverage(rest),
