@@ -51,13 +51,13 @@ def test_a_kernel_with_other_arguments_than_the_table_has_is_refused() -> None:
 
 def test_what_is_not_shared_is_dispatched_with_its_arguments_in_order() -> None:
     pytest.importorskip("numba", reason="kernels are written in Numba, which is not installed")
-    from minisbert.kernels.source import workqueue
+    from minisbert.kernels.source import units
 
-    assert workqueue.CALLS[OPERATIONS["layer_norm"].code] == (
+    assert units.CALLS[OPERATIONS["layer_norm"].code] == (
         "layer_norm(a[0], a[1], a[2], a[3], a[4], reals[5], a[6])"
     )
     shared = {name for name, row in OPERATIONS.items() if row.is_shared}
-    assert set(workqueue.CALLS) == {row.code for name, row in OPERATIONS.items() if name not in shared}
+    assert set(units.CALLS) == {row.code for name, row in OPERATIONS.items() if name not in shared}
 
 
 @pytest.mark.parametrize("arguments", [{}, {"N": 1}])
