@@ -15,7 +15,8 @@ from importlib import import_module
 
 from minisbert.cli import process, report
 from minisbert.cli.models import encode_chunks, load_model
-from minisbert.cli.options import UsageError, build_parser
+from minisbert.cli.options import build_parser
+from minisbert.cli.parser import UsageError
 from minisbert.cli.report import print_json, print_lines, tell
 from minisbert.cli.textio import Record
 from minisbert.errors import MinisbertError

@@ -16,8 +16,8 @@ from minisbert.cli.append import after, keys_of, new_rows
 from minisbert.cli.columns import TEXT, Columns
 from minisbert.cli.journal import Run, open_journal
 from minisbert.cli.models import Encode, encode_source, load_model, open_input, read_through
-from minisbert.cli.options import UsageError
 from minisbert.cli.parquetfile import open_parquet
+from minisbert.cli.parser import UsageError
 from minisbert.cli.report import tell
 from minisbert.cli.settings import KEY, settings_of
 from minisbert.cli.textio import Source
