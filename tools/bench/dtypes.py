@@ -18,6 +18,7 @@ import json
 import statistics
 import sys
 import tempfile
+import warnings
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,12 @@ def measure(folder: Path, names: list[str], args: argparse.Namespace) -> Found:
     """Return errors and, unless these alone are asked for, times and memory."""
     encoder = minisbert.load(folder, num_threads=args.threads)
     limit, texts = encoder.max_seq_length, workloads({"mixed": TEXTS})["mixed"]
-    with tempfile.TemporaryDirectory() as scratch, step(f"making {len(names)} engines"):
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        step(f"making {len(names)} engines"),
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter("ignore")  # the peers' own
         engines = {name: ENGINES[name](folder, args.threads, limit, Path(scratch)) for name in names}
     with step("float64"):
         exact = reference_vectors(folder, limit, texts)
