@@ -15,7 +15,8 @@ from minisbert.cli.parser import (
     add_number,
     add_parser,
     add_reading,
-    positive,
+    read_encoding,
+    read_positive,
 )
 from minisbert.kernels import BACKENDS, DTYPES
 from minisbert.vectors import PRECISIONS
@@ -52,7 +53,7 @@ def add_task(tasks: Any, name: str, operands: str, what: str, examples: str) -> 
         "--plot", metavar="FILE", help="draw quality by bytes and by speed: .png, .svg or .pdf"
     )
     encoding = "of the files, such as cp1252 (default: what the byte order mark says, else utf-8)"
-    parser.add_argument("--encoding", metavar="NAME", type=encoding, help=encoding)
+    parser.add_argument("--encoding", metavar="NAME", type=read_encoding, help=encoding)
     parser.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
     group = parser.add_argument_group(
         "what is compared", "One or more of each: all combinations are evaluated."
@@ -66,7 +67,7 @@ def add_task(tasks: Any, name: str, operands: str, what: str, examples: str) -> 
     what = f"what vectors are stored in: {precisions} (default: as they are)"
     group.add_argument("--precision", nargs="+", choices=[*PRECISIONS], metavar="NAME", help=what)
     what = "keep the first N components of each vector (default: all)"
-    group.add_argument("--truncate-dim", nargs="+", type=positive, metavar="N", help=what)
+    group.add_argument("--truncate-dim", nargs="+", type=read_positive, metavar="N", help=what)
     group = parser.add_argument_group("encoding")
     add_number(group, "--batch-size", "most texts in one batch (default: 32)", default=32)
     add_choice(group, "--backend", ["auto", *BACKENDS], "who computes")

@@ -24,9 +24,9 @@ __all__ = [
     "add_number",
     "add_parser",
     "add_reading",
-    "encoding",
-    "positive",
-    "separator",
+    "read_encoding",
+    "read_positive",
+    "read_separator",
 ]
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -90,9 +90,9 @@ def add_reading(parser: Any) -> None:
     group.add_argument("--format", choices=["text", "jsonl", "csv"], help=formats)
     group.add_argument("--field", metavar="NAME", help="JSONL key or CSV column of the text (default: text)")
     separator = "what separates the columns of CSV, such as ';' or tab (default: found in the header)"
-    group.add_argument("--separator", metavar="CHAR", type=separator, help=separator)
+    group.add_argument("--separator", metavar="CHAR", type=read_separator, help=separator)
     encoding = "such as cp1252 or utf-16-le (default: what the byte order mark says, else utf-8)"
-    group.add_argument("--encoding", metavar="NAME", type=encoding, help=encoding)
+    group.add_argument("--encoding", metavar="NAME", type=read_encoding, help=encoding)
     bad = "stop at a line that can't be read, or go on and have nothing for it"
     add_choice(group, "--on-bad-lines", ["error", "null"], bad)
     group.add_argument("--quiet", action="store_true", help="say nothing but warnings and errors")
@@ -108,7 +108,7 @@ def add_encoding(parser: Any) -> Any:
 
 def add_number(group: Any, name: str, what: str, default: int | None = None) -> None:
     """Add an option that takes a positive integer."""
-    group.add_argument(name, metavar="N", type=positive, default=default, help=what)
+    group.add_argument(name, metavar="N", type=read_positive, default=default, help=what)
 
 
 def add_choice(group: Any, name: str, choices: Sequence[str], what: str) -> None:
@@ -122,14 +122,14 @@ def add_dtype(group: Any, choices: Sequence[str], what: str) -> None:
     group.add_argument("--dtype", choices=choices, help=f"{what} (default: {default})")
 
 
-def positive(text: str) -> int:
+def read_positive(text: str) -> int:
     """Read a positive integer."""
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
     return int(text)
 
 
-def encoding(name: str) -> str:
+def read_encoding(name: str) -> str:
     """Check the name of an encoding of texts."""
     try:
         b"\xff".decode(name, MARK)
@@ -139,7 +139,7 @@ def encoding(name: str) -> str:
     return name
 
 
-def separator(text: str) -> str:
+def read_separator(text: str) -> str:
     """Read what separates the columns of CSV."""
     character = {"tab": "\t", r"\t": "\t"}.get(text, text)
     if len(character) != 1 or character in '"\r\n':
