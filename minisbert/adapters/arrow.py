@@ -40,6 +40,8 @@ class ColumnEmbedder:
 
     def __call__(self, batch: Batch, first: int = 0, part: str = "the batch") -> Batch:
         """Return a record batch or table with the column of vectors; its rows count from `first` in a `part`."""
+        import pyarrow as pa
+
         names = batch.schema.names
         self.check_columns(names)
         others = batch.select([number for number, name in enumerate(names) if name != self.column])
@@ -47,7 +49,9 @@ class ColumnEmbedder:
         def place(row: int) -> str:
             return f"row {first + row} of {part} ({shown(others.slice(row, 1).to_pylist()[0])})"
 
-        return batch.append_column(self.output_column, self.embed(batch.column(self.column), place))
+        vectors = self.embed(batch.column(self.column), place)
+        schema = batch.schema.append(pa.field(self.output_column, vectors.type))
+        return type(batch).from_arrays([*batch.columns, vectors], schema=schema)
 
     def check_columns(self, names: Sequence[str]) -> None:
         """Refuse columns among which that of the texts isn't, or that of the vectors is."""
