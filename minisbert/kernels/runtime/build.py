@@ -60,7 +60,9 @@ def build_all(folder: Path, levels: list[str]) -> list[Path]:
         content, _ = process.communicate()
         if process.returncode:
             sys.exit(f"the kernels for {path.stem} could not be built; what was said is above")
-        path.write_bytes(content)
+        beside = path.with_suffix(".tmp")  # a process may run what it has mapped of the file that is there
+        beside.write_bytes(content)
+        os.replace(beside, path)
     return files
 
 
