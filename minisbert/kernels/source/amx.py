@@ -60,20 +60,31 @@ def _number(tile: int) -> Value:
 
 
 def _make_microkernel(dot: str, row_tiles: int) -> Any:
-    """Make ``C = A B`` for one or two tiles of rows and two of columns: `steps` tiles of A in each row of tiles."""
+    """Make ``C = A B + d`` for one or two tiles of rows and two of columns: `steps` tiles of A in each row of tiles.
+
+    d is a row that is added to each row of C; at address 0, none is.
+    """
 
     @intrinsic
-    def microkernel(_typing: Any, a: Any, a_step: Any, panel: Any, steps: Any, c: Any, c_step: Any) -> Any:
+    def microkernel(
+        _typing: Any, a: Any, a_step: Any, panel: Any, steps: Any, c: Any, c_step: Any, d: Any
+    ) -> Any:
         def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-            a, a_step, panel, steps, c, c_step = arguments
+            a, a_step, panel, steps, c, c_step, d = arguments
             rows, columns = range(row_tiles), range(2)
 
             def load(tile: int, address: Value, step: Value) -> None:
                 _do(b, "tileloadd64", _number(tile), b.inttoptr(address, POINTER), step)
 
-            for i in rows:
-                for j in columns:
-                    _do(b, "tilezero", _number(2 * i + j))
+            with b.if_else(b.icmp_signed("!=", d, LONG(0))) as (from_d, from_zeros):
+                with from_d:  # every row of a tile is the same one
+                    for i in rows:
+                        for j in columns:
+                            load(2 * i + j, b.add(d, LONG(ROW * j)), LONG(0))
+                with from_zeros:
+                    for i in rows:
+                        for j in columns:
+                            _do(b, "tilezero", _number(2 * i + j))
             with cgutils.for_range(b, steps) as loop:
                 for i in rows:
                     offset = b.add(b.mul(loop.index, LONG(ROW)), b.mul(a_step, LONG(TILE * i)))
@@ -89,7 +100,7 @@ def _make_microkernel(dot: str, row_tiles: int) -> Any:
                     _do(b, "tilestored64", _number(2 * i + j), b.inttoptr(to, POINTER), c_step)
             return context.get_dummy_value()
 
-        return types.void(*[types.intp] * 6), emit
+        return types.void(*[types.intp] * 7), emit
 
     return microkernel
 
@@ -120,7 +131,8 @@ def release(_typing: Any) -> Any:
     return types.void(), emit
 
 
-settings, sums = scratch(16), scratch(NARROW_NR * NARROW_NR)
+ROWS_OF_TILES = 2 * TILE  # of a micro-tile
+settings, sums = scratch(16), scratch(ROWS_OF_TILES * NARROW_NR)
 
 
 @kernel("i8", "i8")
@@ -146,6 +158,23 @@ def set_heights(at: int, height: int) -> None:
     configure(at)
 
 
+@kernel(*["i8"] * 9)
+def multiply_block(
+    arithmetic: int, height: int, a: int, a_step: int, panel: int, steps: int, c: int, c_step: int, d: int
+) -> None:
+    """Multiply up to 32 rows by a panel, in tiles that are set for so many."""
+    given = a, a_step, panel, steps, c, c_step, d
+    if arithmetic == INT8_TILES:
+        if height > TILE:
+            two_int8(*given)
+        else:
+            one_int8(*given)
+    elif height > TILE:
+        two_bfloat16(*given)
+    else:
+        one_bfloat16(*given)
+
+
 @kernel(*["i8"] * 12)
 def multiply_tiles(
     N: int,
@@ -161,35 +190,25 @@ def multiply_tiles(
     y: int,
     p: int,
 ) -> None:
-    """Compute the columns of panel p for N rows."""
+    """Compute the columns of panel p for N rows: floats in place, integers, and the last columns, beside it."""
     count, of_sums, at = words(K, arithmetic), sums(), settings()
-    z_step, step, steps = row_bytes(count + (arithmetic & 1)), row_bytes(width), count // TILE
-    columns, row, before = min(NARROW_NR, width - p * NARROW_NR), 0, 0
+    z_step, step, columns = row_bytes(count + (arithmetic & 1)), row_bytes(width), width - p * NARROW_NR
+    is_direct, row, before = arithmetic != INT8_TILES and columns >= NARROW_NR, 0, 0
     while row < N:
-        height = min(2 * TILE, N - row)
-        a, above = z + row * z_step, row * step
+        height, above = min(ROWS_OF_TILES, N - row), row * step
         if height != before:
             set_heights(at, height)
-        if arithmetic == INT8_TILES:
-            if height > TILE:
-                two_int8(a, z_step, panel, steps, of_sums, B_STEP)
-            else:
-                one_int8(a, z_step, panel, steps, of_sums, B_STEP)
-        elif height > TILE:
-            two_bfloat16(a, z_step, panel, steps, of_sums, B_STEP)
-        else:
-            one_bfloat16(a, z_step, panel, steps, of_sums, B_STEP)
-        added = residual + above if residual else 0
-        finish(arithmetic, of_sums, B_STEP, height, columns, a + count * 4, z_step, scales, bias, added, activation,
-               y + above, step)  # fmt: skip
+        a, added = z + row * z_step, residual + above if residual else 0
+        c, c_step = (y + above, step) if is_direct else (of_sums, B_STEP)
+        d = 0 if arithmetic == INT8_TILES else bias
+        multiply_block(arithmetic, height, a, z_step, panel, count // TILE, c, c_step, d)
+        finish(arithmetic, c, c_step, height, min(NARROW_NR, columns), a + count * 4, z_step, scales, bias, added,
+               activation, y + above, step)  # fmt: skip
         row, before = row + height, height
     release()
 
 
 # --- Attention --------------------------------------------------------------------------------------------
-
-QUERIES = 2 * TILE  # rows of scores that are in work at once
-
 
 nothing = scratch(TILE)
 
@@ -199,15 +218,6 @@ def to_rows(height: int, K: int, count: int, x: int, step: int, factor: float, z
     """Round rows of K floats, times a factor, to rows of `count` words of bfloat16, zeros behind them."""
     for i in range(height):
         to_bfloat16_bits(x + i * step, K, 2 * count, np.float32(factor), z + i * count * 4)
-
-
-@kernel(*["i8"] * 7)
-def multiply_block(height: int, a: int, a_step: int, panel: int, steps: int, c: int, c_step: int) -> None:
-    """Multiply up to 32 rows by a panel."""
-    if height > TILE:
-        two_bfloat16(a, a_step, panel, steps, c, c_step)
-    else:
-        one_bfloat16(a, a_step, panel, steps, c, c_step)
 
 
 @kernel(*["i8"] * 10)
@@ -230,9 +240,12 @@ def attend_by_tiles(
     keys = room
     values = keys + keys_wide * of_head * 4
     queries = values + keys_wide // 2 * columns * 4
-    scores, s_step = queries + QUERIES * of_head * 4, keys_wide * 4
-    powers, p_step = scores + QUERIES * s_step, keys_wide * 2
-    found, inverses = powers + QUERIES * p_step, powers + QUERIES * p_step + QUERIES * columns * 4
+    scores, s_step = queries + ROWS_OF_TILES * of_head * 4, keys_wide * 4
+    powers, p_step = scores + ROWS_OF_TILES * s_step, keys_wide * 2
+    found, inverses = (
+        powers + ROWS_OF_TILES * p_step,
+        powers + ROWS_OF_TILES * p_step + ROWS_OF_TILES * columns * 4,
+    )
     before, at, zeros, scale = 0, settings(), nothing(), np.float32(LOG2_E / square_root(np.float64(K)))
     zero(zeros, TILE)
     for h in range(start, stop):
@@ -255,14 +268,15 @@ def attend_by_tiles(
                 pair_bfloat16(
                     v if t < T and j < K else zeros, other if j < K else zeros, panel + t // 2 * B_STEP
                 )
-        for first in range(0, T, QUERIES):
-            count = min(QUERIES, T - first)
+        for first in range(0, T, ROWS_OF_TILES):
+            count = min(ROWS_OF_TILES, T - first)
             if count != before:
                 set_heights(at, count)
                 before = count
             to_rows(count, K, of_head, q + first * step, step, np.float32(1), queries)
             for p in range(0, keys_wide, NARROW_NR):
                 multiply_block(
+                    BFLOAT16_TILES,
                     count,
                     queries,
                     of_head * 4,
@@ -270,6 +284,7 @@ def attend_by_tiles(
                     of_head // TILE,
                     scores + p * 4,
                     s_step,
+                    0,
                 )
             if span > 0:
                 add_bias(count, T, bias + (h * span + span // 2 - first) * 4, scores, s_step)
@@ -278,6 +293,7 @@ def attend_by_tiles(
             to_rows(count, T, keys_wide // 2, scores, s_step, np.float32(1), powers)
             for j in range(0, columns, NARROW_NR):
                 multiply_block(
+                    BFLOAT16_TILES,
                     count,
                     powers,
                     p_step,
@@ -285,6 +301,7 @@ def attend_by_tiles(
                     keys_wide // NARROW_NR,
                     found + j * 4,
                     columns * 4,
+                    0,
                 )
             place = context + first * row_bytes(D) + h * K * 4
             scale_rows(count, K, found, columns * 4, inverses, place, row_bytes(D))

@@ -228,31 +228,61 @@ to_bfloat16, to_bfloat16_bits = _narrowing(_rounded), _narrowing(_bfloat16_bits)
 # --- Sums, and what is made of them ------------------------------------------------------------------------
 
 
+def _columns(is_added: bool) -> Any:
+    """Make a function that copies LANES columns of so many rows, or adds them to others."""
+
+    @intrinsic
+    def function(
+        _typing: Any, height: Any, source: Any, source_step: Any, target: Any, target_step: Any
+    ) -> Any:
+        def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
+            height, *places = arguments
+            with cgutils.for_range(b, height) as loop:
+                source, target = (
+                    _row(b, address, step, loop.index, VECTOR) for address, step in (places[:2], places[2:])
+                )
+                x = b.load(source, align=4)
+                b.store(b.fadd(b.load(target, align=4), x) if is_added else x, target, align=4)
+            return context.get_dummy_value()
+
+        return types.void(*[types.intp] * 5), emit
+
+    return function
+
+
+def _row(b: Any, address: Value, step: Value, i: Value, kind: Any) -> Value:
+    return b.inttoptr(b.add(address, b.mul(step, i)), kind.as_pointer())
+
+
+copy_columns, add_columns = _columns(False), _columns(True)
+
+
 @intrinsic
-def add_vector(_typing: Any, first: Any, second: Any, target: Any) -> Any:
-    """Add LANES floats at two addresses; the sum goes to a third one."""
+def scale_columns(
+    _typing: Any,
+    height: Any,
+    source: Any,
+    source_step: Any,
+    factor: Any,
+    factor_step: Any,
+    factors: Any,
+    added: Any,
+    target: Any,
+    target_step: Any,
+) -> Any:
+    """Turn LANES columns of int32 into float32 elsewhere: times their row's factor, times their own, plus their own."""
 
     def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        first, second, target = (b.inttoptr(address, VECTOR.as_pointer()) for address in arguments)
-        b.store(b.fadd(b.load(first, align=4), b.load(second, align=4)), target, align=4)
+        height, source, source_step, factor, factor_step, factors, added, target, target_step = arguments
+        factors, added = (b.load(b.inttoptr(a, VECTOR.as_pointer()), align=4) for a in (factors, added))
+        with cgutils.for_range(b, height) as loop:
+            x = b.load(_row(b, source, source_step, loop.index, INTEGERS), align=4)
+            of_row = b.load(_row(b, factor, factor_step, loop.index, FLOAT))
+            x = b.fmul(b.fmul(b.sitofp(x, VECTOR), splat(b, of_row)), factors)
+            b.store(b.fadd(x, added), _row(b, target, target_step, loop.index, VECTOR), align=4)
         return context.get_dummy_value()
 
-    return types.void(types.intp, types.intp, types.intp), emit
-
-
-@intrinsic
-def scale_integers(_typing: Any, source: Any, factor: Any, factors: Any, added: Any, target: Any) -> Any:
-    """Turn LANES int32 into float32 elsewhere, times a factor, times others, plus what is added: rounded each time."""
-
-    def emit(context: Any, b: Any, _signature: Any, arguments: Any) -> Value:
-        source, factor, factors, added, target = arguments
-        factors, added, target = (b.inttoptr(a, VECTOR.as_pointer()) for a in (factors, added, target))
-        x = b.sitofp(b.load(b.inttoptr(source, INTEGERS.as_pointer()), align=4), VECTOR)
-        x = b.fmul(b.fmul(x, splat(b, factor)), b.load(factors, align=4))
-        b.store(b.fadd(x, b.load(added, align=4)), target, align=4)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.float32, types.intp, types.intp, types.intp), emit
+    return types.void(*[types.intp] * 9), emit
 
 
 def _integers(is_added: bool) -> Any:

@@ -32,15 +32,15 @@ from minisbert.kernels.runtime.compiler import (
 from minisbert.kernels.runtime.compiler import word_bytes as bytes_of_word
 from minisbert.kernels.source import conversions
 from minisbert.kernels.source.conversions import (
+    add_columns,
     add_to_integers,
-    add_vector,
+    copy_columns,
     largest_magnitude,
     rotate_block,
-    scale_integers,
+    scale_columns,
     set_integers,
 )
 from minisbert.kernels.source.gemm import activate, copy, microkernel
-from minisbert.kernels.source.vector import copy_vector
 from minisbert.kernels.tuning import (
     KC_NARROW,
     LANES,
@@ -155,22 +155,18 @@ def finish(
 ) -> None:
     """Turn `height` rows of sums at address c into rows of y: scales, bias, activation, residual.
 
-    They are int32 for int8, and float32 for all else. Rows of a residual, if there is one, are as far apart as those of
-    y. Sums are overwritten.
+    They are int32 for int8; for all else float32, begin with the bias, and may be in y already. Rows of a residual, if
+    there is one, are as far apart as those of y. Sums are overwritten.
     """
     vectors, is_whole = (columns + LANES - 1) // LANES, columns % LANES == 0
     to, to_step = (y, y_step) if is_whole else (c, c_step)  # whole vectors go where they belong at once
-    for i in range(height):
-        row, target, factor = c + i * c_step, to + i * to_step, floats_at(z_scale + i * z_step)
-        for j in range(0, vectors * LANES * 4, LANES * 4):
-            if arithmetic & 1:
-                scale_integers(row + j, factor[0], scales + j, bias + j, target + j)
-            elif bias:
-                add_vector(row + j, bias + j, target + j)
-            elif is_whole:
-                copy_vector(row + j, target + j)
-            if is_whole and residual:
-                add_vector(target + j, residual + i * y_step + j, target + j)
+    for j in range(0, vectors * LANES * 4, LANES * 4):
+        if arithmetic & 1:
+            scale_columns(height, c + j, c_step, z_scale, z_step, scales + j, bias + j, to + j, to_step)
+        elif to != c:
+            copy_columns(height, c + j, c_step, to + j, to_step)
+        if is_whole and residual:
+            add_columns(height, residual + j, y_step, to + j, to_step)
     if activation:
         activate(to, to_step, height, vectors, activation)
     if not is_whole:

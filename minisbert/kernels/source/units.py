@@ -21,15 +21,13 @@ from minisbert.kernels.runtime.compiler import (
     words,
 )
 from minisbert.kernels.source import rowwise
-from minisbert.kernels.source.amx import attend_by_tiles, multiply_tiles
+from minisbert.kernels.source.amx import ROWS_OF_TILES, attend_by_tiles, multiply_tiles
 from minisbert.kernels.source.attention import attend
 from minisbert.kernels.source.dot import multiply_dots
 from minisbert.kernels.source.gemm import multiply_panel
 from minisbert.kernels.source.narrow import CODES, multiply_widened, narrow
 from minisbert.kernels.source.packing import pack_panel
-from minisbert.kernels.tuning import DOTS, FIRST_TILES, HAS_TILES, MC, NARROW_NR, NR, TILE
-
-ROWS_OF_TILES = 2 * TILE  # of a micro-tile: blocks have whole ones
+from minisbert.kernels.tuning import DOTS, FIRST_TILES, HAS_TILES, MC, NARROW_NR, NR
 
 
 @unit_of("linear")
@@ -90,7 +88,7 @@ def linear_narrow(
     wide = count_panels(width)[0] if arithmetic < FIRST_TILES else 0
     blocks, P = (N + MC - 1) // MC, wide + (width - wide * NR + NARROW_NR - 1) // NARROW_NR
     i, p = unit // P, unit % P
-    even = ROWS_OF_TILES if arithmetic >= FIRST_TILES else 1
+    even = ROWS_OF_TILES if arithmetic >= FIRST_TILES else 1  # so that blocks have whole micro-tiles
     row, stop = (N * i // blocks + even - 1) // even * even, (N * (i + 1) // blocks + even - 1) // even * even
     row, stop = min(row, N), min(stop, N)
     left = start_of_panel(p, wide)
