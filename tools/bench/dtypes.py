@@ -21,17 +21,19 @@ import tempfile
 import warnings
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 import minisbert
+from minisbert.kernels import select
+from minisbert.kernels.compiled.backend import Backend
 from minisbert.kernels.cpus import resolve_num_threads
-from tools.bench import plot, readme
+from tools.bench import instructions, plot, readme
 from tools.bench.engines import Encode, reference_vectors
 from tools.bench.measure import interleave, latency, seconds, tuned
-from tools.bench.narrow_engines import DTYPES, ENGINES
+from tools.bench.narrow_engines import DTYPES, ENGINES, LESSER
 from tools.bench.processes import memory
 from tools.bench.report import ranged, table, turn_medians
 from tools.bench.run import machine, step, versions
@@ -120,6 +122,13 @@ def peak(folder: Path, threads: int, dtype: str, texts: list[str]) -> dict[str, 
     return found
 
 
+def multiplies(args: argparse.Namespace) -> Found:
+    """Return what the multiplies of each dtype reach, and what their instruction could."""
+    with step("multiplies alone"):
+        backends = {dtype: cast(Backend, select("native", dtype)) for dtype in ("float32", *DTYPES)}
+        return instructions.shares(backends, args.threads, args.rounds)
+
+
 # --- Tables -----------------------------------------------------------------------------------------------
 
 
@@ -140,7 +149,20 @@ def markdown(found: Found) -> str:
     where = (
         f"{found['machine']['processor']}, {found['machine']['threads']} threads; {used}; {found['date']}."
     )
-    return "\n\n".join([*blocks, where])
+    return "\n\n".join(
+        [*blocks, multiplies_table(found["multiplies"]), where] if "multiplies" in found else [*blocks, where]
+    )
+
+
+def multiplies_table(found: Found) -> str:
+    """Return a table of what the multiplies of a MiniLM layer reach, beside the peak of their instruction."""
+    rows = []
+    for dtype, entry in found.items():
+        shares = [100 * a / b for a, b in zip(entry["reached"], entry["peak"], strict=True)]
+        rows.append(
+            [dtype, entry["by"], ranged(entry["peak"], 0), ranged(entry["reached"], 0), ranged(shares, 0)]
+        )
+    return table(["multiplies", "by", "the instruction's peak, GFLOP/s", "reached", "% of the peak"], rows)
 
 
 def model_table(model: Found) -> str:
@@ -166,7 +188,7 @@ def readme_table(found: Found) -> str:
         [name, *(f"{statistics.median(v):.1f}×" for v in speedups(model, name).values()), f"{cost['mean']:.0e}",
          f"{100 * cost['kept']:.1f} %"]
         for name, cost in model["errors"].items()
-        if name.startswith("minisbert") and name != BASE
+        if name.startswith("minisbert") and name not in (BASE, *LESSER)
     ]  # fmt: skip
     head = ["speed-up over float32", *TASKS, "one title", "1 - cos", "ten nearest kept"]
     where = (
@@ -183,6 +205,7 @@ def publish(found: Found) -> None:
     points = {
         name: (cost["mean"], {task: statistics.median(v) for task, v in speedups(model, name).items()})
         for name, cost in model["errors"].items()
+        if name not in LESSER
     }
     plot.dtypes(points, f"{title}, {found['machine']['processor']}", readme.RESULTS.parent / "dtypes.svg")
 
@@ -207,7 +230,7 @@ def main() -> None:
     if args.result:
         found = json.loads(args.result.read_text(encoding="utf-8"))
     else:
-        ours = [name for name in ENGINES if name.startswith("minisbert")]
+        ours = [name for name in ENGINES if name.startswith("minisbert") and name not in LESSER]
         names = ours if args.errors else list(dict.fromkeys([BASE, *args.engines]))
         models = {}
         for model in args.model:
@@ -216,8 +239,10 @@ def main() -> None:
                 title = MODELS.get(model, folder.name)
                 print(title, file=sys.stderr)
                 models[title] = measure(folder, names, args)
+        timed = {} if args.errors else {"multiplies": multiplies(args)}
         today = datetime.date.today().isoformat()
         found = {"date": today, "machine": machine(args.threads), "versions": versions(), "models": models}
+        found |= timed
     if args.json:
         args.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     print(markdown(found))

@@ -6,14 +6,18 @@ OpenVINO's int8 is calibrated on texts that are not timed; ONNX Runtime's and CT
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 from numpy.typing import NDArray
 
 import minisbert
+from minisbert import kernels
+from minisbert.kernels.compiled import arithmetic, backend
 from tools.bench.engines import (
     Encode,
     batches,
@@ -26,7 +30,7 @@ from tools.bench.engines import (
 )
 from tools.bench.workloads import workloads
 
-__all__ = ["DTYPES", "ENGINES"]
+__all__ = ["DTYPES", "ENGINES", "LESSER"]
 
 
 def minisbert_engine(dtype: str, folder: Path, threads: int, limit: int, scratch: Path) -> Encode:
@@ -38,6 +42,18 @@ def minisbert_engine(dtype: str, folder: Path, threads: int, limit: int, scratch
         return found
 
     return encode
+
+
+def lesser_engine(lacking: tuple[str, ...], dtype: str, *given: Any) -> Encode:
+    """Load as on a processor that has no matrix unit, or no instruction for sums of products either."""
+    with ExitStack() as stack:
+        for module, name in ((arithmetic, "has_tiles"), (backend, "has_tiles"), (arithmetic, "has_dots")):
+            if name in lacking:
+                stack.enter_context(patch.object(module, name, lambda *_: False))
+        kernels._compiled.cache_clear()
+        engine = minisbert_engine(dtype, *given)
+    kernels._compiled.cache_clear()
+    return engine
 
 
 def torch_engine(folder: Path, threads: int, limit: int, scratch: Path) -> Encode:
@@ -112,8 +128,11 @@ def ctranslate2_int8(folder: Path, threads: int, limit: int, scratch: Path) -> E
 
 
 DTYPES = ("float16", "bfloat16", "int8")
+# int8 by the instructions of processors that have less.
+LESSER = {"minisbert int8, without AMX": ("has_tiles",), "minisbert int8, widened": ("has_tiles", "has_dots")}
 ENGINES: dict[str, Callable[[Path, int, int, Path], Encode]] = {
     **{f"minisbert {dtype}": partial(minisbert_engine, dtype) for dtype in ("float32", *DTYPES)},
+    **{name: partial(lesser_engine, lacking, "int8") for name, lacking in LESSER.items()},
     "torch bfloat16": torch_engine,
     "OpenVINO bfloat16": openvino_bfloat16,
     "OpenVINO int8": openvino_int8,
