@@ -31,12 +31,12 @@ from minisbert.kernels.source.attention import add_bias, scale_rows
 from minisbert.kernels.source.conversions import pair_bfloat16, to_bfloat16_bits
 from minisbert.kernels.source.gemm import zero
 from minisbert.kernels.source.narrow import CODES, INT8_TILES, finish
+from minisbert.kernels.source.reductions import softmax_powers
 from minisbert.kernels.source.vector import (
     LOG2_E,
     LONG,
     Value,
     call,
-    softmax_powers,
     square_root,
     transpose_words,
 )

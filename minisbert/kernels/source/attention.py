@@ -26,7 +26,8 @@ from minisbert.kernels.runtime.compiler import (
     start_of_panel,
 )
 from minisbert.kernels.source.gemm import copy, microkernel, zero
-from minisbert.kernels.source.vector import LOG2_E, copy_vector, softmax_powers, square_root, transpose
+from minisbert.kernels.source.reductions import softmax_powers
+from minisbert.kernels.source.vector import LOG2_E, copy_vector, square_root, transpose
 from minisbert.kernels.tuning import (
     LANES,
     LINE,

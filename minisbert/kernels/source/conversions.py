@@ -13,6 +13,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from minisbert.kernels.source.reductions import across, first_lanes, sums_of, vector_at
 from minisbert.kernels.source.vector import (
     FLOAT,
     INT,
@@ -21,14 +22,10 @@ from minisbert.kernels.source.vector import (
     SUMS,
     VECTOR,
     Value,
-    across,
     call,
     constant,
-    first_lanes,
     fma,
     splat,
-    sums_of,
-    vector_at,
 )
 from minisbert.kernels.tuning import FUSES, LANES, SUM_LANES
 

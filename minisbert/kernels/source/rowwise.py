@@ -17,7 +17,8 @@ from minisbert.kernels.runtime.compiler import (
     row_bytes,
     scratch,
 )
-from minisbert.kernels.source.vector import fused, square_root, sum_of, sum_of_squares
+from minisbert.kernels.source.reductions import sum_of, sum_of_squares
+from minisbert.kernels.source.vector import fused, square_root
 
 
 @operation("positions")
