@@ -24,6 +24,7 @@ from minisbert.cli.models import open_input
 from minisbert.cli.report import print_json, print_lines, progress, shorten
 from minisbert.cli.streams import TextFileError
 from minisbert.cli.textio import Record, Source
+from minisbert.evaluation.metrics import spearman
 from minisbert.weights import size_in_bytes
 
 __all__ = ["Comparison", "compare", "lines"]
@@ -222,21 +223,12 @@ def _nearest(
 
 def _spearman(encoders: Encoders, vectors: tuple[Floats, Floats]) -> float:
     """Return the correlation of the ranks of all pairs' similarities."""
-    ranks = []
+    sides = []
     for encoder, every in zip(encoders, vectors, strict=True):
         some = every[:: -(-len(every) // PAIRED)]
-        ranks.append(_ranks(encoder.similarity(some, some)[np.triu_indices(len(some), 1)]))
-    first, second = ranks
-    if min(first.std(), second.std()) == 0:  # all pairs are alike
-        return float(np.array_equal(first, second))
-    return float(np.corrcoef(first, second)[0, 1])
-
-
-def _ranks(values: Floats) -> Floats:
-    """Return the rank of each value; equal ones have the mean of theirs."""
-    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return ranks
+        sides.append(encoder.similarity(some, some)[np.triu_indices(len(some), 1)])
+    found = spearman(*sides)
+    return float(np.ptp(sides[0]) == np.ptp(sides[1])) if np.isnan(found) else found  # if all pairs are alike
 
 
 def _worst(records: Sequence[Record], errors: Floats) -> Iterator[dict[str, Any]]:
