@@ -94,23 +94,28 @@ def size(found: dict[str, Any], path: Path) -> None:
 
 
 def dtypes(points: dict[str, tuple[float, dict[str, float]]], title: str, path: Path) -> None:
-    """Draw each engine's speed-up against its error, a panel for each task; `points` has both by the engine's name."""
+    """Draw each engine's speed-up against its error, a panel for each task; `points` has both by the engine's name.
+
+    minisbert's names stand beside their points, its peers' in a column, where none covers another.
+    """
     tasks = ["mixed", "one title"]
     with page(path, rows=len(tasks), size=(9, 6)) as column:
         for task, axes in zip(tasks, column, strict=True):
-            for i, (name, (error, speedups)) in enumerate(
-                sorted(points.items(), key=lambda item: item[1][0])
-            ):
-                engine = name.partition(" ")[0].lower()
+            highest, free = 1.15 * max(speedups[task] for _, speedups in points.values()), 0.0
+            for name, (error, speedups) in sorted(points.items(), key=lambda item: item[1][1][task]):
+                engine, y = name.partition(" ")[0].lower(), speedups[task]
                 colour = COLOURS.get({"onnx": "onnxruntime"}.get(engine, engine), "#CC79A7")
-                axes.plot(error, speedups[task], marker=MARKERS["minisbert"], color=colour, markersize=11)
-                side, offset = (("left", (9, 5)), ("right", (-9, -17)))[i % 2]  # in turns: some are close
-                axes.annotate(
-                    name, (error, speedups[task]), offset, textcoords="offset points", ha=side,
-                    color=colour, size=12,
-                )  # fmt: skip
-            axes.set(xscale="log", xlim=(1e-15, 100), ylabel="speed-up, higher is better", title=KINDS[task])
-            axes.set_ylim(0, 1.15 * axes.get_ylim()[1])
+                axes.plot(error, y, marker=MARKERS["minisbert"], color=colour, markersize=11)
+                if engine == "minisbert":
+                    place, offset = (error, y), (-9, 6)
+                else:
+                    place = 1.0, max(y, free)
+                    offset, free = (0, -4), place[1] + 0.05 * highest
+                    axes.plot([error, place[0]], [y, place[1]], color=colour, linewidth=0.8)
+                side = "right" if engine == "minisbert" else "left"
+                axes.annotate(name, place, offset, textcoords="offset points", ha=side, color=colour, size=12)
+            axes.set(xscale="log", xlim=(1e-19, 1e9), ylabel="speed-up, higher is better", title=KINDS[task])
+            axes.set(ylim=(0, highest), xticks=[10.0**n for n in range(-14, 0, 2)])
             axes.grid(color="#DDDDDD", linewidth=0.8)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
