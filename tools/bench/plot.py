@@ -115,7 +115,7 @@ def dtypes(points: dict[str, tuple[float, dict[str, float]]], title: str, path: 
                 side = "right" if engine == "minisbert" else "left"
                 axes.annotate(name, place, offset, textcoords="offset points", ha=side, color=colour, size=12)
             axes.set(xscale="log", xlim=(1e-19, 1e9), ylabel="speed-up, higher is better", title=KINDS[task])
-            axes.set(ylim=(0, highest), xticks=[10.0**n for n in range(-14, 0, 2)])
+            axes.set(ylim=(0, highest), xticks=[10.0**n for n in range(-14, 0, 4)])
             axes.grid(color="#DDDDDD", linewidth=0.8)
             axes.set_axisbelow(True)
             axes.spines[["top", "right"]].set_visible(False)
