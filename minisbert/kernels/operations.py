@@ -52,7 +52,7 @@ attention_tiles  shared  D H qkv:rows offsets:int64 bias:floats span context:row
 attention   shared  D H qkv:rows offsets:int64 bias:floats span context:rows room:address room_bytes
 positions   whole   S ids:int32 offsets:int64 padding y:int32
 embed       whole   N D ids:int32 positions:int32 types:int32 word:floats position:floats token_type:floats y:rows
-layer_norm  whole   N D x:rows weight:floats bias:floats eps:real y:rows
+layer_norm  whole   N D x:rows weight:floats bias:floats eps:real y:rows arithmetic z:rows
 mean_pool   whole   S D x:rows offsets:int64 y:rows
 normalize   whole   N D x:rows y:rows
 narrow      whole   N K arithmetic x:rows z:rows

@@ -13,12 +13,13 @@ import pytest
 import minisbert
 from minisbert import model
 from minisbert.checkpoint import modules
-from minisbert.kernels import layout
+from minisbert.kernels import layout, select
 from minisbert.kernels.compiled.plan import INPUTS, PER_SENTENCE, PER_TOKEN, Plan, Recorder, Value
+from minisbert.kernels.operations import OPERATIONS
 from minisbert.kernels.runtime import helpers
 from minisbert.kernels.tuning import MC, row_bytes
 from tests.conftest import DATA, TINY
-from tests.support.backends import compiled
+from tests.support.backends import NAME, compiled
 
 FOLDER = Path("a checkpoint")
 MEAN, NORMALIZE = (
@@ -126,6 +127,22 @@ def test_a_table_of_words_of_another_dtype(encoder: Any, dtype: str) -> None:
     whole = partial(model.last_states, weights=weights._replace(embeddings=other), config=config)
     given = tokens(encoder, [4, 2])
     np.testing.assert_array_equal(compiled.record(whole)(*given), whole(*given, compiled))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_layer_norms_make_rows_ready_to_be_multiplied(encoder: Any, dtype: str) -> None:
+    narrow = minisbert.load(encoder.path, backend=NAME, dtype=dtype)
+    kernels: Any = select(NAME, dtype)
+    given, whole, recorder = tokens(narrow, [3, 0, 40]), function(narrow, (MEAN, NORMALIZE)), Recorder()
+    np.testing.assert_array_equal(kernels.record(whole)(*given), whole(*given, kernels))
+    whole(*INPUTS, recorder)
+    left = [step for step in recorder.steps if step[0] == OPERATIONS["narrow"].code]
+    projections = (
+        narrow._weights.embeddings.projection is not None
+    )  # reads a norm, and the first layer reads it
+    assert (
+        len(left) == 2 * len(narrow._weights.layers) + projections
+    )  # of attention's results, and hidden ones
 
 
 @pytest.mark.parametrize("steps", STEPS)

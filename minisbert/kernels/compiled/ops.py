@@ -139,7 +139,8 @@ class Ops(ABC):
     def layer_norm(self, x: Floats, weight: Floats, bias: Floats, eps: float) -> Floats:
         """Twin of `reference.layer_norm`."""
         (N, D), y = x.shape, self._rows(*x.shape)
-        self._do("layer_norm", N=N, D=D, x=x, weight=weight, bias=bias, eps=eps, y=y)
+        given = {"N": N, "D": D, "x": x, "weight": weight, "bias": bias, "eps": eps, "y": y}
+        self._do("layer_norm", **given, arithmetic=0, z=None)
         return y
 
     def attention(self, qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None = None) -> Floats:

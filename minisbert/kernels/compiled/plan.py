@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from minisbert.arrays import Floats, Ints
 from minisbert.kernels import layout
 from minisbert.kernels.compiled.ops import Ops
-from minisbert.kernels.operations import STEP, Operation
+from minisbert.kernels.operations import OPERATIONS, STEP, Operation
 from minisbert.kernels.runtime import helpers
 from minisbert.kernels.tuning import MC, attention_room, row_bytes
 
@@ -76,7 +76,18 @@ class Recorder(Ops):
         given = [layout.laid_out(kind, a) for kind, a in zip(operation.kinds, arguments, strict=True)]
         recorded = [a if isinstance(a, str | Value) else layout.number(a) for a in given]
         self.held += given
+        if operation is OPERATIONS["narrow"] and self._narrowed_by_norm(*recorded[2:]):
+            return
         self.steps.append([operation.code, units, *recorded, *[0] * (STEP - 2 - len(recorded))])
+
+    def _narrowed_by_norm(self, arithmetic: Argument, x: Argument, z: Argument) -> bool:
+        """Let the step before make rows ready to be multiplied, if it is the layer norm that makes them."""
+        before, norm = self.steps[-1], OPERATIONS["layer_norm"]
+        is_so = before[0] == norm.code and before[2 + norm.names.index("y")] is x
+        if is_so:
+            for name, value in (("arithmetic", arithmetic), ("z", z)):
+                before[2 + norm.names.index(name)] = value
+        return is_so
 
     def _rows(self, N: str, width: int) -> Value:
         return Value(N, width)

@@ -101,28 +101,32 @@ def rotate(K: int, x: int, y: int) -> None:
         h *= 2
 
 
+@kernel("i8", "i8", "i8", "i8")
+def narrow_row(K: int, arithmetic: int, row: int, to: int) -> None:
+    """Round a row to what is multiplied: to bfloat16, or a rotated one to integers, with their scale behind them."""
+    count, room, left, factor, scale = words(K, arithmetic), rotated(), K, np.float32(1), np.float32(0)
+    numbers = count * per_word(arithmetic)
+    if arithmetic & 1:
+        if arithmetic == INT8:
+            room = to
+        rotate(K, row, room)
+        row, largest = room, largest_magnitude(room, K)
+        scale, factor = largest / np.float32(127), np.float32(127) / largest
+        if not largest < np.float32(np.inf):
+            scale, left, factor = np.float32(np.nan), 0, np.float32(0)
+        elif largest < TINY:
+            scale, left, factor = np.float32(0), 0, np.float32(0)
+    convert(arithmetic, row, left, numbers, factor, to)  # whole vectors, the last of which may reach beyond
+    if arithmetic & 1:
+        floats_at(to)[count] = scale
+
+
 @operation("narrow")
 def narrow(N: int, K: int, arithmetic: int, x: int, z: int) -> None:
-    """Round rows to what is multiplied: to bfloat16, or rotated ones to integers, with their scale behind them."""
-    count, is_int8 = words(K, arithmetic), arithmetic & 1
-    numbers = count * per_word(arithmetic)
-    room = rotated()
+    """Round rows as `narrow_row` does."""
+    z_step = row_bytes(words(K, arithmetic) + (arithmetic & 1))
     for i in range(N):
-        row, to, left, factor = x + i * row_bytes(K), z + i * row_bytes(count + is_int8), K, np.float32(1)
-        scale = np.float32(0)
-        if is_int8:
-            if arithmetic == INT8:
-                room = to
-            rotate(K, row, room)
-            row, largest = room, largest_magnitude(room, K)
-            scale, factor = largest / np.float32(127), np.float32(127) / largest
-            if not largest < np.float32(np.inf):
-                scale, left, factor = np.float32(np.nan), 0, np.float32(0)
-            elif largest < TINY:
-                scale, left, factor = np.float32(0), 0, np.float32(0)
-        convert(arithmetic, row, left, numbers, factor, to)
-        if is_int8:
-            floats_at(to)[count] = scale
+        narrow_row(K, arithmetic, x + i * row_bytes(K), z + i * z_step)
 
 
 # --- After the product ------------------------------------------------------------------------------------

@@ -16,7 +16,9 @@ from minisbert.kernels.runtime.compiler import (
     operation,
     row_bytes,
     scratch,
+    words,
 )
+from minisbert.kernels.source.narrow import narrow_row
 from minisbert.kernels.source.reductions import sum_of, sum_of_squares
 from minisbert.kernels.source.vector import fused, square_root
 
@@ -65,13 +67,16 @@ def embed(
 
 
 @operation("layer_norm")
-def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int) -> None:
+def layer_norm(
+    N: int, D: int, x: int, weight: int, bias: int, eps: float, y: int, arithmetic: int, z: int
+) -> None:
     """``y = (x - mean) * scale * weight + bias`` by row, with ``scale = 1 / sqrt(variance + eps)``.
 
-    The variance is taken in a second pass.
+    The variance is taken in a second pass. If z is not 0 rows go there, too, as `narrow` makes them: while they are in
+    the first-level cache.
     """
     w, b = floats_at(weight), floats_at(bias)
-    step = row_bytes(D)
+    step, z_step = row_bytes(D), row_bytes(words(D, arithmetic) + (arithmetic & 1))
     for i in range(N):
         row, to = floats_at(x + i * step), floats_at(y + i * step)
         mean = sum_of(x + i * step, D) / np.float32(D)
@@ -79,6 +84,8 @@ def layer_norm(N: int, D: int, x: int, weight: int, bias: int, eps: float, y: in
         scale = np.float32(1 / square_root(variance + eps))
         for j in range(D):
             to[j] = fused((row[j] - mean) * scale, w[j], b[j])
+        if z:
+            narrow_row(D, arithmetic, y + i * step, z + i * z_step)
 
 
 SUMMED = 128  # columns whose sums are made at once
