@@ -7,7 +7,7 @@ of the same kind as the weights' own (`g`), as one micro-batch comes after anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
@@ -148,8 +148,7 @@ def sum_rows(dy: Floats, ids: Ints, padding: int | None = None) -> tuple[Ints, F
 
 def attention(
     dy: Floats,
-    qkv: Floats,
-    kept: Sequence[tuple[Group, Floats, Mask | None]],
+    kept: tuple[Floats, list[tuple[Group, Floats, Mask | None]]],
     num_heads: int,
     g_bias: Floats | None,
 ) -> Floats:
@@ -158,10 +157,10 @@ def attention(
     ``dv = dropout(p).T @ dy``, ``dp = dropout(dy @ v.T)``, ``ds = p * (dp - sum(dp * p))`` over the keys, ``dq = ds @
     k / sqrt(K)``, ``dk = ds.T @ q / sqrt(K)``, and dbias is the sum of ds at each distance of a key from its query.
     """
-    D = dy.shape[1]
-    dqkv = np.empty_like(qkv)
+    qkv, each = kept
+    D, dqkv = dy.shape[1], np.empty_like(qkv)
     scale = qkv.dtype.type(1 / np.sqrt(D // num_heads))
-    for group, p, mask in kept:
+    for group, p, mask in each:
         q, k, v = by_head(qkv, group, num_heads, 3)  # (S, H, T, K) each
         dq, dk, dv = by_head(dqkv, group, num_heads, 3)
         [dc] = by_head(dy, group, num_heads, 1)
@@ -199,27 +198,22 @@ def mix(dy: Floats, layers: Sequence[Floats], weights: Floats, g: Floats) -> lis
 
 
 def pool(dy: Floats, x: Floats, offsets: Ints, mode: str) -> Floats:
-    """``y[s] = sum(w[t] * x[t])`` over the tokens of a sentence: ``dx[t] = w[t] * dy[s]``, (S, D) -> (N, D).
-
-    The w of the modes are those of `ops.POOLINGS`; for the maximum, of each component, 1 at the first largest one.
-    """
+    """``y[s] = sum(w[t] * x[t])`` over the tokens of a sentence: ``dx[t] = w[t] * dy[s]``, (S, D) -> (N, D)."""
     dx = np.zeros_like(x)
     for s, (start, stop) in enumerate(pairwise(offsets)):
-        if T := int(stop - start):
-            dx[start:stop] = _pool_weights(mode, x[start:stop], T) * dy[s]
+        if stop > start:
+            places = np.arange(1, stop - start + 1)[:, np.newaxis]
+            dx[start:stop] = POOLINGS[mode](x[start:stop], places).astype(x.dtype) * dy[s]
     return dx
 
 
-def _pool_weights(mode: str, x: Floats, T: int) -> Floats:
-    """Return the weights (T, 1), or (T, D), of the tokens (T, D) of one sentence."""
-    place = np.arange(1, T + 1)[:, np.newaxis]
-    if mode == "max":
-        return np.asarray(place == 1 + x.argmax(axis=0), x.dtype)
-    equal = np.ones((T, 1))
-    weights: dict[str, Any] = {
-        "cls": place == 1,
-        "lasttoken": place == T,
-        "weightedmean": place / place.sum(),
-    }
-    weights |= {"mean": equal / T, "mean_sqrt_len_tokens": equal / np.sqrt(T)}
-    return np.asarray(weights[mode], x.dtype)
+# The weights w (T, 1), or (T, D), of the modes of `ops.POOLINGS`, by the tokens (T, D) and their places from 1 (T, 1);
+# for the maximum, of each component, 1 at the first largest one.
+POOLINGS: dict[str, Callable[[Floats, Ints], Any]] = {
+    "cls": lambda x, places: places == 1,
+    "max": lambda x, places: places == 1 + x.argmax(axis=0),
+    "mean": lambda x, places: np.full(places.shape, 1 / len(x)),
+    "mean_sqrt_len_tokens": lambda x, places: np.full(places.shape, 1 / np.sqrt(len(x))),
+    "weightedmean": lambda x, places: places / places.sum(),
+    "lasttoken": lambda x, places: places == len(x),
+}

@@ -11,7 +11,6 @@ from minisbert.checkpoint.config import CheckpointConfig
 from minisbert.checkpoint.jsonfile import read_json
 from minisbert.engine.arguments import check_choice, check_flag, check_integer
 from minisbert.errors import EncodeTypeError, EncodeValueError, UnsupportedCheckpointError, shown
-from minisbert.training.activations import GRADIENTS
 from minisbert.training.forward import Rates
 from minisbert.training.losses import LOSSES, SCORED, SIMILARITIES
 from minisbert.training.optimiser import SCHEDULERS
@@ -90,7 +89,7 @@ def dropout_rates(config: CheckpointConfig, dropout: float | None) -> Rates:
         If a module can't be trained.
     """
     for module in config.modules:
-        if isinstance(module, modules.Dense) and module.activation not in (*GRADIENTS, "identity", "prelu"):
+        if isinstance(module, modules.Dense) and module.activation == "rrelu":
             raise UnsupportedCheckpointError(
                 f"{module.folder}: the activation {module.activation} is random in training; this is not done here"
             )

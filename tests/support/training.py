@@ -70,5 +70,5 @@ class Trained:
                 _, index, name = role.split(".", 2)
                 found[role] = f"{int(index) + 1}.{name}"
             else:
-                found[role] = self.parameters._names[role]
+                found[role] = self.parameters.names[role]
         return found
