@@ -20,7 +20,7 @@ from minisbert.checkpoint.families import BUCKETS
 from minisbert.checkpoint.modules import SENTENCE, TOKENS
 from minisbert.training import gradients
 from minisbert.training.activations import activation
-from minisbert.training.forward import Tape, Tokens
+from minisbert.training.forward import MicroBatch, Tape
 from minisbert.training.parameters import Network
 from minisbert.weights import Attention, DenseWeights, Embeddings, FeedForward, Step, position_bias
 
@@ -28,7 +28,7 @@ __all__ = ["backward"]
 
 
 def backward(
-    d: Floats, tokens: Tokens, tape: Tape, w: Network, config: TransformerConfig, g: Network
+    d: Floats, batch: MicroBatch, tape: Tape, w: Network, config: TransformerConfig, g: Network
 ) -> tuple[Ints, Floats]:
     """Add the gradients of all weights but the word vectors', given that by the sentence vectors, d (S, D').
 
@@ -37,7 +37,7 @@ def backward(
     ndarray of int, shape (U,), and ndarray of float, shape (U, E)
         The ids that occur, and the gradients of their word vectors: the table has far more rows than that.
     """
-    d_states = features(d, tokens.offsets, tape, w.steps, len(w.transformer.layers), g.steps)
+    d_states = features(d, batch.offsets, tape, w.steps, len(w.transformer.layers), g.steps)
     g_bias = None
     if w.transformer.position_bias is not None:
         g_bias = np.zeros((config.num_attention_heads, 2 * config.max_tokens - 1), d.dtype)
@@ -48,7 +48,7 @@ def backward(
         d += d_states.pop()
     if g_bias is not None and g.transformer.position_bias is not None:
         _sum_buckets(g_bias, config.max_tokens, g.transformer.position_bias)
-    return embed(d, tokens, tape, w.transformer.embeddings, config, g.transformer.embeddings)
+    return embed(d, batch, tape, w.transformer.embeddings, config, g.transformer.embeddings)
 
 
 def features(
@@ -120,18 +120,18 @@ def self_attention(
 
 
 def embed(
-    d: Floats, tokens: Tokens, tape: Tape, w: Embeddings, config: TransformerConfig, g: Embeddings
+    d: Floats, batch: MicroBatch, tape: Tape, w: Embeddings, config: TransformerConfig, g: Embeddings
 ) -> tuple[Ints, Floats]:
     """Back through ``projection(dropout(norm(word + token_type + position)))``: (N, D) -> rows of the word table."""
     if w.projection and g.projection:
         d = gradients.linear(d, tape.pop(), w.projection, g.projection)
     d = gradients.layer_norm(gradients.dropout(d, tape.pop()), tape.pop(), w.norm, g.norm)
     padding = config.pad_token_id if config.positions_follow_ids else None
-    for table, places, never in ((g.position, tape.pop(), padding), (g.token_type, tokens.types, None)):
+    for table, places, never in ((g.position, tape.pop(), padding), (g.token_type, batch.types, None)):
         if table is not None:
             rows, sums = gradients.sum_rows(d, places, never)
             table[rows] += sums
-    return gradients.sum_rows(d, tokens.ids, config.pad_token_id)
+    return gradients.sum_rows(d, batch.ids, config.pad_token_id)
 
 
 def _sum_buckets(g_bias: Floats, positions: int, g: Floats) -> None:

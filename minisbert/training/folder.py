@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.errors import TrainingError, shown
+from minisbert.unfinished import temporary_beside
 
 __all__ = ["RunFolder"]
 
@@ -48,7 +49,7 @@ class RunFolder:
         else:
             with self._writing(self.path):
                 self.path.mkdir()
-            with self.replacing("settings.json") as file:
+            with self._replacing(known) as file:
                 file.write(json.dumps(settings, indent=2).encode())
 
     def _check(self, path: Path, settings: dict[str, Any]) -> None:
@@ -70,21 +71,6 @@ class RunFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     @contextmanager
-    def replacing(self, name: str) -> Iterator[Any]:
-        """Write a file that takes the place of the one before once it is whole."""
-        path, temporary = self.path / name, self.path / f"{name}.tmp"
-        with self._writing(path):
-            try:
-                with temporary.open("wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                with suppress(OSError):
-                    temporary.unlink()
-
-    @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
         try:
             yield
@@ -94,9 +80,19 @@ class RunFolder:
                 "saved before is as it was, and an interrupted run goes on from there with resume=True, or --resume"
             ) from error
 
+    @contextmanager
+    def _replacing(self, path: Path) -> Iterator[Any]:
+        """Write a file that takes the place of the one before once it is whole."""
+        with self._writing(path), temporary_beside(path, f"{path.name}.tmp") as temporary:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+
     def save(self, name: str, arrays: Sequence[Any]) -> None:
         """Write arrays, one after the other."""
-        with self.replacing(name) as file:
+        with self._replacing(self.path / name) as file:
             for array in arrays:
                 np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
 
@@ -118,13 +114,11 @@ class RunFolder:
 
     def read_log(self, step: int) -> list[dict[str, Any]]:
         """Return the lines of the log up to a step; what came after it will be done once more."""
-        lines = (self.path / LOG).read_text(encoding="utf-8").splitlines() if self.has(LOG) else []
-        found = []
-        for line in lines:
+        path, kept = self.path / LOG, []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             with suppress(ValueError):  # the last one may be half
-                found.append(json.loads(line))
-        kept = [entry for entry in found if entry["step"] <= step]
-        with self.replacing(LOG) as file:
+                kept += [entry for entry in [json.loads(line)] if entry["step"] <= step]
+        with self._replacing(path) as file:
             file.writelines(f"{json.dumps(entry)}\n".encode() for entry in kept)
         return kept
 
@@ -137,9 +131,7 @@ class RunFolder:
     @contextmanager
     def finishing(self) -> Iterator[Path]:
         """Write the output into a folder that takes its name once it is whole; then the run's folder is removed."""
-        folder = self.path / "checkpoint"
-        with self._writing(self.output):
-            shutil.rmtree(folder, ignore_errors=True)
+        with self._writing(self.output), temporary_beside(self.path / "checkpoint") as folder:
             folder.mkdir()
             yield folder
             shutil.copyfile(self.path / LOG, folder / LOG)

@@ -24,7 +24,7 @@ from minisbert.training.gradients import Mask, Norm, by_head, groups, pieces
 from minisbert.training.parameters import Network
 from minisbert.weights import Attention, DenseWeights, Embeddings, FeedForward, LayerNorm, Step, position_bias
 
-__all__ = ["Rates", "Tape", "Tokens", "forward"]
+__all__ = ["MicroBatch", "Rates", "Tape", "forward"]
 
 T = TypeVar("T")
 
@@ -37,9 +37,10 @@ class Rates(NamedTuple):
     modules: tuple[float, ...]
 
 
-class Tokens(NamedTuple):
-    """A micro-batch: the token ids (N,) of its sentences end to end, their types (N,), and the offsets (S + 1,)."""
+class MicroBatch(NamedTuple):
+    """Sentences end to end: which of the texts they are, ids (N,) and types (N,) of tokens, and offsets (S + 1,)."""
 
+    places: list[int]
     ids: Ints
     types: Ints
     offsets: Ints
@@ -72,25 +73,24 @@ class Tape:
         return Mask((words.view(np.uint16)[:size] >= dropped).reshape(shape), 65536 / (65536 - dropped))
 
 
-def forward(tokens: Tokens, w: Network, config: TransformerConfig, tape: Tape) -> Floats:
+def forward(batch: MicroBatch, w: Network, config: TransformerConfig, tape: Tape) -> Floats:
     """Return the vectors (S, D') of a micro-batch."""
-    states = [x := embed(tokens, w.transformer.embeddings, config, tape)]
+    states = [x := embed(batch, w.transformer.embeddings, config, tape)]
     bias = w.transformer.position_bias
     if bias is not None:
         bias = position_bias(bias, config.max_tokens)
     for layer in w.transformer.layers:
-        x = self_attention(x, tokens.offsets, layer.attention, bias, config, tape)
+        x = self_attention(x, batch.offsets, layer.attention, bias, config, tape)
         x = feed_forward(x, layer.feed_forward, config, tape)
         states.append(x)
-    return features(states, tokens.offsets, w.steps, tape)
+    return features(states, batch.offsets, w.steps, tape)
 
 
-def embed(tokens: Tokens, w: Embeddings, config: TransformerConfig, tape: Tape) -> Floats:
+def embed(batch: MicroBatch, w: Embeddings, config: TransformerConfig, tape: Tape) -> Floats:
     """``dropout(norm(word + token_type + position))``, and its projection where there is one: (N,) -> (N, D)."""
-    ids, types, offsets = tokens
     padding = config.pad_token_id if config.positions_follow_ids else None
-    positions = tape.keep(ops.positions(ids, offsets, padding))
-    x = ops.embed(ids, positions, types, w.word, w.position, w.token_type)
+    positions = tape.keep(ops.positions(batch.ids, batch.offsets, padding))
+    x = ops.embed(batch.ids, positions, batch.types, w.word, w.position, w.token_type)
     x = dropout(layer_norm(x, w.norm, config.layer_norm_eps, tape), tape.rates.hidden, tape)
     return x if w.projection is None else linear(tape.keep(x), w.projection)
 

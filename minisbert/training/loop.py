@@ -21,17 +21,17 @@ import numpy as np
 from minisbert.arrays import Floats
 from minisbert.checkpoint import hub
 from minisbert.checkpoint.config import read_config
+from minisbert.engine.arguments import check_integer
 from minisbert.engine.workers import Workers
 from minisbert.errors import TrainingError, TruncationWarning, level_of_caller
 from minisbert.kernels.cpus import resolve_num_threads
 from minisbert.kernels.reference.blas import one_blas_thread
-from minisbert.training.card import model_card
 from minisbert.training.data import DataSet, Rows, hold_out, read
 from minisbert.training.evaluation import mrr_at_10, spearman
 from minisbert.training.folder import RunFolder
 from minisbert.training.losses import LOSSES
 from minisbert.training.optimiser import AdamW, learning_rate
-from minisbert.training.output import plot_losses, write_checkpoint
+from minisbert.training.output import model_card, plot_losses, write_checkpoint
 from minisbert.training.plan import Plan
 from minisbert.training.settings import Settings, dropout_rates
 from minisbert.training.steps import Model
@@ -92,7 +92,7 @@ def fit(
     dtype: str = "float32",
     num_threads: int | None = None,
     shuffle: bool = True,
-    evaluation: Rows | int | None = None,
+    evaluation: Rows | Mapping[str, Rows] | int | None = None,
     no_duplicates: bool = True,
     sampling: str = "proportional",
     resume: bool = False,
@@ -182,26 +182,22 @@ def fit(
     >>> encoder = minisbert.load("my-model")
     """
     given = {name: value for name, value in locals().items() if name in Settings.__dataclass_fields__}
-    settings = Settings(**given)
-    sets = read(data, settings.is_scored)
-    held: DataSet | None
-    if isinstance(evaluation, int):
-        sets, held = hold_out(sets, evaluation, seed)
-    else:
-        held = read(evaluation, settings.is_scored)[0] if evaluation is not None else None
+    # NumPy's numbers, which JSON does not know, become Python's.
+    settings = Settings(**{name: v.item() if isinstance(v, np.generic) else v for name, v in given.items()})
+    sets, held = _read(data, evaluation, settings)
     plan, threads = Plan(settings, sets), resolve_num_threads(num_threads)
     # Each thread has multiplies of its own; and what BLAS computes by one thread has the same bits each time.
     with closing(Workers(threads if threads > 1 else 0)) as workers, one_blas_thread():
         config = read_config(hub.resolve(base))
         model = Model(config, dropout_rates(config, dropout), np.dtype(dtype), workers, threads)
-        what = {
+        which = {
             "base": _hash([model.weights]),
             "data": _hash(repr(row).encode() for each in (*sets, held) if each for row in chain(*each[1:])),
+            "num_threads": threads,
         }
-        folder = RunFolder(
-            Path(output).absolute(), {**asdict(settings), **what, "num_threads": threads}, resume
+        run = _Run(
+            settings, model, plan, held, RunFolder(Path(output).absolute(), asdict(settings) | which, resume)
         )
-        run = _Run(settings, model, plan, held, folder)
         with _progress(show_progress_bar, int(run.step), plan.ends[-1]) as update:
             run.train(update)
         record = run.finish(str(base), {data.name: len(data.rows) for data in sets})
@@ -209,6 +205,19 @@ def fit(
         message = f"some texts were cut to max_seq_length, {config.max_seq_length} tokens; split them"
         warnings.warn(TruncationWarning(message), stacklevel=level_of_caller())
     return record
+
+
+def _read(
+    data: Rows | Mapping[str, Rows], evaluation: Rows | Mapping[str, Rows] | int | None, s: Settings
+) -> tuple[list[DataSet], DataSet | None]:
+    """Read what to train on, and what to evaluate with."""
+    sets = read(data, s.is_scored)
+    if evaluation is None:
+        return sets, None
+    if isinstance(evaluation, int | np.integer):
+        return hold_out(sets, check_integer("evaluation", evaluation), s.seed)
+    each = read(evaluation, s.is_scored, "evaluation")
+    return sets, DataSet("evaluation", *(list(chain(*lists)) for lists in list(zip(*each, strict=True))[1:]))
 
 
 def _hash(parts: Iterable[Any]) -> str:
@@ -295,7 +304,7 @@ class _Run:
     def _evaluate(self, update: Update) -> None:
         """Evaluate, and keep the weights if they are the best so far."""
         assert self._held is not None
-        columns = [self._model.encode(column) for column in zip(*self._held.rows, strict=True)]
+        columns = [self._model.encode([row[i] for row in self._held.rows]) for i in (0, 1)]
         if not all(np.isfinite(column).all() for column in columns):
             raise self._diverged(int(self.step), "a vector of the evaluation is not finite")
         measure = spearman if self._settings.is_scored else mrr_at_10

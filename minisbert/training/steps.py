@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from minisbert.engine.workers import Workers
 from minisbert.text.base import TokenIds
 from minisbert.text.tokenizer import load_tokenizer
 from minisbert.training.backward import backward
-from minisbert.training.forward import Rates, Tape, Tokens, forward
+from minisbert.training.forward import MicroBatch, Rates, Tape, forward
 from minisbert.training.optimiser import AdamW
 from minisbert.training.parameters import Parameters
 
@@ -38,13 +38,6 @@ TOKENS = 1024
 # micro-batches that are computed at once.
 ROOM = 320 << 20
 TEXTS = 256  # that are encoded at once where there is nothing to train
-
-
-class MicroBatch(NamedTuple):
-    """Which of the texts these are, and their tokens."""
-
-    places: list[int]
-    tokens: Tokens
 
 
 class Model:
@@ -94,8 +87,8 @@ class Model:
         value, d = loss(vectors)
 
         def second(i: int, lane: int) -> tuple[Ints, Floats]:
-            (places, tokens), tape = batches[i], kept.pop(i, None) or encode(i, True)
-            return backward(d[places], tokens, tape, self._w, self._config.transformer, self._g[lane])
+            batch, tape = batches[i], kept.pop(i, None) or encode(i, True)
+            return backward(d[batch.places], batch, tape, self._w, self._config.transformer, self._g[lane])
 
         for gradient in self._gradients:
             gradient[self.parameters.num_words :] = 0
@@ -145,15 +138,15 @@ class Model:
         chosen = [rows[place] for place in places]
         ids: Ints = np.concatenate(chosen)
         types = np.full(len(ids), self._tokenizer.token_type)
-        return MicroBatch(places, Tokens(ids, types, np.array([0, *accumulate(map(len, chosen))])))
+        return MicroBatch(places, ids, types, np.array([0, *accumulate(map(len, chosen))]))
 
     def _size(self, batch: MicroBatch) -> int:
         """Return how many bytes the layers keep of a micro-batch."""
-        pairs = int(np.square(np.diff(batch.tokens.offsets)).sum())
-        return len(batch.tokens.ids) * self._row_bytes + pairs * self._pair_bytes
+        pairs = int(np.square(np.diff(batch.offsets)).sum())
+        return len(batch.ids) * self._row_bytes + pairs * self._pair_bytes
 
     def _forward(self, batch: MicroBatch, tape: Tape) -> Floats:
-        return forward(batch.tokens, self._w, self._config.transformer, tape)
+        return forward(batch, self._w, self._config.transformer, tape)
 
     def _sum(self, words: list[tuple[Ints, Floats]]) -> Floats:
         """Add up the gradients of all threads, and those of word vectors of all micro-batches, in one order."""
