@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert import unfinished
 from minisbert.errors import TrainingError, shown
 from minisbert.unfinished import temporary_beside
 
@@ -51,6 +52,7 @@ class RunFolder:
                 self.path.mkdir()
             with self._replacing(known) as file:
                 file.write(json.dumps(settings, indent=2).encode())
+        unfinished.kept.add(self.path)
 
     def _check(self, path: Path, settings: dict[str, Any]) -> None:
         try:
@@ -66,9 +68,13 @@ class RunFolder:
                     f"resume it with what it was started with, or remove {self.path} to start anew"
                 )
 
+    def close(self) -> None:
+        """Leave the folder as it is."""
+        unfinished.kept.discard(self.path)
+
     def remove(self) -> None:
         """Remove the folder, and all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        unfinished.remove(self.path)
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:

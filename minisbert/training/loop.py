@@ -188,19 +188,20 @@ def fit(
     plan, threads = Plan(settings, sets), resolve_num_threads(num_threads)
     # Each thread has multiplies of its own; and what BLAS computes by one thread has the same bits each time.
     with closing(Workers(threads if threads > 1 else 0)) as workers, one_blas_thread():
-        config = read_config(hub.resolve(base))
+        folder = hub.resolve(base, revision=None, token=None, cache_folder=None, local_files_only=False)
+        config = read_config(folder)
         model = Model(config, dropout_rates(config, dropout), np.dtype(dtype), workers, threads)
         which = {
-            "base": _hash([model.weights]),
-            "data": _hash(repr(row).encode() for each in (*sets, held) if each for row in chain(*each[1:])),
+            "base": _fingerprint([model.weights]),
+            "data": ", ".join(map(_describe, sets)),
+            "evaluation": held and _describe(held),
             "num_threads": threads,
         }
-        run = _Run(
-            settings, model, plan, held, RunFolder(Path(output).absolute(), asdict(settings) | which, resume)
-        )
-        with _progress(show_progress_bar, int(run.step), plan.ends[-1]) as update:
-            run.train(update)
-        record = run.finish(str(base), {data.name: len(data.rows) for data in sets})
+        with closing(RunFolder(Path(output).absolute(), asdict(settings) | which, resume)) as place:
+            run = _Run(settings, model, plan, held, place)
+            with _progress(show_progress_bar, int(run.step), plan.ends[-1]) as update:
+                run.train(update)
+            record = run.finish(str(base), {data.name: len(data.rows) for data in sets})
     if model.has_truncated:
         message = f"some texts were cut to max_seq_length, {config.max_seq_length} tokens; split them"
         warnings.warn(TruncationWarning(message), stacklevel=level_of_caller())
@@ -220,11 +221,18 @@ def _read(
     return sets, DataSet("evaluation", *(list(chain(*lists)) for lists in list(zip(*each, strict=True))[1:]))
 
 
-def _hash(parts: Iterable[Any]) -> str:
+def _describe(data: DataSet) -> str:
+    """Say in words which rows these are, wherever they came from."""
+    return (
+        f"{len(data.rows)} rows, {_fingerprint(repr(row).encode() for row in chain(data.rows, data.scores))}"
+    )
+
+
+def _fingerprint(parts: Iterable[Any]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part)
-    return digest.hexdigest()
+    return f"fingerprint {digest.hexdigest()}"
 
 
 @contextmanager
@@ -235,10 +243,11 @@ def _progress(show: Any, done: int, steps: int) -> Iterator[Update]:
         return
     from tqdm.auto import tqdm  # not needed by every run
 
+    shown: dict[str, str] = {}  # the last loss, and what the last evaluation gave
     with tqdm(desc="Training", initial=done, total=steps, unit=" steps") as bar:
 
         def update(entry: dict[str, Any]) -> None:
-            shown = {key: f"{value:.4f}" for key, value in entry.items() if key in METRICS}
+            shown.update({key: f"{value:.4f}" for key, value in entry.items() if key in METRICS})
             bar.set_postfix(shown, refresh=False)
             bar.update(entry["step"] - bar.n)
 

@@ -18,6 +18,7 @@ from minisbert.checkpoint.config import CheckpointConfig, read_sentence_config
 from minisbert.checkpoint.files import map_file
 from minisbert.checkpoint.jsonfile import read_json, write_json
 from minisbert.checkpoint.modules import Module, Pooling, shapes_of
+from minisbert.checkpoint.modules_json import WIDTHS
 from minisbert.checkpoint.stored import read_header, weights_files, write_tensors
 from minisbert.checkpoint.tensors import tensor_uses
 from minisbert.convert import write_config
@@ -122,9 +123,11 @@ def _module_settings(module: Module, config: CheckpointConfig) -> Mapping[str, A
     """Return a module's settings; a base without modules.json has a mean pooling and no folder of it."""
     has_folder = module.folder != config.transformer_folder
     settings = read_json(module.folder / "config.json").values if has_folder else {}
-    if isinstance(module, Pooling) and not settings:
-        return {"embedding_dimension": config.transformer.hidden_size, "pooling_mode": "mean"}
-    return settings
+    if not isinstance(module, Pooling):
+        return settings
+    width = next((settings[name] for name in WIDTHS if name in settings), config.transformer.hidden_size)
+    mode = module.modes[0] if len(module.modes) == 1 else module.modes
+    return {"embedding_dimension": width, "pooling_mode": mode, "include_prompt": module.include_prompt}
 
 
 def _tensor(array: Floats) -> Tensor:
@@ -157,7 +160,7 @@ def model_card(
     """Write the README of a checkpoint, of what `fit` has done; `data` has the number of rows of each data set."""
     losses, tenth = record.losses, max(1, len(record.losses) // 10)
     rows = [
-        f"| {step} | {score:.4f} |{' kept' * (step == record.best_step)}"
+        f"| {step} | {score:.4f}{', kept' * (step == record.best_step)} |"
         for step, score in record.evaluations
     ]
     table = ["", "", f"| step | {record.metric} |", "|---|---|", *rows] if rows else []
@@ -184,12 +187,15 @@ def plot_losses(
     if find_spec("matplotlib") is None:
         return
     from matplotlib.figure import Figure  # no window, and no other figure of whoever calls
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="step", ylabel="loss")
-    axes.plot(range(1, len(losses) + 1), losses, linewidth=0.8)
+    axes = figure.add_subplot(xlabel="step")
+    axes.plot(range(1, len(losses) + 1), losses, ".-", color="tab:blue", linewidth=0.8, markersize=3)
+    axes.set_ylabel("loss", color="tab:blue")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if evaluations:
         other = axes.twinx()
         other.plot(*zip(*evaluations, strict=True), "o-", color="tab:orange")
-        other.set_ylabel(metric)
+        other.set_ylabel(metric, color="tab:orange")
     figure.savefig(path, dpi=120)

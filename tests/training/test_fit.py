@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import minisbert
+from minisbert import unfinished
 from minisbert.training import Record, fit, loop, output
 from tests.conftest import DATA, edit_json
 from tests.support.training import RANKING, scored_rows, some_rows
@@ -82,6 +84,37 @@ def test_dropout_is_what_the_settings_say_unless_it_is_given(
         (tmp_path / name).mkdir()
         losses.append(train(tmp_path / name, base, **more).losses)
     assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_base_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, revision = tmp_path / "models--org--model", "0" * 40
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(revision)
+    shutil.copytree(DATA / "tiny-bert", model / "snapshots" / revision)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    fit("org/model", ROWS, tmp_path / "out", batch_size=8, num_threads=1, steps_per_epoch=1)
+    assert "fine-tuned from org/model by" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_numbers_of_numpy_are_arguments_too(tmp_path: Path) -> None:
+    record = train(
+        tmp_path,
+        batch_size=np.int64(8),
+        seed=np.int32(1),
+        lr=np.float32(1e-3),
+        shuffle=np.True_,
+        evaluation=np.int8(8),
+    )
+    assert len(record.losses) == 5
+
+
+def test_evaluation_by_all_of_several_data_sets(tmp_path: Path) -> None:
+    (tmp_path / "both").mkdir()
+    (tmp_path / "joined").mkdir()
+    both = train(tmp_path / "both", evaluation={"a": some_rows(8, 3)[:5], "b": some_rows(8, 2)[5:]})
+    assert len(both.evaluations) == 2
+    rows = [*(row[:2] for row in some_rows(8, 3)[:5]), *some_rows(8, 2)[5:]]
+    assert train(tmp_path / "joined", evaluation=rows).evaluations == both.evaluations
 
 
 # --- interruptions --------------------------------------------------------------------------------------------
@@ -151,12 +184,14 @@ def test_what_is_resumed_must_be_the_same_run(tmp_path: Path) -> None:
         train(tmp_path)
     for name, change in {
         "lr": {"lr": 1e-4},
-        "data": {"rows": some_rows(47, 2)},
+        "data '48 rows, fingerprint": {"rows": some_rows(47, 2)},
+        "evaluation None": {"evaluation": some_rows(9, 2)},
         "base": {"base": "tiny-mpnet"},
     }.items():
-        with pytest.raises(minisbert.TrainingError, match=f"the interrupted run has {name} "):
+        with pytest.raises(minisbert.TrainingError, match=f"the interrupted run has {name}"):
             train(tmp_path, resume=True, **change)
     train(tmp_path, resume=True)
+    assert unfinished.kept == set()
 
 
 # --- bad input ------------------------------------------------------------------------------------------------
@@ -257,6 +292,8 @@ def test_a_full_disk_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"lr": "high"}, "lr is 'high'; expected a number"),
         ({"dropout": 1}, "dropout is 1; expected a number at least 0 and below 1"),
         ({"weight_decay": -1}, "weight_decay is -1; expected a number at least 0"),
+        ({"evaluation": True}, "evaluation is True; expected an integer"),
+        ({"evaluation": [("a", "")]}, "evaluation, row 0: column 1 is an empty text"),
         ({"evaluation": 48}, "evaluation is 48 rows of the data; found 48 rows of data"),
         (
             {"rows": [("same", "text")] * 8, "batch_size": 8},
