@@ -43,13 +43,13 @@ class RunFolder:
         known = self.path / "settings.json"
         if resume:
             self._check(known, settings)
-        elif self.path.exists():
+        elif known.exists():
             raise TrainingError(
                 f"{self.path}: is an interrupted run; go on with it (resume=True, --resume), or remove it"
             )
         else:
             with self._writing(self.path):
-                self.path.mkdir()
+                self.path.mkdir(exist_ok=True)  # a run that was killed at once left no more than that
             with self._replacing(known) as file:
                 file.write(json.dumps(settings, indent=2).encode())
         unfinished.kept.add(self.path)
@@ -100,7 +100,9 @@ class RunFolder:
         """Write arrays, one after the other."""
         with self._replacing(self.path / name) as file:
             for array in arrays:
-                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+                header = np.lib.format.header_data_from_array_1_0(array)
+                np.lib.format.write_array_header_1_0(file, header)
+                file.write(array.data)  # unlike NumPy's `write_array`, this says why it fails
 
     def load(self, name: str, arrays: Sequence[Any]) -> None:
         """Read arrays back into their places."""

@@ -335,7 +335,11 @@ class _Run:
         self._saved = time.monotonic()
 
     def _diverged(self, step: int, what: str) -> TrainingError:
-        saved = f"; the last good state is in {self._folder.path}" if self._folder.has(STATE) else ""
+        saved = (
+            f"; the last good state is in {self._folder.path}: remove that to start anew"
+            if self._folder.has(STATE)
+            else ""
+        )
         if not saved:
             self._folder.remove()  # there is nothing in it
         return TrainingError(f"step {step}: {what}; a lower lr or more warmup_steps may help{saved}")

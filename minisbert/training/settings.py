@@ -90,8 +90,13 @@ def dropout_rates(config: CheckpointConfig, dropout: float | None) -> Rates:
     Raises
     ------
     UnsupportedCheckpointError
-        If a module can't be trained.
+        If the checkpoint can't be trained.
     """
+    if config.transformer.is_int8:
+        raise UnsupportedCheckpointError(
+            f"{config.transformer_folder}: the weights are int8, which can't be trained; name the checkpoint that was "
+            "converted"
+        )
     for module in config.modules:
         if isinstance(module, modules.Dense) and module.activation == "rrelu":
             raise UnsupportedCheckpointError(

@@ -18,8 +18,10 @@ import pytest
 
 import minisbert
 from minisbert import unfinished
+from minisbert.convert import convert_checkpoint
 from minisbert.training import Record, fit, loop, output
 from tests.conftest import DATA, edit_json
+from tests.support import pipelines
 from tests.support.training import RANKING, scored_rows, some_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::minisbert.TruncationWarning")
@@ -172,6 +174,13 @@ def test_killed_at_three_steps_and_resumed(tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
 
 
+def test_a_run_that_was_killed_before_it_had_settings(tmp_path: Path) -> None:
+    (tmp_path / ".out.training").mkdir()
+    (tmp_path / ".out.training" / "settings.json.tmp").write_text("{")
+    assert len(train(tmp_path).losses) == 6
+    assert left_over(tmp_path) == ["out"]
+
+
 def test_what_is_resumed_must_be_the_same_run(tmp_path: Path) -> None:
     def stop(steps: int, entry: dict[str, Any]) -> None:
         raise KeyboardInterrupt
@@ -267,6 +276,15 @@ def test_a_full_disk_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     record = train(tmp_path, resume=True)
     assert len(record.losses) == 6
     assert left_over(tmp_path) == ["out"]
+
+
+def test_checkpoints_that_can_not_be_trained(tmp_path: Path) -> None:
+    convert_checkpoint(DATA / "tiny-bert", tmp_path / "int8", dtype="int8")
+    pipelines.build(tmp_path / "rrelu", DATA / "tiny-bert", pipelines.CASES["dense RReLU"].modules)
+    for name, message in (("int8", "the weights are int8"), ("rrelu", "the activation rrelu is random")):
+        with pytest.raises(minisbert.UnsupportedCheckpointError, match=message):
+            train(tmp_path, tmp_path / name)
+    assert left_over(tmp_path) == ["int8", "rrelu"]
 
 
 @pytest.mark.parametrize(
