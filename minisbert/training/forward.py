@@ -40,7 +40,7 @@ class Rates(NamedTuple):
 class MicroBatch(NamedTuple):
     """Sentences end to end: which of the texts they are, ids (N,) and types (N,) of tokens, and offsets (S + 1,)."""
 
-    places: list[int]
+    places: Ints
     ids: Ints
     types: Ints
     offsets: Ints

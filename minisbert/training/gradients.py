@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -46,6 +46,10 @@ class Mask(NamedTuple):
 
     kept: Any
     scale: float
+
+
+# What attention keeps: queries, keys and values (N, 3D), and the probabilities (S, H, T, T) of groups before dropout.
+KeptAttention: TypeAlias = "tuple[Floats, list[tuple[Group, Floats, Mask | None]]]"
 
 
 def groups(offsets: Ints, num_heads: int) -> Iterator[Group]:
@@ -146,12 +150,7 @@ def sum_rows(dy: Floats, ids: Ints, padding: int | None = None) -> tuple[Ints, F
 # --- by sentence -----------------------------------------------------------------------------------------------
 
 
-def attention(
-    dy: Floats,
-    kept: tuple[Floats, list[tuple[Group, Floats, Mask | None]]],
-    num_heads: int,
-    g_bias: Floats | None,
-) -> Floats:
+def attention(dy: Floats, kept: KeptAttention, num_heads: int, g_bias: Floats | None) -> Floats:
     """``y = dropout(p) @ v`` with ``p = softmax(s)``, ``s = q @ k.T / sqrt(K) + bias``: (N, D) -> dqkv (N, 3D).
 
     ``dv = dropout(p).T @ dy``, ``dp = dropout(dy @ v.T)``, ``ds = p * (dp - sum(dp * p))`` over the keys, ``dq = ds @

@@ -304,8 +304,7 @@ class _Run:
         scores = np.array([data.scores[place] for place in places], s.dtype) if s.is_scored else None
 
         def loss(vectors: Floats) -> tuple[float, Floats]:
-            value, d = LOSSES[s.loss](np.split(vectors, len(columns)), scores, s.scale, s.similarity_fct)
-            return value, np.concatenate(d)
+            return LOSSES[s.loss](vectors, len(places), scores, s.scale, s.similarity_fct)
 
         with np.errstate(all="ignore"):  # what overflows is found in the end
             return self._model.gradient(list(chain.from_iterable(columns)), loss, [s.seed, step])

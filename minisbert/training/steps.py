@@ -22,7 +22,6 @@ import numpy as np
 from minisbert.arrays import Floats, Ints
 from minisbert.checkpoint.config import CheckpointConfig
 from minisbert.engine.workers import Workers
-from minisbert.text.base import TokenIds
 from minisbert.text.tokenizer import load_tokenizer
 from minisbert.training.backward import backward
 from minisbert.training.forward import MicroBatch, Rates, Tape, forward
@@ -131,14 +130,12 @@ class Model:
         before, total = np.cumsum(lengths[order]) - lengths[order], int(lengths.sum())
         rounds = -(-total // (min(TOKENS, ROOM // self._row_bytes // self._threads) * self._threads))
         numbers = before * (rounds * self._threads) // max(1, total)
-        groups = np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
-        return [self._micro_batch(places.tolist(), rows) for places in groups]
-
-    def _micro_batch(self, places: list[int], rows: list[TokenIds]) -> MicroBatch:
-        chosen = [rows[place] for place in places]
-        ids: Ints = np.concatenate(chosen)
-        types = np.full(len(ids), self._tokenizer.token_type)
-        return MicroBatch(places, ids, types, np.array([0, *accumulate(map(len, chosen))]))
+        batches = []
+        for places in np.split(order, np.flatnonzero(np.diff(numbers)) + 1):
+            ids: Ints = np.concatenate([rows[place] for place in places])
+            types, offsets = np.full(len(ids), self._tokenizer.token_type), np.cumsum([0, *lengths[places]])
+            batches.append(MicroBatch(places, ids, types, offsets))
+        return batches
 
     def _size(self, batch: MicroBatch) -> int:
         """Return how many bytes the layers keep of a micro-batch."""

@@ -149,8 +149,7 @@ class Ours:
         from minisbert.training.optimiser import learning_rate
 
         def loss(vectors: Any) -> Any:
-            value, d = multiple_negatives_ranking(np.split(vectors, 2), None, SCALE, "cos_sim")
-            return value, np.concatenate(d)
+            return multiple_negatives_ranking(vectors, len(rows), None, SCALE, "cos_sim")
 
         texts = [text for column in zip(*rows, strict=True) for text in column]
         value, gradient = self.model.gradient(texts, loss, [SEED, self.done + 1])
