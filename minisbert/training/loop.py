@@ -223,9 +223,8 @@ def _read(
 
 def _describe(data: DataSet) -> str:
     """Say in words which rows these are, wherever they came from."""
-    return (
-        f"{len(data.rows)} rows, {_fingerprint(repr(row).encode() for row in chain(data.rows, data.scores))}"
-    )
+    rows = (repr(row).encode() for row in chain(data.rows, data.scores))
+    return f"{len(data.rows)} rows, {_fingerprint(rows)}"
 
 
 def _fingerprint(parts: Iterable[Any]) -> str:
@@ -300,7 +299,7 @@ class _Run:
 
     def _gradient(self, data: DataSet, places: list[int], step: int) -> tuple[float, Floats]:
         """Return the loss of some rows, and its gradient."""
-        s, columns = self._settings, list(zip(*(data.rows[place] for place in places), strict=True))
+        s, columns = self._settings, zip(*(data.rows[place] for place in places), strict=True)
         scores = np.array([data.scores[place] for place in places], s.dtype) if s.is_scored else None
 
         def loss(vectors: Floats) -> tuple[float, Floats]:
@@ -334,14 +333,11 @@ class _Run:
         self._saved = time.monotonic()
 
     def _diverged(self, step: int, what: str) -> TrainingError:
-        saved = (
-            f"; the last good state is in {self._folder.path}: remove that to start anew"
-            if self._folder.has(STATE)
-            else ""
-        )
-        if not saved:
+        is_saved = self._folder.has(STATE)
+        if not is_saved:
             self._folder.remove()  # there is nothing in it
-        return TrainingError(f"step {step}: {what}; a lower lr or more warmup_steps may help{saved}")
+        where = f"; the last good state is in {self._folder.path}: remove that to start anew" * is_saved
+        return TrainingError(f"step {step}: {what}; a lower lr or more warmup_steps may help{where}")
 
     def finish(self, base: str, data: dict[str, int]) -> Record:
         """Write the output: of the best weights, or else of the last."""
