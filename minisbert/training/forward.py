@@ -197,7 +197,7 @@ def attention(qkv: Floats, offsets: Ints, num_heads: int, bias: Floats | None, t
         p = q @ k.swapaxes(2, 3)  # (S, H, T, T)
         p *= qkv.dtype.type(1 / np.sqrt(D // num_heads))
         if bias is not None:
-            places = np.arange(group.T)
+            places = np.arange(p.shape[-1])
             p += bias[:, bias.shape[1] // 2 + places - places[:, np.newaxis]]
         softmax(p)
         mask = tape.mask(p.shape, tape.rates.attention)

@@ -18,7 +18,7 @@ from minisbert.kernels.reference.ops import Dense
 from minisbert.weights import LayerNorm
 
 __all__ = [
-    "Group", "Mask", "Norm", "attention", "by_head", "dropout", "groups", "layer_norm", "linear", "linear_weights",
+    "Mask", "Norm", "attention", "by_head", "dropout", "groups", "layer_norm", "linear", "linear_weights",
     "mix", "normalize", "pieces", "pool", "prelu", "sum_rows",
 ]  # fmt: skip
 
@@ -33,14 +33,6 @@ class Norm(NamedTuple):
     rstd: Floats
 
 
-class Group(NamedTuple):
-    """S neighbouring sentences of T tokens each, whose attention is computed at once: the rows start to stop."""
-
-    start: int
-    stop: int
-    T: int
-
-
 class Mask(NamedTuple):
     """Which elements dropout keeps, and what they are multiplied by."""
 
@@ -48,6 +40,8 @@ class Mask(NamedTuple):
     scale: float
 
 
+# S neighbouring sentences, whose attention is computed at once: their rows, and the T tokens that each has.
+Group: TypeAlias = tuple[slice, int]
 # What attention keeps: queries, keys and values (N, 3D), and the probabilities (S, H, T, T) of groups before dropout.
 KeptAttention: TypeAlias = "tuple[Floats, list[tuple[Group, Floats, Mask | None]]]"
 
@@ -60,7 +54,7 @@ def groups(offsets: Ints, num_heads: int) -> Iterator[Group]:
         count, most = len(list(same)), max(1, SCORES // max(1, num_heads * T * T))
         while count and T:
             taken = min(count, most)
-            yield Group(start, start := start + taken * T, T)
+            yield slice(start, start := start + taken * T), T
             count -= taken
 
 
@@ -177,8 +171,8 @@ def attention(dy: Floats, kept: KeptAttention, num_heads: int, g_bias: Floats | 
 
 def by_head(x: Floats, group: Group, num_heads: int, count: int) -> Floats:
     """Look at the rows of a group by head: (N, count * D) -> (count, S, H, T, K), without a copy."""
-    K = x.shape[1] // (count * num_heads)
-    return x[group.start : group.stop].reshape(-1, group.T, count, num_heads, K).transpose(2, 0, 3, 1, 4)
+    (rows, T), K = group, x.shape[1] // (count * num_heads)
+    return x[rows].reshape(-1, T, count, num_heads, K).transpose(2, 0, 3, 1, 4)
 
 
 def _sum_distances(ds: Floats, g_bias: Floats) -> None:

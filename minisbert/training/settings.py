@@ -105,13 +105,13 @@ def dropout_rates(config: CheckpointConfig, dropout: float | None) -> Rates:
     folders = [module.folder for module in config.modules if isinstance(module, modules.Dropout)]
     if dropout is not None:
         return Rates(dropout, dropout, (dropout,) * len(folders))
-    file = read_json(config.transformer_folder / "config.json")
     is_distilbert = config.transformer.model_type == "distilbert"
     hidden = "dropout" if is_distilbert else "hidden_dropout_prob"
     attention = "attention_dropout" if is_distilbert else "attention_probs_dropout_prob"
-    places = [(file, hidden, 0.1), (file, attention, 0.1)]
-    places += [(read_json(folder / "config.json"), "dropout", 0.2) for folder in folders]
-    rates = [source.get(key, float, default) for source, key, default in places]
-    for (source, key, _), rate in zip(places, rates, strict=True):
-        _check_number(f"{source.path}: {key}", rate, "at least 0 and below 1")
+    places = [(config.transformer_folder, hidden, 0.1), (config.transformer_folder, attention, 0.1)]
+    rates = []
+    for folder, key, default in (*places, *((folder, "dropout", 0.2) for folder in folders)):
+        source = read_json(folder / "config.json")
+        rates.append(source.get(key, float, default))
+        _check_number(f"{source.path}: {key}", rates[-1], "at least 0 and below 1")
     return Rates(rates[0], rates[1], tuple(rates[2:]))
