@@ -8,7 +8,6 @@ them.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -24,7 +23,7 @@ from minisbert.checkpoint import hub, int8
 from minisbert.checkpoint.config import TransformerConfig, check_folder, is_cross_encoder, read_config
 from minisbert.checkpoint.cross_config import read_cross_config
 from minisbert.checkpoint.files import map_file
-from minisbert.checkpoint.jsonfile import is_there, parse_json
+from minisbert.checkpoint.jsonfile import is_there, parse_json, write_json
 from minisbert.checkpoint.repository import INDEX, INT8_WEIGHTS, QUANTIZATION, module_folders
 from minisbert.checkpoint.stored import DTYPES, Entry, read_header, tensor, weights_files, write_tensors
 from minisbert.checkpoint.tensors import Rows, expected_tensors, head_tensors, load_tensors
@@ -32,7 +31,7 @@ from minisbert.errors import CheckpointError, EncodeValueError, shown
 from minisbert.kernels.reference import narrow
 from minisbert.unfinished import temporary_beside
 
-__all__ = ["CONVERTED", "convert_checkpoint"]
+__all__ = ["CONVERTED", "convert_checkpoint", "write_config"]
 
 # What a folder can be converted to, and what safetensors files call it.
 CONVERTED = {"float16": "F16", "bfloat16": "BF16", "int8": "I8"}
@@ -109,7 +108,7 @@ def convert_checkpoint(
             _copy_files(source, temporary, checkpoint.transformer_folder)
             place = temporary / checkpoint.transformer_folder.relative_to(source)
             (_write_int8 if dtype == "int8" else _write_floats)(checkpoint, place, dtype, progress)
-            _write_config(place / "config.json", dtype)
+            write_config(place / "config.json", dtype)
             os.rename(temporary, target)
     except OSError as error:
         if error.errno is not None:  # what can't be read of the checkpoint is an error of ours
@@ -162,7 +161,7 @@ def _copy_files(source: Path, target: Path, transformer_folder: Path) -> None:
                 shutil.copyfile(path, target / prefix / path.name)
 
 
-def _write_config(path: Path, dtype: str) -> None:
+def write_config(path: Path, dtype: str) -> None:
     """Say in a transformer's ``config.json`` what its weights are."""
     values = parse_json(path)
     if dtype == "int8":
@@ -170,11 +169,7 @@ def _write_config(path: Path, dtype: str) -> None:
     else:
         # Its name was torch_dtype before transformers 4.56, and is read as such by all versions.
         values |= dict.fromkeys(values.keys() & {"dtype", "torch_dtype"} or {"torch_dtype"}, dtype)
-    _write_json(path, values)
-
-
-def _write_json(path: Path, values: Any) -> None:
-    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(path, values)
 
 
 # --- weights ----------------------------------------------------------------------------------------------------
@@ -195,7 +190,7 @@ def _write_floats(checkpoint: _Checkpoint, place: Path, dtype: str, progress: Pr
     if path.name == INDEX:
         index = parse_json(path)
         metadata = index["metadata"] if isinstance(index.get("metadata"), dict) else {}
-        _write_json(place / INDEX, index | {"metadata": metadata | {"total_size": size}})
+        write_json(place / INDEX, index | {"metadata": metadata | {"total_size": size}})
 
 
 def _narrowed(entry: Entry, dtype: str) -> NDArray[Any]:

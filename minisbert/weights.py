@@ -5,7 +5,7 @@ Letters for dimensions are those of `minisbert.model`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -98,9 +98,6 @@ def build_weights(
     def array(name: str) -> Floats:
         return np.array(tensors[name], wide)
 
-    def norm(name: str) -> LayerNorm:
-        return LayerNorm(array(f"{name}.weight"), array(f"{name}.bias"))
-
     def dense(*names: str) -> Any:
         weights = [tensors[f"{name}.weight"] for name in names]
         biases = [tensors[f"{name}.bias"] for name in names]
@@ -108,6 +105,28 @@ def build_weights(
             return kernels.pack(weights[0], biases[0], dtype)
         joined: Any = (Int8Rows if config.is_int8 else np).concatenate(weights)
         return kernels.pack(joined, np.concatenate(biases), dtype)
+
+    # The word table is left in the file: rows are widened as they are looked up.
+    found = arrange_weights(tensors, config.num_hidden_layers, tensors["embeddings.word"], array, dense)
+    if found.position_bias is None:
+        return found
+    return found._replace(position_bias=position_bias(found.position_bias, config.max_tokens))
+
+
+def arrange_weights(
+    names: Container[str],
+    num_layers: int,
+    word: Floats,
+    array: Callable[[str], Floats],
+    dense: Callable[..., Any],
+) -> Weights:
+    """Put what there is by the roles `names` into records: `array` gives a tensor, `dense` a matrix and its bias.
+
+    The matrix can be several, one below the other. The position bias is that of the buckets, (32, H).
+    """
+
+    def norm(name: str) -> LayerNorm:
+        return LayerNorm(array(f"{name}.weight"), array(f"{name}.bias"))
 
     def layer(at: str) -> Layer:
         qkv = dense(f"{at}.attention.query", f"{at}.attention.key", f"{at}.attention.value")
@@ -117,34 +136,39 @@ def build_weights(
         return Layer(attention, FeedForward(intermediate, output, norm(f"{at}.feed_forward.norm")))
 
     embeddings = Embeddings(
-        word=tensors["embeddings.word"],  # left in the file: rows are widened as they are looked up
+        word=word,
         position=array("embeddings.position"),
-        token_type=array("embeddings.token_type") if "embeddings.token_type" in tensors else None,
+        token_type=array("embeddings.token_type") if "embeddings.token_type" in names else None,
         norm=norm("embeddings.norm"),
-        projection=dense("embeddings.projection") if "embeddings.projection.weight" in tensors else None,
+        projection=dense("embeddings.projection") if "embeddings.projection.weight" in names else None,
     )
-    layers = tuple(layer(f"layers.{i}") for i in range(config.num_hidden_layers))
-    bias = position_bias(array("position_bias"), config.max_tokens) if "position_bias" in tensors else None
-    return Weights(embeddings, layers, bias)
+    layers = tuple(layer(f"layers.{i}") for i in range(num_layers))
+    return Weights(embeddings, layers, array("position_bias") if "position_bias" in names else None)
 
 
 def build_step(module: Module, tensors: Mapping[str, Floats], kernels: Kernels, dtype: np.dtype[Any]) -> Step:
     """Put a module and its tensors, by their names in its file, into a record."""
+
+    def dense(name: str) -> Any:
+        weight = tensors[f"{name}.weight"]
+        return kernels.pack(
+            weight, tensors.get(f"{name}.bias", np.zeros(len(weight), np.float32)), dtype.name
+        )
+
+    return arrange_step(module, lambda name: np.array(tensors[name], dtype), dense)
+
+
+def arrange_step(module: Module, array: Callable[[str], Floats], dense: Callable[[str], Any]) -> Step:
+    """Put a module and what it has into a record, as `arrange_weights` does."""
     match module:
         case modules.Dense():
-            zeros = np.zeros(module.out_features, np.float32)
-            linear = kernels.pack(tensors["linear.weight"], tensors.get("linear.bias", zeros), dtype.name)
-            projection = (
-                kernels.pack(tensors["residual.weight"], zeros, dtype.name) if module.has_projection else None
-            )
-            slope = tensors.get("activation_function.weight")
-            return module, DenseWeights(linear, projection, None if slope is None else np.array(slope, dtype))
+            projection = dense("residual") if module.has_projection else None
+            slope = array("activation_function.weight") if module.activation == "prelu" else None
+            return module, DenseWeights(dense("linear"), projection, slope)
         case modules.LayerNorm():
-            return module, LayerNorm(
-                np.array(tensors["norm.weight"], dtype), np.array(tensors["norm.bias"], dtype)
-            )
+            return module, LayerNorm(array("norm.weight"), array("norm.bias"))
         case modules.WeightedLayerPooling():
-            return module, np.array(tensors["layer_weights"], dtype)
+            return module, array("layer_weights")
     return module, None
 
 

@@ -15,7 +15,7 @@ from minisbert.checkpoint.access import open_file, status_of
 from minisbert.checkpoint.links import refuse_link_out
 from minisbert.errors import CheckpointError, UnsupportedCheckpointError, shown
 
-__all__ = ["JsonFile", "KeyLog", "is_there", "parse_json", "read_json", "watch_keys"]
+__all__ = ["JsonFile", "KeyLog", "is_there", "parse_json", "read_json", "watch_keys", "write_json"]
 
 T = TypeVar("T")
 KeyLog = dict[Path, dict[str, bool]]  # the keys of each file, and whether anybody asked for them
@@ -137,6 +137,11 @@ def parse_json(path: Path) -> Any:
         return json.loads(content)
     except (ValueError, RecursionError) as error:  # malformed, not UTF-8, or nested without end
         raise CheckpointError(f"{path}: is not valid JSON ({error}); copy the checkpoint again") from error
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON as sentence-transformers does."""
+    path.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def kind_of(kind: type) -> str:

@@ -26,7 +26,7 @@ from minisbert.checkpoint.modules import (
 )
 from minisbert.errors import CheckpointError, CheckpointNotFoundError, UnsupportedCheckpointError, shown
 
-__all__ = ["Entry", "entry_files", "read_entries", "read_entry", "read_modules"]
+__all__ = ["WIDTHS", "Entry", "entry_files", "read_entries", "read_entry", "read_modules"]
 
 # The old settings and today's names of the pooling modes, in the order in which old settings join them.
 POOLING_MODES = {

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
+from minisbert.cli.parser import UsageError
 from minisbert.cli.report import LINE_SECONDS, print_json, print_lines, tell
 from minisbert.training import Record, fit
 
@@ -25,6 +26,8 @@ SAME = (
 def train(arguments: argparse.Namespace) -> None:
     """Fine-tune a model, and print what came of it."""
     files = arguments.data
+    if len(set(files)) < len(files):
+        raise UsageError("a file of DATA is named twice; name it once, and choose --epochs")
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         record = fit(
@@ -71,16 +74,20 @@ def _lines(record: Record) -> list[str]:
 
 def _line_by_line() -> Callable[[int, dict[str, Any]], None]:
     """Make a function that says time and again how far the steps are, and each time what an evaluation gave."""
-    told, first, start = time.monotonic(), 0, time.monotonic()
+    start = told = time.monotonic()
+    first = 0  # step of this run
+    loss: dict[str, Any] = {}  # the last one
 
     def update(steps: int, entry: dict[str, Any]) -> None:
-        nonlocal told, first
+        nonlocal told, first, loss
         now, step = time.monotonic(), entry["step"]
         first = first or step
+        loss = {"loss": entry["loss"]} if "loss" in entry else loss
         if "loss" in entry and now - told < LINE_SECONDS:
             return
         told = now
-        shown = ", ".join(f"{key} {entry[key]:.4f}" for key in ("loss", "mrr@10", "spearman") if key in entry)
+        known = entry | loss
+        shown = ", ".join(f"{key} {known[key]:.4f}" for key in ("loss", "mrr@10", "spearman") if key in known)
         rate = (now - start) / max(1, step - first + 1)
         left = f", {timedelta(seconds=round((steps - step) * rate))} left" if step else ""
         tell(f"step {step:,} of {steps:,}: {shown}{left}")

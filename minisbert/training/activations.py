@@ -8,36 +8,46 @@ from typing import Any
 import numpy as np
 
 from minisbert.arrays import Floats
-from minisbert.kernels.reference import activations as forward
-from minisbert.kernels.reference.activations import ACTIVATIONS, sigmoid, softmax
+from minisbert.kernels.reference.activations import (
+    ACTIVATIONS,
+    NORMAL_TAIL,
+    SELU_ALPHA,
+    SELU_SCALE,
+    polynomial,
+    sigmoid,
+    softplus,
+)
+from minisbert.training.gradients import pieces
 
-__all__ = ["GRADIENTS", "activation"]
-
-# Elements of a piece: all passes over it are made in the processor's cache.
-PIECE = 1 << 15
+__all__ = ["activation"]
 
 
 def activation(name: str, dy: Floats, x: Floats) -> tuple[Floats, Floats]:
     """Return ``y = f(x)`` and ``dx``, for x and dy of shape (N, F): y anew, as that is cheaper than to keep it."""
     y, dx = np.empty_like(x), np.empty_like(x)
-    rows = max(1, PIECE // max(1, x.shape[1]))
-    for start in range(0, len(x), rows):
-        piece = slice(start, start + rows)
-        y[piece], dx[piece] = GRADIENTS[name](x[piece], dy[piece])
+    for rows in pieces(x):
+        y[rows], dx[rows] = _piece(name, dy[rows], x[rows])
     return y, dx
 
 
-def gelu(x: Floats, dy: Floats) -> tuple[Floats, Floats]:
+def _piece(name: str, dy: Floats, x: Floats) -> tuple[Floats, Any]:
+    if name in ("gelu", "gelu_python"):
+        return gelu(dy, x)
+    y = ACTIVATIONS[name](x.copy())
+    return y, BY_ROW[name](dy, y) if name in BY_ROW else SLOPES[name](x) * dy
+
+
+def gelu(dy: Floats, x: Floats) -> tuple[Floats, Floats]:
     """``y = x * Phi(x)``, ``dy/dx = Phi(x) + x * phi(x)``, with the normal distribution Phi and its density phi.
 
     As in the definition, of the upper tail ``Q = 1 - Phi``: with ``t = abs(x)`` and ``h = Q(t) - t * phi(t)`` the
     slope is h for x < 0, and else 1 - h.
     """
-    numerator, denominator = forward.NORMAL_TAIL[x.dtype]
+    numerator, denominator = NORMAL_TAIL[x.dtype]
     t = np.minimum(np.abs(x), x.dtype.type(39))
     e = np.exp(np.square(t) * x.dtype.type(-0.5))
-    tail = forward.polynomial(numerator, t)
-    tail /= forward.polynomial(denominator, t)
+    tail = polynomial(numerator, t)
+    tail /= polynomial(denominator, t)
     tail *= e
     y = np.maximum(x, 0) - t * tail
     e *= t
@@ -63,26 +73,18 @@ def _swish(x: Floats, beta: float) -> Floats:
 
 
 def _mish(x: Floats) -> Floats:
-    t = np.tanh(forward.softplus(x))
+    t = np.tanh(softplus(x))
     return np.asarray(t + x * (1 - t * t) * sigmoid(x))
 
 
-def _elu(x: Floats) -> Floats:
-    return np.where(x > 0, 1, np.exp(np.minimum(x, 0)))
-
-
-def _selu(x: Floats) -> Floats:
-    return forward.SELU_SCALE * np.where(x > 0, 1, forward.SELU_ALPHA * np.exp(np.minimum(x, 0)))
-
-
-# f'(x), by element. RReLU is not here: it is random in training.
+# f'(x), where dx = f'(x) * dy. RReLU is not here: it is random in training.
 SLOPES: dict[str, Callable[[Floats], Any]] = {
     **dict.fromkeys(("gelu_fast", "gelu_new", "gelu_pytorch_tanh"), _gelu_tanh),
     "relu": lambda x: x > 0,
     **dict.fromkeys(("silu", "swish"), lambda x: _swish(x, 1)),
     "quick_gelu": lambda x: _swish(x, 1.702),
     "tanh": lambda x: 1 - np.square(np.tanh(x)),
-    **dict.fromkeys(("celu", "elu"), _elu),
+    **dict.fromkeys(("celu", "elu"), lambda x: np.where(x > 0, 1, np.exp(np.minimum(x, 0)))),
     "hardshrink": lambda x: np.abs(x) > 0.5,
     "hardsigmoid": lambda x: (np.abs(x) < 3) / 6,
     "hardswish": lambda x: np.where(np.abs(x) < 3, (2 * x + 3) / 6, x > 0),
@@ -91,7 +93,7 @@ SLOPES: dict[str, Callable[[Floats], Any]] = {
     "logsigmoid": lambda x: sigmoid(-x),
     "mish": _mish,
     "relu6": lambda x: (x > 0) & (x < 6),
-    "selu": _selu,
+    "selu": lambda x: SELU_SCALE * np.where(x > 0, 1, SELU_ALPHA * np.exp(np.minimum(x, 0))),
     "sigmoid": lambda x: sigmoid(x) * sigmoid(-x),
     "softplus": lambda x: np.where(x > 20, 1, sigmoid(x)),
     "softshrink": lambda x: np.abs(x) > 0.5,
@@ -100,28 +102,9 @@ SLOPES: dict[str, Callable[[Floats], Any]] = {
 }
 
 
-def _by_element(name: str) -> Callable[[Floats, Floats], tuple[Floats, Floats]]:
-    """``dx = f'(x) * dy``."""
-    return lambda x, dy: (ACTIVATIONS[name](x.copy()), SLOPES[name](x) * dy)
-
-
-def _softmax(x: Floats, dy: Floats, sign: int = 1) -> tuple[Floats, Floats]:
-    """``dx = y * (dy - sum(y * dy))`` by row; of softmin, which is the softmax of -x, with the other sign."""
-    y = softmax(sign * x)
-    return y, sign * y * (dy - (y * dy).sum(axis=-1, keepdims=True))
-
-
-def _log_softmax(x: Floats, dy: Floats) -> tuple[Floats, Floats]:
-    """``dx = dy - exp(y) * sum(dy)`` by row."""
-    y = forward.log_softmax(x)
-    return y, dy - np.exp(y) * dy.sum(axis=-1, keepdims=True)
-
-
-# From x and dy to y and dx.
-GRADIENTS: dict[str, Callable[[Floats, Floats], tuple[Floats, Floats]]] = {
-    **dict.fromkeys(("gelu", "gelu_python"), gelu),
-    **{name: _by_element(name) for name in SLOPES},
-    "softmax": _softmax,
-    "softmin": lambda x, dy: _softmax(x, dy, -1),
-    "logsoftmax": _log_softmax,
+# From dy and y = f(x) to dx, where a row depends on all of itself.
+BY_ROW: dict[str, Callable[[Floats, Floats], Any]] = {
+    "softmax": lambda dy, y: y * (dy - (y * dy).sum(axis=-1, keepdims=True)),
+    "softmin": lambda dy, y: -y * (dy - (y * dy).sum(axis=-1, keepdims=True)),  # the softmax of -x
+    "logsoftmax": lambda dy, y: dy - np.exp(y) * dy.sum(axis=-1, keepdims=True),
 }

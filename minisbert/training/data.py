@@ -7,7 +7,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, compress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,7 +32,7 @@ class DataSet(NamedTuple):
     scores: list[float]
 
 
-def read(data: Rows | Mapping[str, Rows], is_scored: bool) -> list[DataSet]:
+def read(data: Rows | Mapping[str, Rows], is_scored: bool, argument: str = "data") -> list[DataSet]:
     """Read rows (anchor, positive, negative ...) or (text, text, score); from several data sets by name, or from one.
 
     Raises
@@ -41,11 +41,15 @@ def read(data: Rows | Mapping[str, Rows], is_scored: bool) -> list[DataSet]:
         If a row has too few columns, more or fewer than others, an empty text, or a score that is no finite number;
         if a file can't be read. The message names the row, or file and line.
     """
-    named = data if isinstance(data, Mapping) else {"data": data}
+    named = data if isinstance(data, Mapping) else {_name(data, argument): data}
     sets = [_read_set(name, rows, is_scored) for name, rows in named.items()]
     if not sets:
-        raise EncodeValueError("data has no data sets; expected at least one")
+        raise EncodeValueError(f"{argument} has no data sets; expected at least one")
     return sets
+
+
+def _name(rows: Any, argument: str) -> str:
+    return str(Path(rows)) if isinstance(rows, str | os.PathLike) else argument
 
 
 def hold_out(sets: list[DataSet], count: int, seed: int) -> tuple[list[DataSet], DataSet]:
@@ -55,17 +59,14 @@ def hold_out(sets: list[DataSet], count: int, seed: int) -> tuple[list[DataSet],
         raise EncodeValueError(
             f"evaluation is {count} rows of the data; found {found}; expected one data set, and more"
         )
-    chosen = set(np.random.default_rng([seed, 1]).permutation(len(sets[0].rows))[:count].tolist())
-    kept, held = ([i for i in range(len(sets[0].rows)) if (i in chosen) == want] for want in (False, True))
-    first, second = (
-        DataSet(
-            sets[0].name,
-            [sets[0].rows[i] for i in places],
-            [sets[0].scores[i] for i in places if sets[0].scores],
-        )
-        for places in (kept, held)
+    [(name, rows, scores)] = sets
+    is_held = np.zeros(len(rows), bool)
+    is_held[np.random.default_rng([seed, 1]).permutation(len(rows))[:count]] = True
+    kept, held = (
+        DataSet(name, list(compress(rows, chosen)), list(compress(scores, chosen)))
+        for chosen in (~is_held, is_held)
     )
-    return [first], second
+    return [kept], held
 
 
 # --- reading ---------------------------------------------------------------------------------------------------
@@ -73,8 +74,7 @@ def hold_out(sets: list[DataSet], count: int, seed: int) -> tuple[list[DataSet],
 
 def _read_set(name: str, rows: Rows, is_scored: bool) -> DataSet:
     if isinstance(rows, str | os.PathLike):
-        path = Path(rows)
-        name, places = (str(path) if name == "data" else name), _read_file(path, is_scored)
+        places = _read_file(Path(rows), is_scored)
     else:
         check_collection(
             name, rows, "rows of texts, as in [(anchor, positive), ...], or the name of a file of them"
@@ -146,7 +146,7 @@ def _read_file(path: Path, is_scored: bool) -> Iterator[tuple[str, Sequence[Any]
 def _read_csv(path: Path, lines: Iterable[str], is_scored: bool) -> Iterator[tuple[int, list[Any]]]:
     lines = iter(lines)
     head = next(lines, "")
-    separator = max(",;\t", key=head.count)
+    separator = "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=head.count)
     csv.field_size_limit(1 << 28)
     reader = csv.reader(chain([head], lines), delimiter=separator, strict=True)
     try:
@@ -182,7 +182,7 @@ def _read_jsonl(path: Path, lines: Iterable[str], is_scored: bool) -> Iterator[t
             continue
         try:
             row = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise EncodeValueError(f"{path}, line {line}: is not JSON ({error})") from error
         if isinstance(row, dict):
             keys = keys or list(row)
@@ -195,4 +195,4 @@ def _read_jsonl(path: Path, lines: Iterable[str], is_scored: bool) -> Iterator[t
         yield line, row
 
 
-READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl}
+READERS = {".csv": _read_csv, ".tsv": _read_csv, ".jsonl": _read_jsonl, ".ndjson": _read_jsonl}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from minisbert.arrays import Floats
+from minisbert.evaluation import metrics
 from minisbert.vectors import similarity, similarity_pairwise
 
 __all__ = ["mrr_at_10", "spearman"]
@@ -20,7 +20,7 @@ def mrr_at_10(columns: Sequence[Floats], scores: Sequence[float], name: str) -> 
 
     Of equal candidates the positive counts as the last.
     """
-    anchors, positives = columns[:2]
+    anchors, positives = columns
     found = 0.0
     for start in range(0, len(anchors), ANCHORS):
         alike = similarity(anchors[start : start + ANCHORS], positives, name)
@@ -31,14 +31,6 @@ def mrr_at_10(columns: Sequence[Floats], scores: Sequence[float], name: str) -> 
 
 
 def spearman(columns: Sequence[Floats], scores: Sequence[float], name: str) -> float:
-    """Return the correlation of the ranks of similarities with those of the scores."""
-    found, wanted = _ranks(similarity_pairwise(columns[0], columns[1], name)), _ranks(np.asarray(scores))
-    norms = math.sqrt((found @ found) * (wanted @ wanted))
-    return float(found @ wanted) / norms if norms else 0.0  # where all are equal nothing is said
-
-
-def _ranks(x: Floats) -> Floats:
-    """Return the rank of each number, less the mean of all; equal ones share the mean of theirs."""
-    _, places, counts = np.unique(x, return_inverse=True, return_counts=True)
-    ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[places]
-    return np.asarray(ranks - ranks.mean())
+    """Return the correlation of the ranks of similarities with those of the scores; 0 where all of one are equal."""
+    u, v = columns
+    return float(np.nan_to_num(metrics.spearman(similarity_pairwise(u, v, name), scores)))

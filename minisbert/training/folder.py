@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from minisbert import unfinished
 from minisbert.errors import TrainingError, shown
+from minisbert.unfinished import temporary_beside
 
 __all__ = ["RunFolder"]
 
@@ -41,15 +43,16 @@ class RunFolder:
         known = self.path / "settings.json"
         if resume:
             self._check(known, settings)
-        elif self.path.exists():
+        elif known.exists():
             raise TrainingError(
                 f"{self.path}: is an interrupted run; go on with it (resume=True, --resume), or remove it"
             )
         else:
             with self._writing(self.path):
-                self.path.mkdir()
-            with self.replacing("settings.json") as file:
+                self.path.mkdir(exist_ok=True)  # a run that was killed at once left no more than that
+            with self._replacing(known) as file:
                 file.write(json.dumps(settings, indent=2).encode())
+        unfinished.kept.add(self.path)
 
     def _check(self, path: Path, settings: dict[str, Any]) -> None:
         try:
@@ -65,24 +68,13 @@ class RunFolder:
                     f"resume it with what it was started with, or remove {self.path} to start anew"
                 )
 
+    def close(self) -> None:
+        """Leave the folder as it is."""
+        unfinished.kept.discard(self.path)
+
     def remove(self) -> None:
         """Remove the folder, and all that is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
-
-    @contextmanager
-    def replacing(self, name: str) -> Iterator[Any]:
-        """Write a file that takes the place of the one before once it is whole."""
-        path, temporary = self.path / name, self.path / f"{name}.tmp"
-        with self._writing(path):
-            try:
-                with temporary.open("wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(temporary, path)
-            finally:
-                with suppress(OSError):
-                    temporary.unlink()
+        unfinished.remove(self.path)
 
     @contextmanager
     def _writing(self, path: Path) -> Iterator[None]:
@@ -94,11 +86,23 @@ class RunFolder:
                 "saved before is as it was, and an interrupted run goes on from there with resume=True, or --resume"
             ) from error
 
+    @contextmanager
+    def _replacing(self, path: Path) -> Iterator[Any]:
+        """Write a file that takes the place of the one before once it is whole."""
+        with self._writing(path), temporary_beside(path, f"{path.name}.tmp") as temporary:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+
     def save(self, name: str, arrays: Sequence[Any]) -> None:
         """Write arrays, one after the other."""
-        with self.replacing(name) as file:
+        with self._replacing(self.path / name) as file:
             for array in arrays:
-                np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
+                header = np.lib.format.header_data_from_array_1_0(array)
+                np.lib.format.write_array_header_1_0(file, header)
+                file.write(array.data)  # unlike NumPy's `write_array`, this says why it fails
 
     def load(self, name: str, arrays: Sequence[Any]) -> None:
         """Read arrays back into their places."""
@@ -118,13 +122,11 @@ class RunFolder:
 
     def read_log(self, step: int) -> list[dict[str, Any]]:
         """Return the lines of the log up to a step; what came after it will be done once more."""
-        lines = (self.path / LOG).read_text(encoding="utf-8").splitlines() if self.has(LOG) else []
-        found = []
-        for line in lines:
+        path, kept = self.path / LOG, []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             with suppress(ValueError):  # the last one may be half
-                found.append(json.loads(line))
-        kept = [entry for entry in found if entry["step"] <= step]
-        with self.replacing(LOG) as file:
+                kept += [entry for entry in [json.loads(line)] if entry["step"] <= step]
+        with self._replacing(path) as file:
             file.writelines(f"{json.dumps(entry)}\n".encode() for entry in kept)
         return kept
 
@@ -137,9 +139,7 @@ class RunFolder:
     @contextmanager
     def finishing(self) -> Iterator[Path]:
         """Write the output into a folder that takes its name once it is whole; then the run's folder is removed."""
-        folder = self.path / "checkpoint"
-        with self._writing(self.output):
-            shutil.rmtree(folder, ignore_errors=True)
+        with self._writing(self.output), temporary_beside(self.path / "checkpoint") as folder:
             folder.mkdir()
             yield folder
             shutil.copyfile(self.path / LOG, folder / LOG)

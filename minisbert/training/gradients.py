@@ -7,9 +7,9 @@ of the same kind as the weights' own (`g`), as one micro-batch comes after anoth
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from minisbert.kernels.reference.ops import Dense
 from minisbert.weights import LayerNorm
 
 __all__ = [
-    "Group", "Mask", "Norm", "attention", "by_head", "dropout", "groups", "layer_norm", "linear", "linear_weights",
+    "Mask", "Norm", "attention", "by_head", "dropout", "groups", "layer_norm", "linear", "linear_weights",
     "mix", "normalize", "pieces", "pool", "prelu", "sum_rows",
 ]  # fmt: skip
 
@@ -33,19 +33,17 @@ class Norm(NamedTuple):
     rstd: Floats
 
 
-class Group(NamedTuple):
-    """S neighbouring sentences of T tokens each, whose attention is computed at once: the rows start to stop."""
-
-    start: int
-    stop: int
-    T: int
-
-
 class Mask(NamedTuple):
     """Which elements dropout keeps, and what they are multiplied by."""
 
     kept: Any
     scale: float
+
+
+# S neighbouring sentences, whose attention is computed at once: their rows, and the T tokens that each has.
+Group: TypeAlias = tuple[slice, int]
+# What attention keeps: queries, keys and values (N, 3D), and the probabilities (S, H, T, T) of groups before dropout.
+KeptAttention: TypeAlias = "tuple[Floats, list[tuple[Group, Floats, Mask | None]]]"
 
 
 def groups(offsets: Ints, num_heads: int) -> Iterator[Group]:
@@ -56,7 +54,7 @@ def groups(offsets: Ints, num_heads: int) -> Iterator[Group]:
         count, most = len(list(same)), max(1, SCORES // max(1, num_heads * T * T))
         while count and T:
             taken = min(count, most)
-            yield Group(start, start := start + taken * T, T)
+            yield slice(start, start := start + taken * T), T
             count -= taken
 
 
@@ -146,22 +144,16 @@ def sum_rows(dy: Floats, ids: Ints, padding: int | None = None) -> tuple[Ints, F
 # --- by sentence -----------------------------------------------------------------------------------------------
 
 
-def attention(
-    dy: Floats,
-    qkv: Floats,
-    kept: Sequence[tuple[Group, Floats, Mask | None]],
-    num_heads: int,
-    g_bias: Floats | None,
-) -> Floats:
+def attention(dy: Floats, kept: KeptAttention, num_heads: int, g_bias: Floats | None) -> Floats:
     """``y = dropout(p) @ v`` with ``p = softmax(s)``, ``s = q @ k.T / sqrt(K) + bias``: (N, D) -> dqkv (N, 3D).
 
     ``dv = dropout(p).T @ dy``, ``dp = dropout(dy @ v.T)``, ``ds = p * (dp - sum(dp * p))`` over the keys, ``dq = ds @
     k / sqrt(K)``, ``dk = ds.T @ q / sqrt(K)``, and dbias is the sum of ds at each distance of a key from its query.
     """
-    D = dy.shape[1]
-    dqkv = np.empty_like(qkv)
+    qkv, each = kept
+    D, dqkv = dy.shape[1], np.empty_like(qkv)
     scale = qkv.dtype.type(1 / np.sqrt(D // num_heads))
-    for group, p, mask in kept:
+    for group, p, mask in each:
         q, k, v = by_head(qkv, group, num_heads, 3)  # (S, H, T, K) each
         dq, dk, dv = by_head(dqkv, group, num_heads, 3)
         [dc] = by_head(dy, group, num_heads, 1)
@@ -179,8 +171,8 @@ def attention(
 
 def by_head(x: Floats, group: Group, num_heads: int, count: int) -> Floats:
     """Look at the rows of a group by head: (N, count * D) -> (count, S, H, T, K), without a copy."""
-    K = x.shape[1] // (count * num_heads)
-    return x[group.start : group.stop].reshape(-1, group.T, count, num_heads, K).transpose(2, 0, 3, 1, 4)
+    (rows, T), K = group, x.shape[1] // (count * num_heads)
+    return x[rows].reshape(-1, T, count, num_heads, K).transpose(2, 0, 3, 1, 4)
 
 
 def _sum_distances(ds: Floats, g_bias: Floats) -> None:
@@ -199,27 +191,22 @@ def mix(dy: Floats, layers: Sequence[Floats], weights: Floats, g: Floats) -> lis
 
 
 def pool(dy: Floats, x: Floats, offsets: Ints, mode: str) -> Floats:
-    """``y[s] = sum(w[t] * x[t])`` over the tokens of a sentence: ``dx[t] = w[t] * dy[s]``, (S, D) -> (N, D).
-
-    The w of the modes are those of `ops.POOLINGS`; for the maximum, of each component, 1 at the first largest one.
-    """
+    """``y[s] = sum(w[t] * x[t])`` over the tokens of a sentence: ``dx[t] = w[t] * dy[s]``, (S, D) -> (N, D)."""
     dx = np.zeros_like(x)
     for s, (start, stop) in enumerate(pairwise(offsets)):
-        if T := int(stop - start):
-            dx[start:stop] = _pool_weights(mode, x[start:stop], T) * dy[s]
+        if stop > start:
+            places = np.arange(1, stop - start + 1)[:, np.newaxis]
+            dx[start:stop] = POOLINGS[mode](x[start:stop], places).astype(x.dtype) * dy[s]
     return dx
 
 
-def _pool_weights(mode: str, x: Floats, T: int) -> Floats:
-    """Return the weights (T, 1), or (T, D), of the tokens (T, D) of one sentence."""
-    place = np.arange(1, T + 1)[:, np.newaxis]
-    if mode == "max":
-        return np.asarray(place == 1 + x.argmax(axis=0), x.dtype)
-    equal = np.ones((T, 1))
-    weights: dict[str, Any] = {
-        "cls": place == 1,
-        "lasttoken": place == T,
-        "weightedmean": place / place.sum(),
-    }
-    weights |= {"mean": equal / T, "mean_sqrt_len_tokens": equal / np.sqrt(T)}
-    return np.asarray(weights[mode], x.dtype)
+# The weights w (T, 1), or (T, D), of the modes of `ops.POOLINGS`, by the tokens (T, D) and their places from 1 (T, 1);
+# for the maximum, of each component, 1 at the first largest one.
+POOLINGS: dict[str, Callable[[Floats, Ints], Any]] = {
+    "cls": lambda x, places: places == 1,
+    "max": lambda x, places: places == 1 + x.argmax(axis=0),
+    "mean": lambda x, places: np.full(places.shape, 1 / len(x)),
+    "mean_sqrt_len_tokens": lambda x, places: np.full(places.shape, 1 / np.sqrt(len(x))),
+    "weightedmean": lambda x, places: places / places.sum(),
+    "lasttoken": lambda x, places: places == len(x),
+}

@@ -21,17 +21,17 @@ import numpy as np
 from minisbert.arrays import Floats
 from minisbert.checkpoint import hub
 from minisbert.checkpoint.config import read_config
+from minisbert.engine.arguments import check_integer
 from minisbert.engine.workers import Workers
 from minisbert.errors import TrainingError, TruncationWarning, level_of_caller
 from minisbert.kernels.cpus import resolve_num_threads
 from minisbert.kernels.reference.blas import one_blas_thread
-from minisbert.training.card import model_card
 from minisbert.training.data import DataSet, Rows, hold_out, read
 from minisbert.training.evaluation import mrr_at_10, spearman
 from minisbert.training.folder import RunFolder
 from minisbert.training.losses import LOSSES
 from minisbert.training.optimiser import AdamW, learning_rate
-from minisbert.training.output import plot_losses, write_checkpoint
+from minisbert.training.output import model_card, plot_losses, write_checkpoint
 from minisbert.training.plan import Plan
 from minisbert.training.settings import Settings, dropout_rates
 from minisbert.training.steps import Model
@@ -92,7 +92,7 @@ def fit(
     dtype: str = "float32",
     num_threads: int | None = None,
     shuffle: bool = True,
-    evaluation: Rows | int | None = None,
+    evaluation: Rows | Mapping[str, Rows] | int | None = None,
     no_duplicates: bool = True,
     sampling: str = "proportional",
     resume: bool = False,
@@ -182,40 +182,56 @@ def fit(
     >>> encoder = minisbert.load("my-model")
     """
     given = {name: value for name, value in locals().items() if name in Settings.__dataclass_fields__}
-    settings = Settings(**given)
-    sets = read(data, settings.is_scored)
-    held: DataSet | None
-    if isinstance(evaluation, int):
-        sets, held = hold_out(sets, evaluation, seed)
-    else:
-        held = read(evaluation, settings.is_scored)[0] if evaluation is not None else None
+    # NumPy's numbers, which JSON does not know, become Python's.
+    settings = Settings(**{name: v.item() if isinstance(v, np.generic) else v for name, v in given.items()})
+    sets, held = _read(data, evaluation, settings)
     plan, threads = Plan(settings, sets), resolve_num_threads(num_threads)
     # Each thread has multiplies of its own; and what BLAS computes by one thread has the same bits each time.
     with closing(Workers(threads if threads > 1 else 0)) as workers, one_blas_thread():
-        config = read_config(hub.resolve(base))
+        folder = hub.resolve(base, revision=None, token=None, cache_folder=None, local_files_only=False)
+        config = read_config(folder)
         model = Model(config, dropout_rates(config, dropout), np.dtype(dtype), workers, threads)
-        what = {
-            "base": _hash([model.weights]),
-            "data": _hash(repr(row).encode() for each in (*sets, held) if each for row in chain(*each[1:])),
+        which = {
+            "base": _fingerprint([model.weights]),
+            "data": ", ".join(map(_describe, sets)),
+            "evaluation": held and _describe(held),
+            "num_threads": threads,
         }
-        folder = RunFolder(
-            Path(output).absolute(), {**asdict(settings), **what, "num_threads": threads}, resume
-        )
-        run = _Run(settings, model, plan, held, folder)
-        with _progress(show_progress_bar, int(run.step), plan.ends[-1]) as update:
-            run.train(update)
-        record = run.finish(str(base), {data.name: len(data.rows) for data in sets})
+        with closing(RunFolder(Path(output).absolute(), asdict(settings) | which, resume)) as place:
+            run = _Run(settings, model, plan, held, place)
+            with _progress(show_progress_bar, int(run.step), plan.ends[-1]) as update:
+                run.train(update)
+            record = run.finish(str(base), {data.name: len(data.rows) for data in sets})
     if model.has_truncated:
         message = f"some texts were cut to max_seq_length, {config.max_seq_length} tokens; split them"
         warnings.warn(TruncationWarning(message), stacklevel=level_of_caller())
     return record
 
 
-def _hash(parts: Iterable[Any]) -> str:
+def _read(
+    data: Rows | Mapping[str, Rows], evaluation: Rows | Mapping[str, Rows] | int | None, s: Settings
+) -> tuple[list[DataSet], DataSet | None]:
+    """Read what to train on, and what to evaluate with."""
+    sets = read(data, s.is_scored)
+    if evaluation is None:
+        return sets, None
+    if isinstance(evaluation, int | np.integer):
+        return hold_out(sets, check_integer("evaluation", evaluation), s.seed)
+    each = read(evaluation, s.is_scored, "evaluation")
+    return sets, DataSet("evaluation", *(list(chain(*lists)) for lists in list(zip(*each, strict=True))[1:]))
+
+
+def _describe(data: DataSet) -> str:
+    """Say in words which rows these are, wherever they came from."""
+    rows = (repr(row).encode() for row in chain(data.rows, data.scores))
+    return f"{len(data.rows)} rows, {_fingerprint(rows)}"
+
+
+def _fingerprint(parts: Iterable[Any]) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(part)
-    return digest.hexdigest()
+    return f"fingerprint {digest.hexdigest()}"
 
 
 @contextmanager
@@ -226,10 +242,11 @@ def _progress(show: Any, done: int, steps: int) -> Iterator[Update]:
         return
     from tqdm.auto import tqdm  # not needed by every run
 
+    shown: dict[str, str] = {}  # the last loss, and what the last evaluation gave
     with tqdm(desc="Training", initial=done, total=steps, unit=" steps") as bar:
 
         def update(entry: dict[str, Any]) -> None:
-            shown = {key: f"{value:.4f}" for key, value in entry.items() if key in METRICS}
+            shown.update({key: f"{value:.4f}" for key, value in entry.items() if key in METRICS})
             bar.set_postfix(shown, refresh=False)
             bar.update(entry["step"] - bar.n)
 
@@ -282,12 +299,11 @@ class _Run:
 
     def _gradient(self, data: DataSet, places: list[int], step: int) -> tuple[float, Floats]:
         """Return the loss of some rows, and its gradient."""
-        s, columns = self._settings, list(zip(*(data.rows[place] for place in places), strict=True))
+        s, columns = self._settings, zip(*(data.rows[place] for place in places), strict=True)
         scores = np.array([data.scores[place] for place in places], s.dtype) if s.is_scored else None
 
         def loss(vectors: Floats) -> tuple[float, Floats]:
-            value, d = LOSSES[s.loss](np.split(vectors, len(columns)), scores, s.scale, s.similarity_fct)
-            return value, np.concatenate(d)
+            return LOSSES[s.loss](vectors, len(places), scores, s.scale, s.similarity_fct)
 
         with np.errstate(all="ignore"):  # what overflows is found in the end
             return self._model.gradient(list(chain.from_iterable(columns)), loss, [s.seed, step])
@@ -295,7 +311,7 @@ class _Run:
     def _evaluate(self, update: Update) -> None:
         """Evaluate, and keep the weights if they are the best so far."""
         assert self._held is not None
-        columns = [self._model.encode(column) for column in zip(*self._held.rows, strict=True)]
+        columns = [self._model.encode([row[i] for row in self._held.rows]) for i in (0, 1)]
         if not all(np.isfinite(column).all() for column in columns):
             raise self._diverged(int(self.step), "a vector of the evaluation is not finite")
         measure = spearman if self._settings.is_scored else mrr_at_10
@@ -317,10 +333,11 @@ class _Run:
         self._saved = time.monotonic()
 
     def _diverged(self, step: int, what: str) -> TrainingError:
-        saved = f"; the last good state is in {self._folder.path}" if self._folder.has(STATE) else ""
-        if not saved:
+        is_saved = self._folder.has(STATE)
+        if not is_saved:
             self._folder.remove()  # there is nothing in it
-        return TrainingError(f"step {step}: {what}; a lower lr or more warmup_steps may help{saved}")
+        where = f"; the last good state is in {self._folder.path}: remove that to start anew" * is_saved
+        return TrainingError(f"step {step}: {what}; a lower lr or more warmup_steps may help{where}")
 
     def finish(self, base: str, data: dict[str, int]) -> Record:
         """Write the output: of the best weights, or else of the last."""

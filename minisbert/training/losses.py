@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
@@ -17,15 +17,17 @@ SCORED = "CosineSimilarityLoss"
 
 
 def multiple_negatives_ranking(
-    columns: Sequence[Floats], scores: Floats | None, scale: float, similarity_fct: str
-) -> tuple[float, list[Floats]]:
+    vectors: Floats, B: int, scores: Floats | None, scale: float, similarity_fct: str
+) -> tuple[float, Floats]:
     """``mean(-log softmax(scale * sim(a, c))[i, i])``: each anchor is to find its positive among all candidates [1]_.
 
     Parameters
     ----------
-    columns : sequence of ndarray of float, shape (B, D)
-        The vectors of the anchors a, of their positives, and of hard negatives if there are any; all but the anchors
-        are candidates c, for every anchor.
+    vectors : ndarray of float, shape (B + C, D)
+        Those of the anchors a, (B, D), below them those of their positives, and then of hard negatives if there are
+        any: all C but the anchors are candidates c, for every anchor.
+    B : int
+        How many rows of texts there are.
     scores : None
         What other losses have.
     scale : float
@@ -35,44 +37,40 @@ def multiple_negatives_ranking(
 
     Returns
     -------
-    float, and list of ndarray of float, shape (B, D)
-        The loss, and its gradient by each column.
+    float, and ndarray of float, shape (B + C, D)
+        The loss, and its gradient by the vectors.
 
     References
     ----------
     .. [1] Henderson et al., Efficient Natural Language Response Suggestion for Smart Reply, 2017, section 4.4.
     """
-    anchors, candidates = columns[0], np.concatenate(columns[1:])
-    is_cosine = similarity_fct == "cos_sim"
-    a, c = (ops.normalize(x) if is_cosine else x for x in (anchors, candidates))
+    x = ops.normalize(vectors) if similarity_fct == "cos_sim" else vectors
+    a, c = x[:B], x[B:]
     logits = a @ c.T  # (B, C)
     logits *= scale
     logits -= logits.max(axis=1, keepdims=True)
     d = np.exp(logits)
     sums = d.sum(axis=1, keepdims=True)
-    B = len(a)
     loss = float((np.log(sums[:, 0]) - np.diagonal(logits)).mean())
     d /= sums
     d[np.arange(B), np.arange(B)] -= 1
     d *= scale / B  # by the similarities
-    da, dc = d @ c, d.T @ a
-    if is_cosine:
-        da, dc = gradients.normalize(da, anchors), gradients.normalize(dc, candidates)
-    return loss, [da, *np.split(dc, len(columns) - 1)]
+    dx = np.concatenate([d @ c, d.T @ a])
+    return loss, gradients.normalize(dx, vectors) if similarity_fct == "cos_sim" else dx
 
 
 def cosine_similarity(
-    columns: Sequence[Floats], scores: Floats | None, scale: float, similarity_fct: str
-) -> tuple[float, list[Floats]]:
-    """``mean((cos(u, v) - score)**2)``: (B, D) twice, and the scores (B,) -> the loss, and its gradients."""
-    u, v = map(ops.normalize, columns)
+    vectors: Floats, B: int, scores: Floats | None, scale: float, similarity_fct: str
+) -> tuple[float, Floats]:
+    """``mean((cos(u, v) - score)**2)``: u (B, D), below them v (B, D), and scores (B,) -> the loss and its gradient."""
+    x = ops.normalize(vectors)
+    u, v = x[:B], x[B:]
     difference = (u * v).sum(axis=1) - scores  # (B,)
-    d = (2 / len(u) * difference)[:, np.newaxis]
-    loss = float(np.square(difference).mean())
-    return loss, [gradients.normalize(d * v, columns[0]), gradients.normalize(d * u, columns[1])]
+    d = (2 / B * difference)[:, np.newaxis]
+    return float(np.square(difference).mean()), gradients.normalize(np.concatenate([d * v, d * u]), vectors)
 
 
-LOSSES: dict[str, Callable[..., tuple[float, list[Floats]]]] = {
+LOSSES: dict[str, Callable[..., tuple[float, Floats]]] = {
     "MultipleNegativesRankingLoss": multiple_negatives_ranking,
     SCORED: cosine_similarity,
 }

@@ -3,66 +3,68 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, get_args, get_type_hints
 
 from minisbert.checkpoint import modules
 from minisbert.checkpoint.config import CheckpointConfig
 from minisbert.checkpoint.jsonfile import read_json
 from minisbert.engine.arguments import check_choice, check_flag, check_integer
 from minisbert.errors import EncodeTypeError, EncodeValueError, UnsupportedCheckpointError, shown
-from minisbert.training.activations import GRADIENTS
 from minisbert.training.forward import Rates
 from minisbert.training.losses import LOSSES, SCORED, SIMILARITIES
 from minisbert.training.optimiser import SCHEDULERS
 
 __all__ = ["Settings", "dropout_rates"]
 
-SAMPLINGS = ("proportional", "round_robin")
+DTYPES, SAMPLINGS = ("float32", "float64"), ("proportional", "round_robin")
+# What numbers can be; NaN is in none of these.
+RANGES: dict[str, Callable[[float], bool]] = {
+    "above 0": lambda x: 0 < x < math.inf,
+    "at least 0": lambda x: 0 <= x < math.inf,
+    "at least 0 and below 1": lambda x: 0 <= x < 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What `fit` is told, but for where things are, how they are shown, and how many threads there are."""
+    """What `fit` is told, but for where things are, how they are shown, and how many threads there are.
 
-    epochs: int
-    batch_size: int
-    loss: str
-    scale: float
-    similarity_fct: str
-    lr: float
-    weight_decay: float
-    scheduler: str
-    warmup_steps: int | None
-    max_grad_norm: float
-    steps_per_epoch: int | None
-    evaluation_steps: int
-    dropout: float | None
-    seed: int
-    dtype: str
-    shuffle: bool
-    no_duplicates: bool
-    sampling: str
+    Beside the type of each stand the choices there are, or the least of integers, or the range of numbers.
+    """
+
+    epochs: Annotated[int, 1]
+    batch_size: Annotated[int, 1]
+    loss: Annotated[str, LOSSES]
+    scale: Annotated[float, "above 0"]
+    similarity_fct: Annotated[str, SIMILARITIES]
+    lr: Annotated[float, "above 0"]
+    weight_decay: Annotated[float, "at least 0"]
+    scheduler: Annotated[str, SCHEDULERS]
+    warmup_steps: Annotated[int | None, 0]
+    max_grad_norm: Annotated[float, "above 0"]
+    steps_per_epoch: Annotated[int | None, 1]
+    evaluation_steps: Annotated[int, 0]
+    dropout: Annotated[float | None, "at least 0 and below 1"]
+    seed: Annotated[int, 0]
+    dtype: Annotated[str, DTYPES]
+    shuffle: Annotated[bool, None]
+    no_duplicates: Annotated[bool, None]
+    sampling: Annotated[str, SAMPLINGS]
 
     def __post_init__(self) -> None:
-        check_choice("loss", self.loss, tuple(LOSSES))
-        check_choice("similarity_fct", self.similarity_fct, SIMILARITIES)
-        check_choice("scheduler", str(self.scheduler).lower(), tuple(SCHEDULERS))
-        check_choice("dtype", self.dtype, ("float32", "float64"))
-        check_choice("sampling", self.sampling, SAMPLINGS)
-        least = {"epochs": 1, "batch_size": 1 if self.is_scored else 2, "evaluation_steps": 0, "seed": 0}
-        least |= {name: 1 for name in ("steps_per_epoch",) if self.steps_per_epoch is not None}
-        least |= {name: 0 for name in ("warmup_steps",) if self.warmup_steps is not None}
-        for name, value in least.items():
-            if check_integer(name, getattr(self, name)) < value:
-                raise EncodeValueError(f"{name} is {shown(getattr(self, name))}; expected at least {value}")
-        for name in ("scale", "lr", "max_grad_norm"):
-            _check_number(name, getattr(self, name), above=0)
-        _check_number("weight_decay", self.weight_decay, at_least=0)
-        if self.dropout is not None:
-            _check_number("dropout", self.dropout, at_least=0, below=1)
-        for name in ("shuffle", "no_duplicates"):
-            check_flag(name, getattr(self, name))
+        for name, hint in get_type_hints(Settings, include_extras=True).items():
+            value, (kind, allowed) = getattr(self, name), get_args(hint)
+            if kind is bool:
+                check_flag(name, value)
+            elif kind is str:
+                value = value.lower() if name == "scheduler" and isinstance(value, str) else value
+                check_choice(name, value, tuple(allowed))
+            elif value is not None or kind in (int, float):  # others can do without
+                (_check_number if isinstance(allowed, str) else _check_least)(name, value, allowed)
+        if not self.is_scored:
+            _check_least("batch_size", self.batch_size, 2)
 
     @property
     def is_scored(self) -> bool:
@@ -70,15 +72,16 @@ class Settings:
         return self.loss == SCORED
 
 
-def _check_number(
-    name: str, value: Any, above: float = -math.inf, at_least: float = -math.inf, below: float = math.inf
-) -> None:
+def _check_least(name: str, value: Any, least: int) -> None:
+    if check_integer(name, value) < least:
+        raise EncodeValueError(f"{name} is {shown(value)}; expected at least {least}")
+
+
+def _check_number(name: str, value: Any, allowed: str) -> None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise EncodeTypeError(f"{name} is {shown(value)}; expected a number")
-    if not (above < value < below and value >= at_least):  # nor NaN
-        low = f"above {above:g}" if above > -math.inf else f"at least {at_least:g}"
-        high = f" and below {below:g}" if below < math.inf else ""
-        raise EncodeValueError(f"{name} is {shown(value)}; expected a number {low}{high}")
+    if not RANGES[allowed](value):
+        raise EncodeValueError(f"{name} is {shown(value)}; expected a number {allowed}")
 
 
 def dropout_rates(config: CheckpointConfig, dropout: float | None) -> Rates:
@@ -87,25 +90,28 @@ def dropout_rates(config: CheckpointConfig, dropout: float | None) -> Rates:
     Raises
     ------
     UnsupportedCheckpointError
-        If a module can't be trained.
+        If the checkpoint can't be trained.
     """
+    if config.transformer.is_int8:
+        raise UnsupportedCheckpointError(
+            f"{config.transformer_folder}: the weights are int8, which can't be trained; name the checkpoint that was "
+            "converted"
+        )
     for module in config.modules:
-        if isinstance(module, modules.Dense) and module.activation not in (*GRADIENTS, "identity", "prelu"):
+        if isinstance(module, modules.Dense) and module.activation == "rrelu":
             raise UnsupportedCheckpointError(
-                f"{module.folder}: the activation {module.activation} is random in training; this is not done here"
+                f"{module.folder}: the activation rrelu is random in training; this is not done here"
             )
-    dropouts = [module for module in config.modules if isinstance(module, modules.Dropout)]
+    folders = [module.folder for module in config.modules if isinstance(module, modules.Dropout)]
     if dropout is not None:
-        return Rates(dropout, dropout, (dropout,) * len(dropouts))
-    file = read_json(config.transformer_folder / "config.json")
+        return Rates(dropout, dropout, (dropout,) * len(folders))
     is_distilbert = config.transformer.model_type == "distilbert"
-    hidden, attention = (
-        ("dropout", "attention_dropout")
-        if is_distilbert
-        else ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    )
-    rates = (read_json(module.folder / "config.json").get("dropout", float, 0.2) for module in dropouts)
-    found = Rates(file.get(hidden, float, 0.1), file.get(attention, float, 0.1), tuple(rates))
-    for rate in (found.hidden, found.attention, *found.modules):
-        _check_number(f"{file.path}: dropout", rate, at_least=0, below=1)
-    return found
+    hidden = "dropout" if is_distilbert else "hidden_dropout_prob"
+    attention = "attention_dropout" if is_distilbert else "attention_probs_dropout_prob"
+    places = [(config.transformer_folder, hidden, 0.1), (config.transformer_folder, attention, 0.1)]
+    rates = []
+    for folder, key, default in (*places, *((folder, "dropout", 0.2) for folder in folders)):
+        source = read_json(folder / "config.json")
+        rates.append(source.get(key, float, default))
+        _check_number(f"{source.path}: {key}", rates[-1], "at least 0 and below 1")
+    return Rates(rates[0], rates[1], tuple(rates[2:]))

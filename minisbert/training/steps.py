@@ -15,17 +15,16 @@ import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import accumulate
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
 from minisbert.arrays import Floats, Ints
 from minisbert.checkpoint.config import CheckpointConfig
 from minisbert.engine.workers import Workers
-from minisbert.text.base import TokenIds
 from minisbert.text.tokenizer import load_tokenizer
 from minisbert.training.backward import backward
-from minisbert.training.forward import Dropout, Kept, Rates, Tokens, forward
+from minisbert.training.forward import MicroBatch, Rates, Tape, forward
 from minisbert.training.optimiser import AdamW
 from minisbert.training.parameters import Parameters
 
@@ -40,13 +39,6 @@ ROOM = 320 << 20
 TEXTS = 256  # that are encoded at once where there is nothing to train
 
 
-class MicroBatch(NamedTuple):
-    """Which of the texts these are, and their tokens."""
-
-    places: list[int]
-    tokens: Tokens
-
-
 class Model:
     """A checkpoint's weights, in training."""
 
@@ -58,12 +50,15 @@ class Model:
         self.has_truncated = False
         self._config, self._rates, self._tokenizer = config, rates, load_tokenizer(config)
         self._workers, self._threads = workers, threads
-        # What a layer keeps of a token: eight of its states, what goes into the activation, and two masks.
-        c = config.transformer
-        self._row_bytes = dtype.itemsize * (8 * c.hidden_size + c.intermediate_size) + 2 * c.hidden_size
         # One sum of gradients for each thread; of the word vectors only the first one is ever touched.
         self._gradients = [np.zeros(self.parameters.size, dtype) for _ in range(threads)]
         self._w, *self._g = map(self.parameters.network, [self.weights, *self._gradients])
+        # Bytes that the layers keep: of a token eight of its states, what goes into the activation, and two masks; of a
+        # pair of tokens a probability and a mask for each head.
+        c = config.transformer
+        row = dtype.itemsize * (8 * c.hidden_size + c.intermediate_size) + 2 * c.hidden_size
+        self._row_bytes = row * c.num_hidden_layers
+        self._pair_bytes = (dtype.itemsize + 1) * c.num_attention_heads * c.num_hidden_layers
 
     def gradient(
         self, texts: Sequence[str], loss: Callable[[Floats], tuple[float, Floats]], key: Sequence[int]
@@ -73,26 +68,30 @@ class Model:
         The gradient is an array (size,) that the next call uses again; `key` says which dropout there is.
         """
         batches = self._micro_batches(texts)
-        kept: dict[int, Kept] = {}
+        kept: dict[int, Tape] = {}
         vectors = np.empty((len(texts), self._config.embedding_dimension), self.weights.dtype)
-        stays = self._fits(batches)
+        stays = [total <= ROOM for total in accumulate(map(self._size, batches))]
 
-        def encode(i: int, lane: int) -> None:
-            vectors[batches[i].places], keeps = self._forward(batches[i], self._rates, [*key, i], stays[i])
+        def encode(i: int, keeps: bool) -> Tape:
+            tape = Tape(self._rates, [*key, i], keeps)
+            vectors[batches[i].places] = self._forward(batches[i], tape)
+            return tape
+
+        def first(i: int, lane: int) -> None:
+            tape = encode(i, stays[i])
             if stays[i]:
-                kept[i] = keeps
+                kept[i] = tape
 
-        self._on_all_threads(encode, len(batches))
+        self._on_all_threads(first, len(batches))
         value, d = loss(vectors)
 
-        def differentiate(i: int, lane: int) -> tuple[Ints, Floats]:
-            keeps = kept.pop(i, None) or self._forward(batches[i], self._rates, [*key, i])[1]
-            places, tokens = batches[i]
-            return backward(d[places], tokens, keeps, self._w, self._config.transformer, self._g[lane])
+        def second(i: int, lane: int) -> tuple[Ints, Floats]:
+            batch, tape = batches[i], kept.pop(i, None) or encode(i, True)
+            return backward(d[batch.places], batch, tape, self._w, self._config.transformer, self._g[lane])
 
         for gradient in self._gradients:
             gradient[self.parameters.num_words :] = 0
-        words = self._on_all_threads(differentiate, len(batches))
+        words = self._on_all_threads(second, len(batches))
         return value, self._sum(words)
 
     def encode(self, texts: Sequence[str]) -> Floats:
@@ -103,7 +102,7 @@ class Model:
             batches, part = self._micro_batches(texts[start : start + TEXTS]), vectors[start : start + TEXTS]
 
             def compute(i: int, lane: int, batches: Any = batches, part: Floats = part) -> None:
-                part[batches[i].places], _ = self._forward(batches[i], no_dropout, [0], keep=False)
+                part[batches[i].places] = self._forward(batches[i], Tape(no_dropout, [0], keeps=False))
 
             self._on_all_threads(compute, len(batches))
         return vectors
@@ -111,9 +110,8 @@ class Model:
     def norm(self, optimiser: AdamW, gradient: Floats) -> float:
         """Return the Euclidean norm of a gradient."""
         parts = [gradient[piece] for piece in optimiser.pieces()]
-        return math.sqrt(
-            math.fsum(self._on_all_threads(lambda i, lane: float(np.vdot(parts[i], parts[i])), len(parts)))
-        )
+        squares = self._on_all_threads(lambda i, lane: float(np.vdot(parts[i], parts[i])), len(parts))
+        return math.sqrt(math.fsum(squares))
 
     def update(self, optimiser: AdamW, gradient: Floats, factor: float, lr: float, t: int) -> None:
         """Make update t of all weights."""
@@ -130,33 +128,22 @@ class Model:
         lengths = np.array([len(row) for row in rows])
         order = np.argsort(lengths, kind="stable")
         before, total = np.cumsum(lengths[order]) - lengths[order], int(lengths.sum())
-        row = self._row_bytes * self._config.transformer.num_hidden_layers
-        rounds = -(-total // (min(TOKENS, ROOM // row // self._threads) * self._threads))
+        rounds = -(-total // (min(TOKENS, ROOM // self._row_bytes // self._threads) * self._threads))
         numbers = before * (rounds * self._threads) // max(1, total)
-        groups = np.split(order, np.flatnonzero(np.diff(numbers)) + 1)
-        return [self._micro_batch(places.tolist(), rows) for places in groups]
-
-    def _micro_batch(self, places: list[int], rows: list[TokenIds]) -> MicroBatch:
-        chosen = [rows[place] for place in places]
-        ids: Ints = np.concatenate(chosen)
-        types = np.full(len(ids), self._tokenizer.token_type)
-        return MicroBatch(places, Tokens(ids, types, np.array([0, *accumulate(map(len, chosen))])))
-
-    def _fits(self, batches: list[MicroBatch]) -> list[bool]:
-        """Return which micro-batches are kept: the first ones, as far as there is room."""
-        return [total <= ROOM for total in accumulate(map(self._size, batches))]
+        batches = []
+        for places in np.split(order, np.flatnonzero(np.diff(numbers)) + 1):
+            ids: Ints = np.concatenate([rows[place] for place in places])
+            types, offsets = np.full(len(ids), self._tokenizer.token_type), np.cumsum([0, *lengths[places]])
+            batches.append(MicroBatch(places, ids, types, offsets))
+        return batches
 
     def _size(self, batch: MicroBatch) -> int:
-        """Return how many bytes the layers keep of a micro-batch: rows, and probabilities, with their masks."""
-        config, itemsize = self._config.transformer, self.weights.itemsize
-        rows = len(batch.tokens.ids) * self._row_bytes
-        probabilities = int(np.square(np.diff(batch.tokens.offsets)).sum()) * config.num_attention_heads
-        return config.num_hidden_layers * (rows + probabilities * (itemsize + 1))
+        """Return how many bytes the layers keep of a micro-batch."""
+        pairs = int(np.square(np.diff(batch.offsets)).sum())
+        return len(batch.ids) * self._row_bytes + pairs * self._pair_bytes
 
-    def _forward(
-        self, batch: MicroBatch, rates: Rates, key: Sequence[int], keep: bool = True
-    ) -> tuple[Floats, Kept]:
-        return forward(batch.tokens, self._w, self._config.transformer, Dropout(rates, key), keep)
+    def _forward(self, batch: MicroBatch, tape: Tape) -> Floats:
+        return forward(batch, self._w, self._config.transformer, tape)
 
     def _sum(self, words: list[tuple[Ints, Floats]]) -> Floats:
         """Add up the gradients of all threads, and those of word vectors of all micro-batches, in one order."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import minisbert
 from minisbert.cli import train
-from tests.support.commandline import Run
+from tests.conftest import DATA
+from tests.support.commandline import Run, posix
 from tests.support.training import scored_rows, some_rows
 
 pytestmark = [
@@ -39,6 +45,29 @@ def test_evaluations_are_said_and_json_is_printed(run: Run, pairs: Path) -> None
     assert (found["steps"], found["metric"]) == (2, "mrr@10")
     assert [step for step, _ in found["evaluations"]] == [0, 2]
     assert ran.err.startswith("minisbert: step 0 of 2: mrr@10 0.")
+
+
+def test_the_loss_is_said_with_evaluations(run: Run, pairs: Path) -> None:
+    ran = run("train", pairs, "-o", "out", "--batch-size", 8, "--threads", 1, "--hold-out", 8)
+    assert re.search(r"step 2 of 2: loss \d\.\d{4}, mrr@10 \d\.\d{4}, 0:00:00 left\n", ran.err)
+
+
+@posix
+def test_ctrl_c_says_how_to_go_on(pairs: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "minisbert", "train", str(pairs), "-o", "out", "--threads", "1"]
+    options = ["--batch-size", "2", "--epochs", "999", "--evaluation", str(pairs), "--evaluation-steps", "1"]
+    environment = os.environ | {"PYTHONPATH": str(DATA.parents[1])}
+    with subprocess.Popen(
+        command + options, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+    ) as child:
+        assert child.stderr is not None
+        for line in child.stderr:
+            if "step 2 of" in line:
+                break
+        child.send_signal(signal.SIGINT)
+        assert ".out.training: keeps what is done; go on from there with --resume\n" in child.stderr.read()
+    assert child.returncode == -signal.SIGINT
+    assert not [path.name for path in (tmp_path / ".out.training").iterdir() if path.suffix == ".tmp"]
 
 
 def test_several_files_and_all_options(run: Run, pairs: Path, tmp_path: Path) -> None:
@@ -90,6 +119,7 @@ def test_a_run_is_interrupted_and_resumed(run: Run, pairs: Path, monkeypatch: py
     ("options", "message"),
     [
         (("nowhere.csv", "-o", "out"), "error: nowhere.csv: can't be read (No such file or directory)"),
+        (("pairs.csv", "pairs.csv", "-o", "out"), "error: a file of DATA is named twice"),
         (("pairs.csv",), "error: the following arguments are required: -o/--output"),
         (
             ("pairs.csv", "-o", "out", "--batch-size", "100"),

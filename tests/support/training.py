@@ -55,8 +55,7 @@ class Trained:
         scores = np.array(columns.pop()) if loss == SCORED else None
 
         def function(vectors: Any) -> Any:
-            value, d = LOSSES[loss](np.split(vectors, len(columns)), scores, 20.0, similarity)
-            return value, np.concatenate(d)
+            return LOSSES[loss](vectors, len(rows), scores, 20.0, similarity)
 
         with one_blas_thread():
             value, flat = self.model.gradient([text for column in columns for text in column], function, [3])
@@ -70,5 +69,5 @@ class Trained:
                 _, index, name = role.split(".", 2)
                 found[role] = f"{int(index) + 1}.{name}"
             else:
-                found[role] = self.parameters._names[role]
+                found[role] = self.parameters.names[role]
         return found

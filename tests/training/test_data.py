@@ -54,8 +54,9 @@ FILES = {
     "pairs.csv": 'anchor,positive\na b,c\n"d, e","f ""g"""\n\n"h\ni",café\n',
     "semicolons.csv": '\ufeffq;p\r\na b;c\r\nd, e;"f ""g"""\r\n"h\ni";café\r\n',
     "tabs.tsv": 'q\tp\na b\tc\nd, e\t"f ""g"""\n"h\ni"\tcafé\n',
+    "commas in the header.tsv": 'q, r, s\tp\na b\tc\nd, e\t"f ""g"""\n"h\ni"\tcafé\n',
     "objects.jsonl": '{"q": "a b", "p": "c"}\n{"q": "d, e", "p": "f \\"g\\""}\n\n{"p": "café", "q": "h\\ni"}\n',
-    "lists.jsonl": '["a b", "c"]\n["d, e", "f \\"g\\""]\n["h\\ni", "caf\\u00e9"]\n',
+    "lists.ndjson": '["a b", "c"]\n["d, e", "f \\"g\\""]\n["h\\ni", "caf\\u00e9"]\n',
 }
 
 
@@ -73,7 +74,10 @@ def test_files(tmp_path: Path, name: str) -> None:
         ([], "data: has no rows; expected some"),
         ({}, "data has no data sets"),
         ("nowhere.csv", "nowhere.csv: can't be read (No such file or directory)"),
-        ("pairs.txt", "pairs.txt: is no file of rows; expected a name that ends in .csv, .tsv, .jsonl"),
+        (
+            "pairs.txt",
+            "pairs.txt: is no file of rows; expected a name that ends in .csv, .tsv, .jsonl, .ndjson",
+        ),
         (7, "data is int 7; expected rows of texts"),
         (["a", "b"], "data, row 0: is str 'a'; expected (anchor, positive)"),
         (
@@ -119,6 +123,7 @@ def test_scores_that_are_refused(score: Any) -> None:
         ("quote.csv", 'a,b\nx,"y\n', "is not CSV (unexpected end of data)"),
         ("bytes.csv", b"a,b\nx,\xff\n", "is not UTF-8"),
         ("bad.jsonl", '["a", "b"]\n{', "line 2: is not JSON"),
+        ("deep.jsonl", "[" * 100_000, "line 1: is not JSON"),
         ("keys.jsonl", '{"q": "a", "p": "b"}\n{"q": "c"}', "line 2: has the keys ['q']; expected ['q', 'p']"),
         ("number.jsonl", "7", "line 1: is int 7; expected (anchor, positive)"),
         ("empty.jsonl", '["a", ""]', "line 1: column 1 is an empty text"),

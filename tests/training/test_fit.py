@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,11 @@ import numpy as np
 import pytest
 
 import minisbert
+from minisbert import unfinished
+from minisbert.convert import convert_checkpoint
 from minisbert.training import Record, fit, loop, output
 from tests.conftest import DATA, edit_json
+from tests.support import pipelines
 from tests.support.training import RANKING, scored_rows, some_rows
 
 pytestmark = pytest.mark.filterwarnings("ignore::minisbert.TruncationWarning")
@@ -84,6 +88,37 @@ def test_dropout_is_what_the_settings_say_unless_it_is_given(
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_a_base_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, revision = tmp_path / "models--org--model", "0" * 40
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(revision)
+    shutil.copytree(DATA / "tiny-bert", model / "snapshots" / revision)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    fit("org/model", ROWS, tmp_path / "out", batch_size=8, num_threads=1, steps_per_epoch=1)
+    assert "fine-tuned from org/model by" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_numbers_of_numpy_are_arguments_too(tmp_path: Path) -> None:
+    record = train(
+        tmp_path,
+        batch_size=np.int64(8),
+        seed=np.int32(1),
+        lr=np.float32(1e-3),
+        shuffle=np.True_,
+        evaluation=np.int8(8),
+    )
+    assert len(record.losses) == 5
+
+
+def test_evaluation_by_all_of_several_data_sets(tmp_path: Path) -> None:
+    (tmp_path / "both").mkdir()
+    (tmp_path / "joined").mkdir()
+    both = train(tmp_path / "both", evaluation={"a": some_rows(8, 3)[:5], "b": some_rows(8, 2)[5:]})
+    assert len(both.evaluations) == 2
+    rows = [*(row[:2] for row in some_rows(8, 3)[:5]), *some_rows(8, 2)[5:]]
+    assert train(tmp_path / "joined", evaluation=rows).evaluations == both.evaluations
+
+
 # --- interruptions --------------------------------------------------------------------------------------------
 
 EVALUATED = {"evaluation": 8, "evaluation_steps": 2, "epochs": 2, "lr": 3e-3}
@@ -139,6 +174,13 @@ def test_killed_at_three_steps_and_resumed(tmp_path: Path) -> None:
     assert fingerprint(tmp_path / "killed") == fingerprint(tmp_path / "whole")
 
 
+def test_a_run_that_was_killed_before_it_had_settings(tmp_path: Path) -> None:
+    (tmp_path / ".out.training").mkdir()
+    (tmp_path / ".out.training" / "settings.json.tmp").write_text("{")
+    assert len(train(tmp_path).losses) == 6
+    assert left_over(tmp_path) == ["out"]
+
+
 def test_what_is_resumed_must_be_the_same_run(tmp_path: Path) -> None:
     def stop(steps: int, entry: dict[str, Any]) -> None:
         raise KeyboardInterrupt
@@ -151,12 +193,14 @@ def test_what_is_resumed_must_be_the_same_run(tmp_path: Path) -> None:
         train(tmp_path)
     for name, change in {
         "lr": {"lr": 1e-4},
-        "data": {"rows": some_rows(47, 2)},
+        "data '48 rows, fingerprint": {"rows": some_rows(47, 2)},
+        "evaluation None": {"evaluation": some_rows(9, 2)},
         "base": {"base": "tiny-mpnet"},
     }.items():
-        with pytest.raises(minisbert.TrainingError, match=f"the interrupted run has {name} "):
+        with pytest.raises(minisbert.TrainingError, match=f"the interrupted run has {name}"):
             train(tmp_path, resume=True, **change)
     train(tmp_path, resume=True)
+    assert unfinished.kept == set()
 
 
 # --- bad input ------------------------------------------------------------------------------------------------
@@ -234,6 +278,15 @@ def test_a_full_disk_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert left_over(tmp_path) == ["out"]
 
 
+def test_checkpoints_that_can_not_be_trained(tmp_path: Path) -> None:
+    convert_checkpoint(DATA / "tiny-bert", tmp_path / "int8", dtype="int8")
+    pipelines.build(tmp_path / "rrelu", DATA / "tiny-bert", pipelines.CASES["dense RReLU"].modules)
+    for name, message in (("int8", "the weights are int8"), ("rrelu", "the activation rrelu is random")):
+        with pytest.raises(minisbert.UnsupportedCheckpointError, match=message):
+            train(tmp_path, tmp_path / name)
+    assert left_over(tmp_path) == ["int8", "rrelu"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -257,6 +310,8 @@ def test_a_full_disk_in_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ({"lr": "high"}, "lr is 'high'; expected a number"),
         ({"dropout": 1}, "dropout is 1; expected a number at least 0 and below 1"),
         ({"weight_decay": -1}, "weight_decay is -1; expected a number at least 0"),
+        ({"evaluation": True}, "evaluation is True; expected an integer"),
+        ({"evaluation": [("a", "")]}, "evaluation, row 0: column 1 is an empty text"),
         ({"evaluation": 48}, "evaluation is 48 rows of the data; found 48 rows of data"),
         (
             {"rows": [("same", "text")] * 8, "batch_size": 8},

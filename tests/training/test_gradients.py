@@ -12,7 +12,7 @@ import pytest
 from minisbert.kernels.reference import ops
 from minisbert.kernels.reference.activations import ACTIVATIONS
 from minisbert.training import activations, forward, gradients, losses, steps
-from minisbert.training.forward import Dropout, Rates
+from minisbert.training.forward import Rates, Tape
 from minisbert.weights import LayerNorm
 from tests.conftest import DATA
 from tests.support import pipelines
@@ -21,6 +21,7 @@ from tests.support.training import RANKING, Trained, scored_rows, some_rows
 STEP, TOLERANCE = 1e-6, 1e-7
 OFFSETS = np.array([0, 3, 6, 7, 11, 11])  # two sentences of one length, one of one token, one of none
 N, D, H = 11, 12, 3
+NO_DROPOUT = Rates(0, 0, ())
 random = np.random.default_rng(0)
 
 
@@ -66,9 +67,10 @@ def test_linear() -> None:
 
 def test_layer_norm() -> None:
     x, w, g = numbers(N, D), LayerNorm(numbers(D), numbers(D)), LayerNorm(np.zeros(D), np.zeros(D))
-    dy, (y, kept) = numbers(N, D), forward.layer_norm(x.copy(), w, 0.1)
+    dy, tape = numbers(N, D), Tape(NO_DROPOUT, [0])
+    y = forward.layer_norm(x.copy(), w, 0.1, tape)
     np.testing.assert_allclose(y, ops.layer_norm(x, *w, 0.1), atol=1e-14)
-    dx = gradients.layer_norm(dy, kept, w, g)
+    dx = gradients.layer_norm(dy, tape.pop(), w, g)
     check(lambda: ops.layer_norm(x, *w, 0.1), dy, [(x, dx), (w.weight, g.weight), (w.bias, g.bias)])
 
 
@@ -78,14 +80,15 @@ def test_attention(has_bias: bool, rate: float) -> None:
     qkv, dy = numbers(N, 3 * D), numbers(N, D)
     bias, g_bias = (numbers(H, 15), np.zeros((H, 15))) if has_bias else (None, None)
 
-    def function() -> Any:
-        return forward.attention(qkv, OFFSETS, H, bias, Dropout(Rates(0, rate, ()), [1]))
+    def function(tape: Tape) -> Any:
+        return forward.attention(qkv, OFFSETS, H, bias, tape)
 
-    y, kept = function()
+    tape = Tape(Rates(0, rate, ()), [1])
+    y = function(tape)
     if not rate:
         np.testing.assert_allclose(y, ops.attention(qkv, OFFSETS, H, bias), atol=1e-14)
-    found = [(qkv, gradients.attention(dy, qkv, kept, H, g_bias))]
-    check(lambda: function()[0], dy, found + ([(bias, g_bias)] if has_bias else []))
+    found = [(qkv, gradients.attention(dy, tape.pop(), H, g_bias))]
+    check(lambda: function(Tape(tape.rates, [1])), dy, found + ([(bias, g_bias)] if has_bias else []))
 
 
 @pytest.mark.parametrize("mode", ops.POOLINGS)
@@ -140,30 +143,25 @@ def test_gelu_of_large_numbers() -> None:
 
 @pytest.mark.parametrize("similarity", losses.SIMILARITIES)
 def test_multiple_negatives_ranking(similarity: str) -> None:
-    columns = [numbers(5, D) for _ in range(3)]
+    vectors = numbers(15, D)
 
     def function() -> Any:
-        return losses.multiple_negatives_ranking(columns, None, 3.0, similarity)
+        return losses.multiple_negatives_ranking(vectors, 5, None, 3.0, similarity)
 
     value, found = function()
-    logits = 3 * columns[0] @ np.concatenate(columns[1:]).T
+    logits = 3 * vectors[:5] @ vectors[5:].T
     if similarity == "cos_sim":
-        logits /= np.linalg.norm(columns[0], axis=1)[:, None] * np.linalg.norm(
-            np.concatenate(columns[1:]), axis=1
-        )
+        norms = np.linalg.norm(vectors, axis=1)
+        logits /= norms[:5, None] * norms[5:]
     expected = np.mean([np.log(np.exp(row).sum()) - row[i] for i, row in enumerate(logits)])
     assert value == pytest.approx(expected, rel=1e-12)
-    check(lambda: function()[0], 1, list(zip(columns, found, strict=True)))
+    check(lambda: function()[0], 1, [(vectors, found)])
 
 
 def test_cosine_similarity() -> None:
-    columns, scores = [numbers(5, D) for _ in range(2)], numbers(5)
-    _, found = losses.cosine_similarity(columns, scores, 0.0, "")
-    check(
-        lambda: losses.cosine_similarity(columns, scores, 0.0, "")[0],
-        1,
-        list(zip(columns, found, strict=True)),
-    )
+    vectors, scores = numbers(10, D), numbers(5)
+    _, found = losses.cosine_similarity(vectors, 5, scores, 0.0, "")
+    check(lambda: losses.cosine_similarity(vectors, 5, scores, 0.0, "")[0], 1, [(vectors, found)])
 
 
 # --- whole checkpoints ----------------------------------------------------------------------------------------
@@ -226,7 +224,7 @@ def test_micro_batches_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dropout_keeps_as_many_as_it_should() -> None:
-    mask = Dropout(Rates(0, 0, ()), [1, 2]).mask((1000, 1000), 0.1)
+    mask = Tape(NO_DROPOUT, [1, 2]).mask((1000, 1000), 0.1)
     assert mask is not None
     assert mask.kept.mean() == pytest.approx(0.9, abs=0.001)
     assert mask.kept.mean() * mask.scale == pytest.approx(1, abs=0.002)

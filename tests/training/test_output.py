@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import minisbert
+from minisbert.kernels.reference import ops
 from minisbert.training import fit
 from tests.conftest import DATA, edit_json
 from tests.support import pipelines
@@ -25,7 +26,8 @@ TEXTS = [text for row in ROWS for text in row]
 
 
 def train(base: Path, out: Path, dtype: str = "float32", **more: object) -> minisbert.SentenceEncoder:
-    fit(base, ROWS, out, batch_size=4, lr=1e-3, num_threads=1, dtype=dtype, **more)  # type: ignore[arg-type]
+    options = {"batch_size": 4, "lr": 1e-3, "num_threads": 1, "dtype": dtype, **more}
+    fit(base, ROWS, out, **options)  # type: ignore[arg-type]
     return minisbert.load(out, backend="reference", dtype=dtype)
 
 
@@ -78,6 +80,20 @@ def test_modules(tmp_path: Path, name: str) -> None:
     encoder = train(base, tmp_path / "out", "float64")
     np.testing.assert_allclose(
         encoder.encode(TEXTS), Trained(tmp_path / "out").model.encode(TEXTS), atol=1e-13
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "modes"),
+    [("pooling mean", "mean"), ("pooling all, old", [*ops.POOLINGS]), ("pooling none, old", "mean")],
+)
+def test_poolings_have_today_s_settings(tmp_path: Path, name: str, modes: object) -> None:
+    base = pipelines.build(tmp_path / "base", DATA / "tiny-bert", pipelines.CASES[name].modules)
+    encoder = train(base, tmp_path / "out", lr=1e-12)
+    settings = json.loads((tmp_path / "out" / "1_Pooling" / "config.json").read_text())
+    assert settings == {"embedding_dimension": 75, "pooling_mode": modes, "include_prompt": True}
+    np.testing.assert_allclose(
+        encoder.encode(TEXTS), minisbert.load(base, backend="reference").encode(TEXTS), atol=1e-5
     )
 
 
@@ -134,7 +150,7 @@ def test_the_card_and_the_log(tmp_path: Path) -> None:
     scores = {entry["step"]: entry["mrr@10"] for entry in log if "mrr@10" in entry}
     assert list(scores) == [0, 1, 2, 3, 4]
     best = max(scores, key=lambda step: scores[step])
-    assert f"| {best} | {scores[best]:.4f} | kept\n" in card
+    assert f"| {best} | {scores[best]:.4f}, kept |\n" in card
 
 
 def test_the_best_weights_are_kept(tmp_path: Path) -> None:

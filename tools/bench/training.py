@@ -50,10 +50,9 @@ def pairs() -> Pairs:
     found: dict[str, str] = {}
     for top in sorted(sys.stdlib_module_names - demo.NOT_SEARCHED):
         for module, path in demo.source_files(top):
-            for name, text in summaries(module, ast.parse(path.read_bytes())):
-                found.setdefault(text, name)
-    unique = {name: text for text, name in found.items()}
-    rows = sorted((text, name) for name, text in unique.items())
+            for text, name in summaries(module, ast.parse(path.read_bytes())):
+                found.setdefault(name, text)
+    rows = sorted({text: name for name, text in found.items()}.items())
     random.Random(SEED).shuffle(rows)
     return rows
 
@@ -150,8 +149,7 @@ class Ours:
         from minisbert.training.optimiser import learning_rate
 
         def loss(vectors: Any) -> Any:
-            value, d = multiple_negatives_ranking(np.split(vectors, 2), None, SCALE, "cos_sim")
-            return value, np.concatenate(d)
+            return multiple_negatives_ranking(vectors, len(rows), None, SCALE, "cos_sim")
 
         texts = [text for column in zip(*rows, strict=True) for text in column]
         value, gradient = self.model.gradient(texts, loss, [SEED, self.done + 1])
