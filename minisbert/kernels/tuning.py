@@ -12,7 +12,7 @@ __all__ = [
     "FIRST_NATIVE",
     "FIRST_TILES",
     "FUSES",
-    "HAS_TILES",
+    "IS_ARM",
     "KC",
     "KC_NARROW",
     "K_SUM",
@@ -31,6 +31,7 @@ __all__ = [
     "SOFTMAX_ROWS",
     "SUM_LANES",
     "TILE",
+    "TILES",
     "UNROLL",
     "VECTORS",
     "WIDEST",
@@ -52,7 +53,7 @@ LANES, REGISTERS = (
     _LEVEL.lanes,
     _LEVEL.registers,
 )  # float32 in a vector register, and how many of these there are
-FUSES = _LEVEL.fuses
+FUSES, IS_ARM = _LEVEL.fuses, _LEVEL.architecture == "aarch64"
 # Sums over a row are kept in so many lanes on every processor, whose registers may have fewer: so all add in one order.
 SUM_LANES = 16
 LINE = 64  # bytes in a cache line
@@ -66,7 +67,7 @@ LINE = 64  # bytes in a cache line
 
 VECTORS = 3 if REGISTERS == 32 else 2
 NR = LANES * VECTORS
-_AHEAD = 4 if _LEVEL.architecture == "aarch64" else 1
+_AHEAD = 4 if IS_ARM else 1
 MR = (REGISTERS - VECTORS - _AHEAD) // VECTORS  # 9, or 8 on ARM, or 6
 # A narrower tile: for attention, whose heads are two or four vectors of 16 wide, and for the columns that are left
 # when the others are taken three vectors at a time. 14 rows would fit in 32 registers: they are no faster than 8, and
@@ -113,15 +114,12 @@ WIDEST = 4096  # the widest row that is made ready beside where it goes to: 16 k
 TILE = 16  # rows of a tile of the matrix unit (AMX), and words in each
 
 
-# The level of processors of which some have a matrix unit, and of a system that can be asked for it.
-HAS_TILES = CHOSEN == "x86-64-v4"
-# The numbers for which some processors of the level have an instruction that sums their products.
+# The numbers of which some processors of the level multiply whole tiles; and those whose products they can sum.
+TILES = {"x86-64-v4": ("int8", "bfloat16"), "aarch64": ("int8",)}.get(str(CHOSEN), ())
 DOTS = {"x86-64-v4": ("int8", "bfloat16"), "x86-64-v3": ("int8",), "aarch64": ("int8",)}.get(str(CHOSEN), ())
-OFFSET = (
-    0 if _LEVEL.architecture == "aarch64" else 128
-)  # that is added to int8 of rows, which are unsigned on x86
-# Of `operations.ARITHMETICS`: not widened; and not by panels of vectors, but by those of tiles.
-FIRST_NATIVE, FIRST_TILES = 3, 5
+OFFSET = 0 if IS_ARM else 128  # that is added to int8 of rows, which are unsigned on x86
+# Of `operations.ARITHMETICS`: not widened; and not by panels of vectors, into which ARM's tiles fit, but by wider ones.
+FIRST_NATIVE, FIRST_TILES = 3, 7 if IS_ARM else 5
 
 
 def per_word(arithmetic: int) -> int:
@@ -182,7 +180,7 @@ def attention_room(T: int, K: int) -> int:
     keys, values = start_of_panel(P, wide), columns_of_values(K)
     inverses = -(-QUERY_ROWS // NARROW_NR) * NARROW_NR
     usual = keys * K + values * T + QUERY_ROWS * (columns_of_scores(keys) + values) + inverses
-    return max(usual, _tiles_room(T, K)) if HAS_TILES else usual
+    return max(usual, _tiles_room(T, K)) if "bfloat16" in TILES else usual
 
 
 def _tiles_room(T: int, K: int) -> int:

@@ -25,7 +25,7 @@ DTYPES = ("float16", "bfloat16", "int8")
 
 def is_here(arithmetic: str) -> bool:
     dtype, _, how = arithmetic.partition(" ")
-    return {"tiles": choice.has_tiles(), "dot": bool(how) and choice.has_dots(dtype)}.get(how, True)
+    return not how or {"tiles": choice.has_tiles, "dot": choice.has_dots}[how](dtype)
 
 
 HERE = [name for name in ARITHMETICS if is_here(name)]
@@ -160,7 +160,7 @@ def test_rounding_to_bfloat16() -> None:
 
 
 @pytest.mark.skipif(
-    not choice.has_tiles(), reason="this processor has no matrix unit, or the system keeps it"
+    not choice.has_tiles("bfloat16"), reason="this processor has no matrix unit, or the system keeps it"
 )
 @pytest.mark.parametrize("lengths", [[1], [14] * 3, [1, 2, 15, 16, 17, 31, 32, 33], [230], [5, 100, 0, 7]])
 @pytest.mark.parametrize(("D", "heads"), [(384, 12), (768, 12), (128, 2), (60, 5)])
@@ -239,31 +239,55 @@ def _bytes(packed: Packed) -> int:
 
 V4, V3, ARM = "x86-64-v4", "x86-64-v3", "aarch64"
 VNNI, BF16 = {"AVX512VNNI"}, {"AVX512VNNI", "AVX512BF16"}
+AMX, I8MM = {"int8", "bfloat16"}, {"int8"}  # of which there are tiles
 
 
 @pytest.mark.parametrize(
     ("level", "tiles", "found", "bfloat16", "int8"),
     [
-        (V4, True, BF16, "bfloat16 tiles", "int8 tiles"),
-        (V4, False, BF16, "bfloat16 dot", "int8 dot"),  # Zen 4
-        (V4, False, BF16 | {"AVX512FP16"}, "bfloat16", "int8 dot"),  # Sapphire Rapids, no leave
-        (V4, False, VNNI, "bfloat16", "int8 dot"),  # Ice Lake
-        (V4, False, {"AVX512F"}, "bfloat16", "int8"),
-        (V3, False, {"avx_vnni"}, "bfloat16", "int8 dot"),  # Alder Lake
-        (V3, False, BF16, "bfloat16", "int8"),
-        (ARM, False, {"ASIMDDP"}, "bfloat16", "int8 dot"),  # Graviton 2
-        (ARM, False, {"ASIMD"}, "bfloat16", "int8"),  # Graviton
-        ("x86-64-v2", False, BF16, "bfloat16", "int8"),
-        (None, False, BF16, "bfloat16", "int8"),
+        (V4, AMX, BF16, "bfloat16 tiles", "int8 tiles"),
+        (V4, set(), BF16, "bfloat16 dot", "int8 dot"),  # Zen 4
+        (V4, set(), BF16 | {"AVX512FP16"}, "bfloat16", "int8 dot"),  # Sapphire Rapids, no leave
+        (V4, set(), VNNI, "bfloat16", "int8 dot"),  # Ice Lake
+        (V4, set(), {"AVX512F"}, "bfloat16", "int8"),
+        (V3, set(), {"avx_vnni"}, "bfloat16", "int8 dot"),  # Alder Lake
+        (V3, set(), BF16, "bfloat16", "int8"),
+        (ARM, I8MM, {"ASIMDDP"}, "bfloat16", "int8 tiles"),  # Graviton 3
+        (ARM, set(), {"ASIMDDP"}, "bfloat16", "int8 dot"),  # Graviton 2
+        (ARM, set(), {"ASIMD"}, "bfloat16", "int8"),  # Graviton
+        ("x86-64-v2", set(), BF16, "bfloat16", "int8"),
+        (None, set(), BF16, "bfloat16", "int8"),
     ],
 )
 def test_the_best_instructions_of_a_processor_are_chosen(
-    level: str | None, tiles: bool, found: set[str], bfloat16: str, int8: str, monkeypatch: pytest.MonkeyPatch
+    level: str | None,
+    tiles: set[str],
+    found: set[str],
+    bfloat16: str,
+    int8: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(choice, "CHOSEN", level)
-    monkeypatch.setattr(choice, "has_tiles", lambda: tiles)
+    monkeypatch.setattr(choice, "has_tiles", lambda dtype: dtype in tiles)
     monkeypatch.setattr(choice, "features", lambda: frozenset(found - {"avx_vnni"}))
     monkeypatch.setattr(choice, "_flags", lambda: frozenset(found & {"avx_vnni"}))
     assert [choice.arithmetic(dtype, 384) for dtype in DTYPES] == ["float16", bfloat16, int8]
     assert choice.arithmetic("int8", tuning.WIDEST + 1) == "int8"
     assert choice.arithmetic("float32", 384) == "float32"
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("Features\t: fp asimd asimddp sve i8mm bf16", True),  # Graviton 3, as Linux tells it
+        ("Features\t: fp asimd asimddp", False),  # Graviton 2
+        ("flags\t\t: fpu sse2 avx512_bf16", False),
+    ],
+)
+def test_tiles_of_arm_are_found(line: str, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "read_text", lambda _: f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
+    monkeypatch.setattr(choice, "_flags", choice._flags.__wrapped__)
+    monkeypatch.setattr(choice, "IS_ARM", True)
+    monkeypatch.setattr(choice, "TILES", ("int8",))
+    assert choice.has_tiles.__wrapped__("int8") == found
+    assert not choice.has_tiles.__wrapped__("bfloat16")

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from minisbert.kernels.levels import CHOSEN, features
-from minisbert.kernels.tuning import HAS_TILES, WIDEST
+from minisbert.kernels.tuning import IS_ARM, TILES, WIDEST
 
 __all__ = ["arithmetic", "has_dots", "has_tiles"]
 
@@ -17,7 +17,7 @@ def arithmetic(dtype: str, K: int) -> str:
     """Return the arithmetic, of `operations.ARITHMETICS`, by which rows of K numbers are multiplied."""
     if dtype not in ("bfloat16", "int8") or K > WIDEST:
         return dtype
-    if has_tiles():
+    if has_tiles(dtype):
         return f"{dtype} tiles"
     # Intel's processors sum products of bfloat16 at half the pace of a fused multiply-add; they have float16's, too.
     is_slow = dtype == "bfloat16" and "AVX512FP16" in features()
@@ -40,12 +40,12 @@ def has_dots(dtype: str) -> bool:
 
 @cache
 def _flags() -> frozenset[str]:
-    """Return what Linux says that the processor has; NumPy does not know AVX-VNNI."""
+    """Return what Linux says that the processor has; NumPy does not know AVX-VNNI and I8MM."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return frozenset()
-    return frozenset(next((line for line in lines if line.startswith("flags")), "").split())
+    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
 
 
 # Linux's arch_prctl, and what it is asked for: leave to use the registers of tiles, for all threads of the process.
@@ -53,8 +53,10 @@ _ARCH_PRCTL, _REQUEST, _TILES = 158, 0x1023, 18
 
 
 @cache
-def has_tiles() -> bool:
-    """Whether the processor has a matrix unit (AMX), and the system lets this process use it."""
-    if not (HAS_TILES and sys.platform.startswith("linux")):
+def has_tiles(dtype: str) -> bool:
+    """Whether the processor multiplies tiles of a dtype, by I8MM or AMX, and the system lets this process use that."""
+    if dtype not in TILES:
         return False
-    return int(ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILES)) == 0
+    if IS_ARM:
+        return "i8mm" in _flags()
+    return sys.platform.startswith("linux") and ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST, _TILES) == 0

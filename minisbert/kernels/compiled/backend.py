@@ -32,7 +32,7 @@ class Backend(Ops):
 
     def __init__(self, name: str, kernels: Any, dtype: str) -> None:
         self.NAME, self._kernels = name, kernels
-        if dtype == "bfloat16" and has_tiles():
+        if dtype == "bfloat16" and has_tiles(dtype):
             self.attention_operation = "attention_tiles"
 
     def arithmetic(self, dtype: str, K: int) -> str:

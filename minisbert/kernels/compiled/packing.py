@@ -14,6 +14,7 @@ from minisbert.kernels.operations import ARITHMETICS
 from minisbert.kernels.reference import narrow
 from minisbert.kernels.tuning import (
     FIRST_TILES,
+    IS_ARM,
     NARROW_NR,
     NR,
     OFFSET,
@@ -81,6 +82,8 @@ def packed_narrow(weight: Floats, bias: Floats, dtype: str, arithmetic: str) -> 
     starts = _starts(width, code)
     if per_word(code) > 1:
         numbers = _in_words(numbers, words(K, code))  # (O, words)
+    if arithmetic == "int8 tiles" and IS_ARM:
+        numbers = numbers.view(np.int64)  # two words of a column at a time: see `source.smmla`
     step = words(K, code) * word_bytes(code)  # bytes of a column
     panels = layout.for_weights(-(-starts[-1] * step // 4)).view(np.uint8)
     for start, stop in pairwise(starts):

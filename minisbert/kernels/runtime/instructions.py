@@ -15,7 +15,8 @@ __all__ = ["MADE_UP", "for_target"]
 # The functions that there are not. But for the first one, they differ from LLVM's by their first name only.
 _TILES = ("ldtilecfg", "tilerelease", "tilezero", "tileloadd64", "tilestored64", "tdpbf16ps", "tdpbssd")
 _DOTS = ("avx512bf16.dpbf16ps.512", *(f"avx512.vpdpbusd.{bits}" for bits in (128, 256, 512)))
-MADE_UP = ("pause", "aarch64.neon.sdot.v4i32.v16i8", *(f"x86.{name}" for name in (*_TILES, *_DOTS)))
+_ARM = (f"aarch64.neon.{name}.v4i32.v16i8" for name in ("sdot", "smmla"))
+MADE_UP = ("pause", *_ARM, *(f"x86.{name}" for name in (*_TILES, *_DOTS)))
 # How a thread that spins tells the processor so.
 _PAUSES = {
     "x86_64": ("llvm.x86.sse2.pause()", "llvm.x86.sse2.pause()"),
@@ -23,7 +24,7 @@ _PAUSES = {
 }
 _AMX = "+amx-tile,+amx-bf16,+amx-int8"
 # Kernels whose loops are made of vectors already: to unroll them doubles their size, and wins nothing.
-COMPACT = ("narrow", "amx", "dot")
+COMPACT = ("narrow", "amx", "smmla", "dot")
 
 
 def for_target(text: str, level: Level) -> str:
@@ -33,7 +34,8 @@ def for_target(text: str, level: Level) -> str:
     text = text.replace("@minisbert.pause()", f"@{called}").replace("@minisbert.", "@llvm.")
     for module in COMPACT:
         text = _with_attribute(text, module, "optsize")
-    for module, more in (("amx", _AMX), ("dot", level.dots)):  # these run only where the processor has more
+    # These run only where the processor has more.
+    for module, more in (("amx", _AMX), ("smmla", "+i8mm"), ("dot", level.dots)):
         features = ",".join(filter(None, (level.features, more)))
         text = _with_attribute(text, module, f'"target-features"="{features}"')
     return text

@@ -5,7 +5,7 @@ micro-kernel of float32 multiplies all rows by them. So half the bytes come from
 is paid once for a hundred rows. Integers are exact so, too: a product is at most 127 * 127, and a float32 holds every
 integer up to 2**24, which is 1040 of them. Sums of KC_NARROW products are then added as integers.
 
-Processors that multiply narrow numbers do that instead: see `dot` and `amx`. Sums are left behind, float32 or int32:
+Processors that multiply narrow numbers do that instead: see `dot`, `amx` and `smmla`. Sums are left, float32 or int32:
 `finish` makes results of them with scales, bias, activation and residual.
 """
 

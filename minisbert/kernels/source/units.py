@@ -27,7 +27,7 @@ from minisbert.kernels.source.dot import multiply_dots
 from minisbert.kernels.source.gemm import multiply_panel
 from minisbert.kernels.source.narrow import CODES, multiply_widened, narrow
 from minisbert.kernels.source.packing import pack_panel
-from minisbert.kernels.tuning import DOTS, FIRST_TILES, HAS_TILES, MC, NARROW_NR, NR
+from minisbert.kernels.tuning import DOTS, FIRST_TILES, IS_ARM, MC, NARROW_NR, NR, TILES
 
 
 @unit_of("linear")
@@ -60,10 +60,13 @@ WAYS = {
     "multiply_dots": multiply_dots,
     "multiply_tiles": multiply_tiles,
 }
+if IS_ARM:  # whose tiles are other ones
+    from minisbert.kernels.source.smmla import multiply_pairs
+
+    WAYS["multiply_tiles"] = multiply_pairs
 WAY_OF = dict.fromkeys(("float16", "int8", "bfloat16"), "multiply_widened")
 WAY_OF |= dict.fromkeys((f"{dtype} dot" for dtype in DOTS), "multiply_dots")
-if HAS_TILES:
-    WAY_OF |= dict.fromkeys(("int8 tiles", "bfloat16 tiles"), "multiply_tiles")
+WAY_OF |= dict.fromkeys((f"{dtype} tiles" for dtype in TILES), "multiply_tiles")
 MULTIPLIES = {CODES[name]: f"{function}({GIVEN_BY})" for name, function in WAY_OF.items()}
 multiply_narrow = inlined(branch("multiply_narrow", f"code, {GIVEN_BY}", MULTIPLIES, WAYS))
 
@@ -149,7 +152,7 @@ SHARERS = {
     "pack": pack,
     "attention": of_heads("attention", attend),
 }
-if HAS_TILES:
+if "bfloat16" in TILES:
     SHARERS["attention_tiles"] = of_heads("attention_tiles", attend_by_tiles)
 UNITS_OF = {OPERATIONS[name].code: f"{name}({call_of(name, 'unit', 'slot')})" for name in SHARERS}
 do_unit = inlined(branch("do_unit", "code, unit, slot, a", UNITS_OF, SHARERS))
