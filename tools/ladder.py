@@ -6,7 +6,7 @@ The task is one of BERT's: 512 rows of width 384 times weights of 384 x 1536, in
 compared with float64 before anything is timed, and all are timed in turns. The ceiling is what NumPy's BLAS reaches in
 half a second of multiplying matrices of about this size. Why the last rung looks as it does is explained where it
 stands, in `minisbert/kernels/source`: `microkernel.py` and `gemm.py`. Three more multiply numbers of fewer bits,
-by the best instructions that this processor has, which `narrow.py`, `dot.py` and `amx.py` are about.
+by the best instructions that this processor has, which `narrow.py`, `dot.py`, `amx.py` and `smmla.py` are about.
 """
 
 from __future__ import annotations
