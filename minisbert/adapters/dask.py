@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from typing import TYPE_CHECKING
 
-from minisbert.adapters.arrow import ColumnEmbedder, column_embedder
-from minisbert.adapters.spec import EncoderSpec
+from minisbert.adapters.arrow import ColumnEmbedder, Encoder, column_embedder
 from minisbert.errors import EncodeTypeError
 
 if TYPE_CHECKING:
@@ -19,7 +17,7 @@ __all__ = ["embed"]
 
 def embed(
     frame: DataFrame,
-    encoder: str | os.PathLike[str] | EncoderSpec,
+    encoder: Encoder,
     column: str = "text",
     *,
     output_column: str = "embedding",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
-from minisbert.adapters.arrow import column_embedder
-from minisbert.adapters.spec import EncoderSpec
+from minisbert.adapters.arrow import Encoder, column_embedder
 
 if TYPE_CHECKING:
     from ray.data import Dataset
@@ -18,7 +16,7 @@ BATCH = 1024  # rows: a task has as many at least, so larger ones would leave sm
 
 def embed(
     dataset: Dataset,
-    encoder: str | os.PathLike[str] | EncoderSpec,
+    encoder: Encoder,
     column: str = "text",
     *,
     output_column: str = "embedding",

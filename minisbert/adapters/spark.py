@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from minisbert.adapters.arrow import ColumnEmbedder, column_embedder
-from minisbert.adapters.spec import EncoderSpec
+from minisbert.adapters.arrow import ColumnEmbedder, Encoder, column_embedder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -19,7 +17,7 @@ __all__ = ["embed"]
 
 def embed(
     frame: DataFrame,
-    encoder: str | os.PathLike[str] | EncoderSpec,
+    encoder: Encoder,
     column: str = "text",
     *,
     output_column: str = "embedding",

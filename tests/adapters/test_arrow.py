@@ -111,4 +111,4 @@ def test_a_missing_checkpoint_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(minisbert.CheckpointNotFoundError, match="nowhere"):
         column_embedder(tmp_path / "nowhere", "text", "vector")
     with pytest.raises(minisbert.EncodeTypeError, match="model is SentenceEncoder"):
-        column_embedder(minisbert.load(TINY), "text", "vector")  # type: ignore[arg-type]
+        column_embedder(minisbert.load(TINY), "text", "vector")

@@ -33,11 +33,11 @@ else:
 
     class TestUnit(EmbeddingsUnitTests):
         embeddings_class = MinisbertEmbeddings
-        embedding_model_params = {"model": str(TINY_BERT)}  # noqa: RUF012  (properties there)
+        embedding_model_params = property(lambda self: {"model": str(TINY_BERT)})
 
     class TestIntegration(EmbeddingsIntegrationTests):
         embeddings_class = MinisbertEmbeddings
-        embedding_model_params = {"model": str(TINY_BERT)}  # noqa: RUF012
+        embedding_model_params = property(lambda self: {"model": str(TINY_BERT)})
 
 
 def test_its_vectors_are_the_encoders() -> None:

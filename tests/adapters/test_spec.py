@@ -97,7 +97,7 @@ def test_it_has_json_types_only_and_does_not_change() -> None:
     made.to_dict()["prompts"]["query"] = "changed: "
     assert made.prompts == {"query": "q: "}
     with pytest.raises(FrozenInstanceError):
-        made.model = "another"  # type: ignore[misc]
+        made.model = "another"
 
 
 @pytest.mark.parametrize(
