@@ -52,7 +52,7 @@ class MinisbertEmbeddings(_EncoderFields, Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query, as `minisbert.SentenceEncoder.encode_query` does."""
-        vector: list[float] = self.spec.encode_query(text).tolist()
+        vector: list[float] = self.spec.encode_query([text])[0].tolist()
         return vector
 
 

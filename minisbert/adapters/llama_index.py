@@ -53,7 +53,7 @@ class MinisbertEmbedding(_EncoderFields, BaseEmbedding):
         return "MinisbertEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        vector: list[float] = self.spec.encode_query(query).tolist()
+        vector: list[float] = self.spec.encode_query([query])[0].tolist()
         return vector
 
     def _get_text_embedding(self, text: str) -> list[float]:
