@@ -50,8 +50,9 @@ def embed(
 
     Examples
     --------
+    >>> from minisbert.adapters.dask import embed
     >>> texts = dask.dataframe.read_parquet("texts/")
-    >>> minisbert.adapters.dask.embed(texts, "sentence-transformers/all-MiniLM-L6-v2").to_parquet("vectors/")
+    >>> embed(texts, "sentence-transformers/all-MiniLM-L6-v2").to_parquet("vectors/")
     """
     embedder = column_embedder(encoder, column, output_column)
     append = partial(_append, embedder)

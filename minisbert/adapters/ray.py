@@ -51,8 +51,9 @@ def embed(
 
     Examples
     --------
+    >>> from minisbert.adapters.ray import embed
     >>> texts = ray.data.read_parquet("texts/")
-    >>> minisbert.adapters.ray.embed(texts, "sentence-transformers/all-MiniLM-L6-v2").write_parquet("vectors/")
+    >>> embed(texts, "sentence-transformers/all-MiniLM-L6-v2").write_parquet("vectors/")
     """
     embedder = column_embedder(encoder, column, output_column)
     return dataset.map_batches(embedder, batch_format="pyarrow", **{"batch_size": BATCH, **options})

@@ -50,8 +50,9 @@ def embed(
 
     Examples
     --------
+    >>> from minisbert.adapters.spark import embed
     >>> texts = spark.read.parquet("texts/")
-    >>> minisbert.adapters.spark.embed(texts, "sentence-transformers/all-MiniLM-L6-v2").write.parquet("vectors/")
+    >>> embed(texts, "sentence-transformers/all-MiniLM-L6-v2").write.parquet("vectors/")
     """
     from pyspark.sql import types
 
