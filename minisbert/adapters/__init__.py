@@ -20,7 +20,8 @@ def needing(extra: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
+        first = error.__cause__ or error  # an adapter can stand on another one
         raise MissingPackageError(
-            f'this adapter needs what the extra "{extra}" installs, which can\'t be imported ({error}): '
+            f'this adapter needs what the extra "{extra}" installs, which can\'t be imported ({first}): '
             f'pip install "minisbert[{extra}]"'
         ) from error

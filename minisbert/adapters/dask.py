@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
 
-from minisbert.adapters.arrow import ColumnEmbedder, Encoder, column_embedder
+from minisbert.adapters import needing
 from minisbert.errors import EncodeTypeError
 
-if TYPE_CHECKING:
+with needing("dask"):
     import pandas as pd
+    import pyarrow as pa
     from dask.dataframe import DataFrame
+
+    from minisbert.adapters.arrow import ColumnEmbedder, Encoder, column_embedder
 
 __all__ = ["embed"]
 
@@ -62,9 +64,6 @@ def embed(
 
 def _append(embedder: ColumnEmbedder, frame: pd.DataFrame) -> pd.DataFrame:
     """Append the column to a partition."""
-    import pandas as pd
-    import pyarrow as pa
-
     embedder.check_columns(list(frame.columns))
     column, index = frame[embedder.column], frame.index
     try:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minisbert.adapters.arrow import Encoder, column_embedder
+from minisbert.adapters import needing
 
-if TYPE_CHECKING:
+with needing("ray"):
     from ray.data import Dataset
+
+    from minisbert.adapters.arrow import Encoder, column_embedder
 
 __all__ = ["embed"]
 

@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("pyarrow", reason="pyarrow is optional")
+
+import pyarrow as pa
+
 import minisbert
 from minisbert.adapters.arrow import column_embedder
 from minisbert.adapters.spec import EncoderSpec
 from tests.conftest import DATA, FEW
 
-pa = pytest.importorskip("pyarrow", reason="pyarrow is optional")
 TINY = DATA / "tiny-bert"
 
 
