@@ -33,6 +33,7 @@ from venvs import (
     supported,
 )
 
+TORCH_RECIPES = ["tests/recipes", "-k", "mteb or setfit or txtai"]  # the others run with the adapters
 # The tests of adapters, and how langchain-tests has its asynchronous ones run.
 ADAPTERS = [
     "tests/adapters",
@@ -64,7 +65,7 @@ def test(args: argparse.Namespace, pytest_arguments: list[str]) -> int:
         return arm.test(pytest_arguments)
     if args.recipes:
         return run(
-            prepare_parity("torch-recipes"), "-m", "pytest", "tests/recipes", *pytest_arguments, cwd=ROOT
+            prepare_parity("torch-recipes"), "-m", "pytest", *TORCH_RECIPES, *pytest_arguments, cwd=ROOT
         )
     if args.adapters:
         return run(prepare_adapters(), "-m", "pytest", *ADAPTERS, *pytest_arguments, cwd=ROOT)

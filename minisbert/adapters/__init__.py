@@ -6,14 +6,22 @@ Each of them keeps nothing but a `minisbert.adapters.spec.EncoderSpec`, so that 
 processes as a few words, and all that name one checkpoint in a process share its weights.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from minisbert.errors import MissingPackageError
 
-__all__ = ["missing_package"]
+__all__ = ["needing"]
 
 
-def missing_package(extra: str, error: ImportError) -> MissingPackageError:
-    """Return the error for a framework that can't be imported: it says what to install."""
-    return MissingPackageError(
-        f'this adapter needs what the extra "{extra}" installs, which can\'t be imported ({error}): '
-        f'pip install "minisbert[{extra}]"'
-    )
+@contextmanager
+def needing(extra: str) -> Iterator[None]:
+    """Say what to install if something can't be imported."""
+    try:
+        yield
+    except ImportError as error:
+        first = error.__cause__ or error  # an adapter can stand on another one
+        raise MissingPackageError(
+            f'this adapter needs what the extra "{extra}" installs, which can\'t be imported ({first}): '
+            f'pip install "minisbert[{extra}]"'
+        ) from error

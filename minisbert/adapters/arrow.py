@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from minisbert.adapters import missing_package
+from minisbert.adapters import needing
 from minisbert.adapters.spec import EncoderSpec
 from minisbert.checkpoint import hub
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
 
-if TYPE_CHECKING:
-    import os
-
+with needing("parquet"):
     import pyarrow as pa
 
-__all__ = ["ColumnEmbedder", "column_embedder"]
+__all__ = ["ColumnEmbedder", "Encoder", "column_embedder"]
 
+Encoder = str | os.PathLike[str] | EncoderSpec
 STRINGS = ("string", "large_string", "string_view", "null")  # as Arrow's types write themselves
-Batch = TypeVar("Batch", "pa.RecordBatch", "pa.Table")
+Batch = TypeVar("Batch", pa.RecordBatch, pa.Table)
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,6 @@ class ColumnEmbedder:
 
     def __call__(self, batch: Batch, first: int = 0, part: str = "the batch") -> Batch:
         """Return a record batch or table with the column of vectors; its rows count from `first` in a `part`."""
-        import pyarrow as pa
-
         names = batch.schema.names
         self.check_columns(names)
         others = batch.select([number for number, name in enumerate(names) if name != self.column])
@@ -74,8 +72,6 @@ class ColumnEmbedder:
         EncodeValueError
             If a text is not UTF-8.
         """
-        import pyarrow as pa
-
         vectors = self.encoder.encode(self._strings(texts, place))  # (S, D)
         return pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
 
@@ -104,19 +100,13 @@ def _is_utf8(text: pa.Scalar) -> bool:
     return True
 
 
-def column_embedder(
-    encoder: str | os.PathLike[str] | EncoderSpec, column: str, output_column: str
-) -> ColumnEmbedder:
+def column_embedder(encoder: Encoder, column: str, output_column: str) -> ColumnEmbedder:
     """Return what workers are sent.
 
     The checkpoint is loaded here, too: so that one that can't be is told at once, and that its path, or its name and
     commit, and the hash of its files go with it. A worker that finds other files refuses them.
     """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise missing_package("parquet", error) from error
-    spec = encoder if isinstance(encoder, EncoderSpec) else EncoderSpec(encoder)  # type: ignore[arg-type]  # paths too
+    spec = encoder if isinstance(encoder, EncoderSpec) else EncoderSpec.from_dict({"model": encoder})
     folder = spec.resolve().path
     name, commit = hub.name_and_commit(folder) or (str(folder), None)
     return ColumnEmbedder(replace(spec, model=name, revision=commit).pinned(), column, output_column)

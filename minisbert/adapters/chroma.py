@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.adapters import missing_package
+from minisbert.adapters import needing
 from minisbert.adapters.spec import EncoderSpec
 
-try:
+with needing("chroma"):
     from chromadb.api.types import Documents, EmbeddingFunction, Embeddings
     from chromadb.utils.embedding_functions import register_embedding_function
-except ImportError as error:
-    raise missing_package("chroma", error) from error
 
 __all__ = ["MinisbertEmbeddingFunction"]
 

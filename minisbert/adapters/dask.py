@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
-from typing import TYPE_CHECKING
 
-from minisbert.adapters.arrow import ColumnEmbedder, column_embedder
-from minisbert.adapters.spec import EncoderSpec
+from minisbert.adapters import needing
 from minisbert.errors import EncodeTypeError
 
-if TYPE_CHECKING:
+with needing("dask"):
     import pandas as pd
+    import pyarrow as pa
     from dask.dataframe import DataFrame
+
+    from minisbert.adapters.arrow import ColumnEmbedder, Encoder, column_embedder
 
 __all__ = ["embed"]
 
 
 def embed(
     frame: DataFrame,
-    encoder: str | os.PathLike[str] | EncoderSpec,
+    encoder: Encoder,
     column: str = "text",
     *,
     output_column: str = "embedding",
@@ -52,8 +52,9 @@ def embed(
 
     Examples
     --------
+    >>> from minisbert.adapters.dask import embed
     >>> texts = dask.dataframe.read_parquet("texts/")
-    >>> minisbert.adapters.dask.embed(texts, "sentence-transformers/all-MiniLM-L6-v2").to_parquet("vectors/")
+    >>> embed(texts, "sentence-transformers/all-MiniLM-L6-v2").to_parquet("vectors/")
     """
     embedder = column_embedder(encoder, column, output_column)
     append = partial(_append, embedder)
@@ -63,9 +64,6 @@ def embed(
 
 def _append(embedder: ColumnEmbedder, frame: pd.DataFrame) -> pd.DataFrame:
     """Append the column to a partition."""
-    import pandas as pd
-    import pyarrow as pa
-
     embedder.check_columns(list(frame.columns))
     column, index = frame[embedder.column], frame.index
     try:

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from minisbert.adapters import missing_package
+from minisbert.adapters import needing
 from minisbert.adapters.spec import CrossEncoderSpec, EncoderSpec, Spec
 from minisbert.errors import EncodeTypeError, shown
 
-try:
+with needing("haystack"):
     from haystack import Document, component, default_to_dict
-except ImportError as error:
-    raise missing_package("haystack", error) from error
 
 __all__ = ["MinisbertDocumentEmbedder", "MinisbertRanker", "MinisbertTextEmbedder"]
 

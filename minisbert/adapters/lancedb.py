@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from minisbert.adapters import missing_package
+from minisbert.adapters import needing
 from minisbert.adapters.spec import EncoderSpec
 
-try:
+with needing("lancedb"):
     from lancedb.embeddings import TextEmbeddingFunction
     from lancedb.embeddings.registry import register
 
     from minisbert.adapters.fields import fields_of
-except ImportError as error:
-    raise missing_package("lancedb", error) from error
 
 __all__ = ["MinisbertEmbeddings"]
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from minisbert.adapters import missing_package
+from minisbert.adapters import needing
 from minisbert.adapters.spec import CrossEncoderSpec, EncoderSpec
 
-try:
+with needing("langchain"):
     from langchain_core.documents import BaseDocumentCompressor, Document
     from langchain_core.embeddings import Embeddings
 
     from minisbert.adapters.fields import fields_of
-except ImportError as error:
-    raise missing_package("langchain", error) from error
 
 if TYPE_CHECKING:
     from langchain_core.callbacks import Callbacks
@@ -54,7 +52,7 @@ class MinisbertEmbeddings(_EncoderFields, Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Return the vector of a query, as `minisbert.SentenceEncoder.encode_query` does."""
-        vector: list[float] = self.spec.encode_query(text).tolist()
+        vector: list[float] = self.spec.encode_query([text])[0].tolist()
         return vector
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from minisbert.adapters import missing_package
+from minisbert.adapters import needing
 from minisbert.adapters.spec import CrossEncoderSpec, EncoderSpec
 from minisbert.errors import EncodeValueError
 
-try:
+with needing("llama-index"):
     from llama_index.core.base.embeddings.base import BaseEmbedding
     from llama_index.core.callbacks import CBEventType, EventPayload
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
@@ -17,8 +17,6 @@ try:
     from pydantic import Field
 
     from minisbert.adapters.fields import fields_of
-except ImportError as error:
-    raise missing_package("llama-index", error) from error
 
 __all__ = ["MinisbertEmbedding", "MinisbertRerank"]
 
@@ -55,7 +53,7 @@ class MinisbertEmbedding(_EncoderFields, BaseEmbedding):
         return "MinisbertEmbedding"
 
     def _get_query_embedding(self, query: str) -> list[float]:
-        vector: list[float] = self.spec.encode_query(query).tolist()
+        vector: list[float] = self.spec.encode_query([query])[0].tolist()
         return vector
 
     def _get_text_embedding(self, text: str) -> list[float]:

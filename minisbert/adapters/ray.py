@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from minisbert.adapters.arrow import column_embedder
-from minisbert.adapters.spec import EncoderSpec
+from minisbert.adapters import needing
 
-if TYPE_CHECKING:
+with needing("ray"):
     from ray.data import Dataset
+
+    from minisbert.adapters.arrow import Encoder, column_embedder
 
 __all__ = ["embed"]
 
@@ -18,7 +18,7 @@ BATCH = 1024  # rows: a task has as many at least, so larger ones would leave sm
 
 def embed(
     dataset: Dataset,
-    encoder: str | os.PathLike[str] | EncoderSpec,
+    encoder: Encoder,
     column: str = "text",
     *,
     output_column: str = "embedding",
@@ -53,8 +53,9 @@ def embed(
 
     Examples
     --------
+    >>> from minisbert.adapters.ray import embed
     >>> texts = ray.data.read_parquet("texts/")
-    >>> minisbert.adapters.ray.embed(texts, "sentence-transformers/all-MiniLM-L6-v2").write_parquet("vectors/")
+    >>> embed(texts, "sentence-transformers/all-MiniLM-L6-v2").write_parquet("vectors/")
     """
     embedder = column_embedder(encoder, column, output_column)
     return dataset.map_batches(embedder, batch_format="pyarrow", **{"batch_size": BATCH, **options})

@@ -7,14 +7,12 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from minisbert.adapters import missing_package
+from minisbert.adapters import needing
 from minisbert.adapters.spec import EncoderSpec
 from minisbert.errors import EncodeTypeError, EncodeValueError, shown
 
-try:
+with needing("sklearn"):
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
-except ImportError as error:
-    raise missing_package("sklearn", error) from error
 
 __all__ = ["SentenceVectorizer"]
 

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
-from minisbert.adapters.arrow import ColumnEmbedder, column_embedder
-from minisbert.adapters.spec import EncoderSpec
+from minisbert.adapters import needing
 
-if TYPE_CHECKING:
+with needing("spark"):
     import pyarrow as pa
-    from pyspark.sql import DataFrame
+    from pyspark import TaskContext
+    from pyspark.sql import DataFrame, types
+
+    from minisbert.adapters.arrow import ColumnEmbedder, Encoder, column_embedder
 
 __all__ = ["embed"]
 
 
 def embed(
     frame: DataFrame,
-    encoder: str | os.PathLike[str] | EncoderSpec,
+    encoder: Encoder,
     column: str = "text",
     *,
     output_column: str = "embedding",
@@ -52,11 +52,10 @@ def embed(
 
     Examples
     --------
+    >>> from minisbert.adapters.spark import embed
     >>> texts = spark.read.parquet("texts/")
-    >>> minisbert.adapters.spark.embed(texts, "sentence-transformers/all-MiniLM-L6-v2").write.parquet("vectors/")
+    >>> embed(texts, "sentence-transformers/all-MiniLM-L6-v2").write.parquet("vectors/")
     """
-    from pyspark.sql import types
-
     embedder = column_embedder(encoder, column, output_column)
     embedder.check_columns(frame.columns)
     number = types.DoubleType() if embedder.encoder.dtype == "float64" else types.FloatType()
@@ -67,8 +66,6 @@ def embed(
 
 def _append(embedder: ColumnEmbedder, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     """Append the column to each batch of a partition."""
-    from pyspark import TaskContext
-
     context = TaskContext.get()
     part = f"partition {context.partitionId()}" if context else "the partition"
     first = 0
@@ -79,8 +76,6 @@ def _append(embedder: ColumnEmbedder, batches: Iterable[pa.RecordBatch]) -> Iter
 
 def _with_plain_lists(batch: pa.RecordBatch) -> pa.RecordBatch:
     """Make the last column one of plain lists, as Spark reads no lists of one size."""
-    import pyarrow as pa
-
     vectors = batch.column(batch.num_columns - 1)
     plain = vectors.cast(pa.list_(vectors.type.value_type))
     return pa.RecordBatch.from_arrays([*batch.columns[:-1], plain], names=batch.schema.names)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["CrossEncoderSpec", "EncoderSpec", "Spec"]
 
 T = TypeVar("T", bound="Spec")
+M = TypeVar("M", bound=TextModel)
 KEPT = 4  # so many checkpoints stay in memory for the next spec that names them: a grid search alternates
 _kept: OrderedDict[tuple[object, ...], TextModel] = OrderedDict()
 _loading = threading.RLock()
@@ -39,7 +41,7 @@ if hasattr(os, "register_at_fork"):  # not on Windows
 
 
 @dataclass(frozen=True)
-class Spec:
+class Spec(ABC):
     """What the specs of both kinds of models have in common.
 
     Parameters
@@ -109,8 +111,7 @@ class Spec:
 
     def pinned(self: T) -> T:
         """Return this spec with the fingerprint of the checkpoint, so that what is stored with it is never mixed up."""
-        model: TextModel = self.resolve()
-        return replace(self, fingerprint=_fingerprint(model))
+        return replace(self, fingerprint=_fingerprint(self.resolve()))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.to_dict()
@@ -118,28 +119,26 @@ class Spec:
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(vars(self.from_dict(state)))
 
-    def resolve(self) -> Any:
+    @abstractmethod
+    def resolve(self) -> TextModel:
+        """Return the model in this process; it shares the weights with all others of its checkpoint."""
+
+    def _resolve(self, load: Callable[..., M]) -> M:
         """Return the model in this process, which nobody but this spec sets anything of.
 
         A child that was forked takes it anew, with a number of threads of its own; the weights stay shared.
         """
-        process, found = vars(self).get("_resolved", (None, None))
-        if process != os.getpid():
-            with _loading:
-                found = self._load()
-                _keep(found)
-            self._check(found)
-            self._configure(found)
-            vars(self)["_resolved"] = os.getpid(), found
-        return found
-
-    def _load(self) -> TextModel:
-        raise NotImplementedError
-
-    def _arguments(self) -> dict[str, Any]:
-        """Return what is passed on to whoever loads."""
         names = ("revision", "cache_folder", "local_files_only", "dtype", "num_threads")
-        return {name: getattr(self, name) for name in names}
+        kept: tuple[int, M] | None = vars(self).get("_resolved")
+        if kept and kept[0] == os.getpid():
+            return kept[1]
+        with _loading:
+            model = load(self.model, **{name: getattr(self, name) for name in names})
+            _keep(model)
+        self._check(model)
+        self._configure(model)
+        vars(self)["_resolved"] = os.getpid(), model
+        return model
 
     def _check(self, model: TextModel) -> None:
         """Refuse a checkpoint that is not the one that was noted."""
@@ -176,8 +175,7 @@ class EncoderSpec(Spec):
 
     def resolve(self) -> SentenceEncoder:
         """Return the encoder in this process; it shares the weights with all others of its checkpoint."""
-        found: SentenceEncoder = super().resolve()
-        return found
+        return self._resolve(load)
 
     def encode(self, texts: str | Iterable[str]) -> NDArray[Any]:
         """Return the vectors (S, D) of texts, or that (D,) of a string, as `SentenceEncoder.encode` does."""
@@ -190,9 +188,6 @@ class EncoderSpec(Spec):
     def encode_document(self, texts: str | Iterable[str]) -> NDArray[Any]:
         """Return the vectors of documents, as `SentenceEncoder.encode_document` does."""
         return self.resolve().encode_document(texts, normalize_embeddings=self.normalize_embeddings)
-
-    def _load(self) -> SentenceEncoder:
-        return load(self.model, **self._arguments())
 
 
 @dataclass(frozen=True)
@@ -211,13 +206,9 @@ class CrossEncoderSpec(Spec):
 
     def resolve(self) -> CrossEncoder:
         """Return the cross-encoder in this process; it shares the weights with all others of its checkpoint."""
-        found: CrossEncoder = super().resolve()
-        return found
-
-    def _load(self) -> CrossEncoder:
         from minisbert.cross_encoder import load_cross_encoder
 
-        return load_cross_encoder(self.model, **self._arguments())
+        return self._resolve(load_cross_encoder)
 
 
 def _keep(model: TextModel) -> None:

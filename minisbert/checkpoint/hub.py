@@ -83,7 +83,7 @@ def name_and_commit(folder: Path) -> tuple[str, str] | None:
 
 def at_commit(name: str, commit: str) -> Path:
     """Return the folder of a checkpoint as it was at a commit, from the default cache or from the hub."""
-    return _snapshot(name, commit, None, None, False)
+    return _snapshot(name, commit)
 
 
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -114,10 +114,10 @@ def _is_name(name_or_path: str | os.PathLike[str]) -> bool:
 
 def _snapshot(
     name: str,
-    revision: str | None,
-    token: str | bool | None,
-    cache_folder: str | os.PathLike[str] | None,
-    local_files_only: bool,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_folder: str | os.PathLike[str] | None = None,
+    local_files_only: bool = False,
 ) -> Path:
     constants = _settings(name)
     cache = Path(cache_folder or constants.HF_HUB_CACHE).expanduser()

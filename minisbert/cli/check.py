@@ -123,9 +123,7 @@ def check(name_or_path: str | Path, **options: Any) -> Report:
         If there is no such folder or name.
     """
     try:
-        folder = hub.resolve(
-            name_or_path, revision=None, token=None, cache_folder=None, local_files_only=False
-        )
+        folder = hub.resolve(name_or_path)
     except CheckpointError as error:  # refused for what the hub has, before it is fetched
         return Report(str(name_or_path), (Finding("file", "", "", "refused", str(error)),))
     check_folder(folder)

@@ -13,9 +13,8 @@ from minisbert.cli.writers import needs_pyarrow
 
 __all__ = ["open_parquet", "other_types", "reading_parquet", "row_groups"]
 
-BUFFER = (
-    1 << 20
-)  # bytes that are read of a column at once: a row group of another program's can be the whole file
+# Bytes that are read of a column at once: a row group of another program's can be the whole file.
+BUFFER = 1 << 20
 
 
 @contextmanager

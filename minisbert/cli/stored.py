@@ -160,14 +160,14 @@ def _matrix(column: Any, name: str, lines: NDArray[np.int64], empty: Vectors) ->
                 what = f"{EMBEDDING!r} has {len(numbers)} numbers; expected {width}"
                 raise TextFileError(f"{name}, row {line}: {what}")
     flat = values.to_numpy(zero_copy_only=False).astype(empty.dtype, copy=False)
-    return _checked(flat.reshape(len(column), width), name, lines)
+    return _checked(flat.reshape(len(column), width), f"{name}, row", lines)
 
 
-def _checked(vectors: Vectors, name: str, lines: NDArray[np.int64]) -> Vectors:
-    """Return vectors of rows that have a text, none of which may be NaN or infinite."""
+def _checked(vectors: Vectors, where: str, numbers: NDArray[np.int64]) -> Vectors:
+    """Return vectors of texts, each of which is somewhere; none may be NaN or infinite."""
     if vectors.dtype.kind == "f" and not np.isfinite(vectors).all():
-        line = lines[~np.isfinite(vectors).all(axis=1)][0]
-        raise TextFileError(f"{name}, row {line}: its vector has NaN or infinity; encode it once more")
+        number = numbers[~np.isfinite(vectors).all(axis=1)][0]
+        raise TextFileError(f"{where} {number}: its vector has NaN or infinity; encode it once more")
     return vectors
 
 
@@ -207,7 +207,7 @@ def _of_records(source: Source, records: list[Record], empty: Vectors) -> Block:
     for row, record in enumerate(records):
         vectors[row] = _vector(source, record, empty)
     lines = np.array([record.line for record in records], np.int64)
-    return block_of(list(map(without_vector, records)), _checked(vectors, source.name, lines))
+    return block_of(list(map(without_vector, records)), _checked(vectors, f"{source.name}, line", lines))
 
 
 def without_vector(record: Record) -> Record:
@@ -263,7 +263,7 @@ def _npy(source: Source, path: str) -> Corpus:
                 break
             found = [item for item in found if _is_text(item.record.text)]
             rows = np.array([item.row for item in found], np.int64)
-            yield block_of([item.record for item in found], _checked(vectors[rows], path, rows + 1))
+            yield block_of([item.record for item in found], _checked(vectors[rows], f"{path}, row", rows + 1))
         for _ in wanted:
             pass
         if total != len(vectors):

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from minisbert.engine.arguments import check_choice, check_dimension
-from minisbert.errors import EncodeValueError
+from minisbert.engine.arguments import check_choice
+from minisbert.errors import EncodeTypeError, EncodeValueError
 from minisbert.evaluation import metrics
+from minisbert.evaluation.inputs import read_vectors
 from minisbert.search import semantic_search
-from minisbert.search.nearest import ScoreFunction
-from minisbert.search.stored import as_vectors
+from minisbert.search.nearest import ScoreFunction, at_least_1
 from minisbert.vectors import PRECISIONS, SCALED, quantize
 
 if TYPE_CHECKING:
@@ -79,9 +79,16 @@ def judged_queries(queries: Mapping[str, str], relevant_docs: Relevant) -> list[
 
     Raises
     ------
+    EncodeTypeError
+        If a string is in the place of a set of them: its characters would be taken for ids.
     EncodeValueError
         If there are none.
     """
+    for name, documents in relevant_docs.items():
+        if isinstance(documents, str):
+            raise EncodeTypeError(
+                f"relevant_docs of {name!r} is {documents!r}; expected a set: {{{documents!r}}}"
+            )
     if asked := [name for name in queries if relevant_docs.get(name)]:
         return asked
     raise EncodeValueError(
@@ -137,11 +144,11 @@ def retrieval_metrics(
     EncodeTypeError, EncodeValueError
         If an argument is impossible.
     """
-    most = max(max(ks) for ks in (accuracy_at_k, precision_recall_at_k, mrr_at_k, ndcg_at_k, map_at_k))
-    questions = as_vectors("query_embeddings", query_embeddings)
-    documents = as_vectors("corpus_embeddings", corpus_embeddings)
-    width = check_dimension(truncate_dim, questions.shape[1])
-    questions, documents = questions[:, :width], documents[:, :width]
+    at_k = accuracy_at_k, precision_recall_at_k, mrr_at_k, ndcg_at_k, map_at_k
+    most = max((at_least_1("a metric's k", k) for k in chain(*at_k)), default=1)
+    questions, documents = read_vectors(
+        truncate_dim, query_embeddings=query_embeddings, corpus_embeddings=corpus_embeddings
+    )
     _check_ids(corpus_ids, query_ids, documents, questions)
     relevance = np.zeros((len(query_ids), most), bool)
     ranked = _search(questions, documents, most, score_function, precision)

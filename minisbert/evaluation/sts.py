@@ -10,10 +10,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from minisbert.arrays import Floats
 from minisbert.checkpoint.config import SIMILARITIES
-from minisbert.engine.arguments import check_choice, check_dimension
+from minisbert.engine.arguments import check_choice
 from minisbert.errors import EncodeValueError, shown
+from minisbert.evaluation.inputs import read_vectors
 from minisbert.evaluation.metrics import pearson, spearman
-from minisbert.search.stored import as_vectors
 from minisbert.vectors import PRECISIONS, quantize, similarity_pairwise
 
 if TYPE_CHECKING:
@@ -95,16 +95,15 @@ def sts_metrics(
     Raises
     ------
     EncodeTypeError, EncodeValueError
-        If numbers of pairs differ, a score is no finite number, or an argument is impossible.
+        If numbers of pairs or widths differ, a score or a component is no finite number, or an argument is impossible.
     """
-    first, second = as_vectors("embeddings1", embeddings1), as_vectors("embeddings2", embeddings2)
+    first, second = read_vectors(truncate_dim, embeddings1=embeddings1, embeddings2=embeddings2)
     labels = _labels(scores, len(first), len(second))
     for name in similarity_fn_names:
         check_choice("similarity_fn_names", name, SIMILARITIES)
     if precision is not None:
         check_choice("precision", precision, tuple(PRECISIONS))
-    width = check_dimension(truncate_dim, first.shape[1])
-    first, second = _stored(first[:, :width], second[:, :width], precision)
+    first, second = _stored(first, second, precision)
     found: dict[str, float] = {}
     for name in similarity_fn_names:
         # What is equal, such as the cosines of equal sentences, is to have equal ranks however it was rounded.

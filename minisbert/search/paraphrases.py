@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from minisbert.arrays import Floats, Ints
 from minisbert.engine.collect import Progress
+from minisbert.errors import EncodeTypeError, shown
 from minisbert.search.nearest import (
     BLOCK,
     ROWS,
@@ -64,7 +65,14 @@ def paraphrase_mining(
     -------
     list of [float, int, int]
         Scores, each with the indices of two sentences, the lower one first; best first.
+
+    Raises
+    ------
+    EncodeTypeError
+        If `sentences` is a single one.
     """
+    if isinstance(sentences, str):
+        raise EncodeTypeError(f"sentences is {shown(sentences)}; expected many of them, to make pairs of")
     embeddings = model.encode(
         sentences,
         show_progress_bar=show_progress_bar,

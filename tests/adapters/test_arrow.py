@@ -9,12 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("pyarrow", reason="pyarrow is optional")
+
+import pyarrow as pa
+
 import minisbert
 from minisbert.adapters.arrow import column_embedder
 from minisbert.adapters.spec import EncoderSpec
 from tests.conftest import DATA, FEW
 
-pa = pytest.importorskip("pyarrow", reason="pyarrow is optional")
 TINY = DATA / "tiny-bert"
 
 
@@ -111,4 +114,4 @@ def test_a_missing_checkpoint_is_told_at_once(tmp_path: Path) -> None:
     with pytest.raises(minisbert.CheckpointNotFoundError, match="nowhere"):
         column_embedder(tmp_path / "nowhere", "text", "vector")
     with pytest.raises(minisbert.EncodeTypeError, match="model is SentenceEncoder"):
-        column_embedder(minisbert.load(TINY), "text", "vector")  # type: ignore[arg-type]
+        column_embedder(minisbert.load(TINY), "text", "vector")

@@ -42,7 +42,7 @@ def refusal(folder: str) -> str:
     """What is said when the collection is asked."""
     try:
         ask(folder)
-    except Exception as error:
+    except minisbert.CheckpointError as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 

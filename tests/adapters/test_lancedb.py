@@ -28,7 +28,7 @@ def create_table(folder: str, **settings: Any) -> Any:
     class Row(LanceModel):
         number: int
         text: str = function.SourceField()
-        vector: Vector(function.ndims()) = function.VectorField()  # type: ignore[valid-type]
+        vector: Vector(function.ndims()) = function.VectorField()
 
     return lancedb.connect(folder).create_table("texts", schema=Row)
 
@@ -49,7 +49,7 @@ def refusal(folder: str) -> str:
     """What is said when the table is asked."""
     try:
         ask(folder)
-    except Exception as error:
+    except minisbert.CheckpointError as error:
         return f"{type(error).__name__}: {error}"
     return "nothing"
 

@@ -33,11 +33,11 @@ else:
 
     class TestUnit(EmbeddingsUnitTests):
         embeddings_class = MinisbertEmbeddings
-        embedding_model_params = {"model": str(TINY_BERT)}  # noqa: RUF012  (properties there)
+        embedding_model_params = property(lambda self: {"model": str(TINY_BERT)})
 
     class TestIntegration(EmbeddingsIntegrationTests):
         embeddings_class = MinisbertEmbeddings
-        embedding_model_params = {"model": str(TINY_BERT)}  # noqa: RUF012
+        embedding_model_params = property(lambda self: {"model": str(TINY_BERT)})
 
 
 def test_its_vectors_are_the_encoders() -> None:
@@ -54,6 +54,8 @@ def test_its_vectors_are_the_encoders() -> None:
         assert found == encoder.encode_document(texts, normalize_embeddings=True).tolist()
     assert embeddings.embed_query("a") == encoder.encode_query("a", normalize_embeddings=True).tolist()
     assert embeddings.embed_documents([]) == []
+    with pytest.raises(minisbert.EncodeTypeError, match=r"sentence 0 is list \['a'\]; expected a string"):
+        embeddings.embed_query(["a"])
 
 
 def test_many_asynchronous_calls_at_once_are_right() -> None:

@@ -162,7 +162,7 @@ def search(model: str) -> tuple[int, float]:
     labels = [i % 2 for i in range(100)]
     loads = []
     read = minisbert.SentenceEncoder._read
-    minisbert.SentenceEncoder._read = lambda *args: loads.append(args[1]) or read(*args)  # type: ignore[method-assign]
+    minisbert.SentenceEncoder._read = lambda *args: loads.append(args[1]) or read(*args)
     one = minisbert.load(model)
     one.encode(texts)
     before = most_memory()
@@ -175,7 +175,7 @@ def search_alone(model: str) -> int:
     """Search as in `search`, where nobody else holds an encoder; return how often one was read."""
     loads = []
     read = minisbert.SentenceEncoder._read
-    minisbert.SentenceEncoder._read = lambda *args: loads.append(args[1]) or read(*args)  # type: ignore[method-assign]
+    minisbert.SentenceEncoder._read = lambda *args: loads.append(args[1]) or read(*args)
     pipeline = make_pipeline(SentenceVectorizer(model), LogisticRegression())
     grid = {"logisticregression__C": [0.1, 1, 10], "sentencevectorizer__truncate_dim": [64, None]}
     GridSearchCV(pipeline, grid, cv=5).fit(TEXTS, LABELS)

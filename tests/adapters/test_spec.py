@@ -97,7 +97,7 @@ def test_it_has_json_types_only_and_does_not_change() -> None:
     made.to_dict()["prompts"]["query"] = "changed: "
     assert made.prompts == {"query": "q: "}
     with pytest.raises(FrozenInstanceError):
-        made.model = "another"  # type: ignore[misc]
+        made.model = "another"
 
 
 @pytest.mark.parametrize(
@@ -230,12 +230,16 @@ def test_a_cross_encoder_too() -> None:
 @pytest.mark.parametrize(
     ("adapter", "extra", "package"),
     [
+        ("arrow", "parquet", "pyarrow"),
         ("chroma", "chroma", "chromadb"),
+        ("dask", "dask", "dask"),
         ("haystack", "haystack", "haystack"),
         ("lancedb", "lancedb", "lancedb"),
         ("langchain", "langchain", "langchain_core"),
         ("llama_index", "llama-index", "llama_index"),
+        ("ray", "ray", "ray"),
         ("sklearn", "sklearn", "sklearn"),
+        ("spark", "spark", "pyspark"),
     ],
 )
 def test_an_adapter_says_what_is_to_be_installed(

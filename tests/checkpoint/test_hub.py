@@ -13,7 +13,6 @@ from minisbert.checkpoint import hub
 from tests.conftest import DATA
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
-OPTIONS: dict[str, Any] = {"revision": None, "token": None, "cache_folder": None, "local_files_only": False}
 
 
 @pytest.fixture
@@ -30,8 +29,8 @@ def cache(tmp_path: Path) -> Path:
 def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "org" / "model").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    assert hub.resolve("org/model", **OPTIONS) == Path("org/model")
-    assert hub.resolve(tmp_path / "org", **OPTIONS) == tmp_path / "org"
+    assert hub.resolve("org/model") == Path("org/model")
+    assert hub.resolve(tmp_path / "org") == tmp_path / "org"
 
 
 class Folder:
@@ -46,7 +45,7 @@ class Folder:
 
 def test_any_path_of_characters_will_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = cache / "models--org--model" / "snapshots" / REVISION
-    assert hub.resolve(Folder(str(model)), **OPTIONS) == model  # type: ignore[arg-type]
+    assert hub.resolve(Folder(str(model))) == model  # type: ignore[arg-type]
     assert minisbert.load(Folder(str(model))).path == model  # type: ignore[arg-type]
     found = minisbert.load("org/model", cache_folder=Folder(str(cache)), local_files_only=True)  # type: ignore[arg-type]
     assert found.path == model
@@ -75,7 +74,7 @@ def test_the_home_folder_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     (tmp_path / "model").mkdir()
-    assert hub.resolve("~/model", **OPTIONS) == tmp_path / "model"
+    assert hub.resolve("~/model") == tmp_path / "model"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +20,6 @@ from tests.support import cross_checkpoints, mutations, pipelines
 
 CHECKPOINTS = (*TINY, *cross_checkpoints.TINY)
 FIELDS = {"kind", "file", "name", "status", "detail", "count"}
-REVISION = "0123456789abcdef0123456789abcdef01234567"
 
 Findings = list[dict[str, Any]]
 Copy = Callable[[str], Path]
@@ -339,17 +337,9 @@ def test_a_folder_that_is_not_there(run: Callable[..., tuple[int, str]], tmp_pat
     assert "there is no such folder" in out
 
 
-def test_names(run: Callable[..., tuple[int, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub.constants
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    model = tmp_path / "models--org--model"
-    (model / "refs").mkdir(parents=True)
-    (model / "refs" / "main").write_text(REVISION)
-    shutil.copytree(DATA / "tiny-bert", model / "snapshots" / REVISION)
+def test_names(run: Callable[..., tuple[int, str]], cached: Path) -> None:
     status, out = run("org/model", "--json")
-    assert (status, json.loads(out)["folder"]) == (0, str(model / "snapshots" / REVISION))
+    assert (status, json.loads(out)["folder"]) == (0, str(cached))
     status, out = run("org/other")
     assert status == 2
     assert "'org/other' is not a folder, and not in the local cache" in out

@@ -42,6 +42,16 @@ def write(name: str, header: list[str], rows: list[Any]) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("cached")
+def test_a_model_has_a_name(run: Run) -> None:
+    source = write("pairs.csv", ["sentence1", "sentence2", "score"], PAIRS)
+    folder, name = objects(run("evaluate", "sts", source, "--json", "--model", MODEL, "org/model"))
+    assert (name["model"], name["metrics"]) == ("org/model", folder["metrics"])
+    check_error(
+        run("evaluate", "sts", source, "--model", "org/other"), "'org/other' is not a folder, and not"
+    )
+
+
 def objects(ran: Ran) -> list[dict[str, Any]]:
     assert ran.status == 0
     return [json.loads(line) for line in ran.out.splitlines()]

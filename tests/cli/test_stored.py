@@ -256,8 +256,8 @@ BAD_ROWS = [
     ),
     ("[1.5]", "line 2: field 'embedding' is no vector"),
     ('["a"]', "line 2: field 'embedding' is no vector"),
-    (f"[{', '.join(['1e999'] * 75)}]", "row 2: its vector has NaN or infinity"),
-    (f"[{', '.join(['1e300'] * 75)}]", "row 2: its vector has NaN or infinity"),
+    (f"[{', '.join(['1e999'] * 75)}]", "rows.jsonl, line 2: its vector has NaN or infinity"),
+    (f"[{', '.join(['1e300'] * 75)}]", "rows.jsonl, line 2: its vector has NaN or infinity"),
 ]
 
 

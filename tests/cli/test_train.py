@@ -38,6 +38,14 @@ def test_a_checkpoint_comes_out(run: Run, pairs: Path) -> None:
     assert minisbert.load("out").encode("a cat").shape == (75,)
 
 
+def test_the_base_has_a_name(run: Run, pairs: Path, cached: Path) -> None:
+    for out, base in (("one", cached), ("other", "org/model")):
+        ran = run("train", pairs, "-o", out, "--batch-size", 8, "--threads", 1, "--model", base)
+        assert ran.status == 0
+    one, other = (Path(out, "model.safetensors").read_bytes() for out in ("one", "other"))
+    assert one == other
+
+
 def test_evaluations_are_said_and_json_is_printed(run: Run, pairs: Path) -> None:
     ran = run("train", pairs, "-o", "out", "--batch-size", 8, "--threads", 1, "--hold-out", 8, "--json")
     assert ran.status == 0

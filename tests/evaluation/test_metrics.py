@@ -83,6 +83,8 @@ def test_pairs_of_sentences(bert: minisbert.SentenceEncoder) -> None:
         ({"similarity_fn_names": ["cos"]}, "similarity_fn_names is 'cos'"),
         ({"precision": "int4"}, "precision is 'int4'"),
         ({"truncate_dim": -1}, "truncate_dim is -1; expected 1 to 4"),
+        ({"embeddings2": [[1, 2, 3, 4], [1, 2, np.nan, 4], [0] * 4]}, "embeddings2: vector 1 has NaN"),
+        ({"embeddings1": np.ones((3, 2))}, r"widths of vectors are .*'embeddings1': 2, 'embeddings2': 4"),
         (
             {"embeddings1": np.ones((1, 4)), "embeddings2": np.ones((1, 4)), "scores": [1]},
             "expected at least 2",
@@ -146,3 +148,32 @@ def test_what_is_stored_in_fewer_bits(precision: str) -> None:
 def test_ids_that_do_not_fit_are_refused(ids: list[str], message: str) -> None:
     with pytest.raises(minisbert.EncodeValueError, match=message):
         retrieval_metrics(np.ones((1, 2)), np.ones((2, 2)), ["q"], ids, {"q": {"a"}})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"query_embeddings": [[np.inf, 1]]}, "query_embeddings: vector 0 has NaN or infinity"),
+        ({"query_embeddings": [[1, 2, 3]]}, "'query_embeddings': 3, 'corpus_embeddings': 2"),
+        ({"map_at_k": [10, 0]}, "k is 0; expected at least 1"),
+        ({"ndcg_at_k": [2.5]}, "k is 2.5; expected an integer"),
+        ({"precision": "int4"}, "precision is 'int4'"),
+    ],
+)
+def test_bad_rankings_are_refused(arguments: dict[str, Any], message: str) -> None:
+    given = {
+        "query_embeddings": np.ones((1, 2)),
+        "corpus_embeddings": np.ones((2, 2)),
+        "query_ids": ["q"],
+        "corpus_ids": ["a", "b"],
+        "relevant_docs": {"q": {"a"}},
+    }
+    with pytest.raises(minisbert.MinisbertError, match=message):
+        retrieval_metrics(**given | arguments)
+    none = dict.fromkeys(["accuracy_at_k", "precision_recall_at_k", "mrr_at_k", "ndcg_at_k", "map_at_k"], ())
+    assert retrieval_metrics(**given | none) == {}
+
+
+def test_a_string_is_no_set_of_ids(bert: minisbert.SentenceEncoder) -> None:
+    with pytest.raises(minisbert.EncodeTypeError, match="relevant_docs of 'q1' is 'd10'; expected a set"):
+        evaluate_retrieval(bert, QUERIES, TEXTS, {"q1": "d10"})

@@ -126,7 +126,12 @@ def test_what_is_wrong_is_said(arguments: dict[str, Any], message: str) -> None:
         minisbert.community_detection(CLOUD, **arguments)
 
 
+def test_one_sentence_makes_no_pairs(bert: minisbert.SentenceEncoder) -> None:
+    with pytest.raises(minisbert.EncodeTypeError, match="sentences is 'a text'; expected many"):
+        minisbert.paraphrase_mining(bert, "a text")
+
+
 @pytest.mark.parametrize("name", ["max_pairs", "top_k", "query_chunk_size", "corpus_chunk_size"])
 def test_numbers_of_pairs_are_checked(name: str) -> None:
     with pytest.raises(minisbert.EncodeValueError, match=f"{name} is 0; expected at least 1"):
-        paraphrase_mining_embeddings(CLOUD, **{name: 0})  # type: ignore[arg-type]
+        paraphrase_mining_embeddings(CLOUD, **{name: 0})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from tests.conftest import DATA, edit_json
 
 Encoder = minisbert.SentenceEncoder
 MODEL = DATA / "tiny-bert"
+REVISION = "0123456789abcdef0123456789abcdef01234567"
 # What other splitters take for the end of a line, what CSV quotes, and what JSON escapes.
 TEXTS = ["One.", "", 'Commas, "quotes", \\', "a\u2028b\x0bc\x1cd\x85e\rf", "Ünïcödé 猫 🙂", "  x  "]
 LONG = "word " * 40  # more than the 32 tokens that the tiny model reads
@@ -45,6 +47,17 @@ def place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("MINISBERT_CROSS_ENCODER", str(DATA / "cross-bert"))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The snapshot of the tiny model in a cache that has it under the name "org/model", and no network."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    model = tmp_path / "cache" / "models--org--model"
+    (model / "refs").mkdir(parents=True)
+    (model / "refs" / "main").write_text(REVISION)
+    return shutil.copytree(MODEL, model / "snapshots" / REVISION)
 
 
 @pytest.fixture

@@ -38,14 +38,14 @@ class WatchedSpec(EncoderSpec):
         """Return which processes have killed themselves."""
         return {path.name.split("-")[1] for path in Path(self.folder).glob("killed-*")}
 
-    def _load(self) -> SentenceEncoder:
+    def resolve(self) -> SentenceEncoder:
         def read(encoder: SentenceEncoder, *arguments: Any) -> int:
             count = len(list(Path(self.folder).glob(f"load-{os.getpid()}-*")))
             Path(self.folder, f"load-{os.getpid()}-{count}").touch()
             return _read(encoder, *arguments)
 
-        SentenceEncoder._read = read  # type: ignore[method-assign]
-        encoder = super()._load()
+        SentenceEncoder._read = read
+        encoder = super().resolve()
         Path(self.folder, f"threads-{os.getpid()}-{encoder.num_threads}").touch()
         return encoder
 
