@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import minisbert
 from minisbert import kernels
+from minisbert.engine import base
 from minisbert.kernels.compiled import arithmetic, backend
 from tools.bench.engines import (
     Encode,
@@ -50,6 +51,7 @@ def lesser_engine(lacking: tuple[str, ...], dtype: str, *given: Any) -> Encode:
         for module, name in ((arithmetic, "has_tiles"), (backend, "has_tiles"), (arithmetic, "has_dots")):
             if name in lacking:
                 stack.enter_context(patch.object(module, name, lambda *_: False))
+        stack.enter_context(patch.object(base, "_loaded", {}))  # by which encoders share weights
         kernels._compiled.cache_clear()
         engine = minisbert_engine(dtype, *given)
     kernels._compiled.cache_clear()
