@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,10 @@ def test_vectors_of_any_length_have_an_error() -> None:
     np.testing.assert_allclose(compare._errors(a, b), [1 - 24 / 25, 0, 1, 2], atol=1e-7)
 
 
-def test_equal_values_share_a_rank() -> None:
-    ranks: Any = compare._ranks(np.array([0.5, 0.1, 0.5, 0.9], np.float32))
-    np.testing.assert_array_equal(ranks, [2.5, 1, 2.5, 4])
+def test_pairs_that_are_all_alike_have_the_same_ranks() -> None:
+    alike, others = np.ones((3, 4), np.float32), np.eye(3, 4, dtype=np.float32)
+    others[1] = [1, 1, 0, 0]
+    encoders: Any = (SimpleNamespace(similarity=lambda a, b: a @ b.T),) * 2
+    assert compare._spearman(encoders, (alike, 2 * alike)) == 1
+    assert compare._spearman(encoders, (alike, others)) == 0
+    assert compare._spearman(encoders, (others, 3 * others)) == pytest.approx(1)
