@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, AnyStr, Generic
 
 import pytest
 
@@ -33,26 +33,26 @@ def test_a_folder_goes_before_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert hub.resolve(tmp_path / "org") == tmp_path / "org"
 
 
-class Folder:
+class Folder(Generic[AnyStr]):
     """A path of another library, such as py.path or a configuration's."""
 
-    def __init__(self, path: str | bytes) -> None:
-        self.path = path
+    def __init__(self, path: AnyStr) -> None:
+        self.path: AnyStr = path
 
-    def __fspath__(self) -> str | bytes:
+    def __fspath__(self) -> AnyStr:
         return self.path
 
 
 def test_any_path_of_characters_will_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = cache / "models--org--model" / "snapshots" / REVISION
-    assert hub.resolve(Folder(str(model))) == model  # type: ignore[arg-type]
-    assert minisbert.load(Folder(str(model))).path == model  # type: ignore[arg-type]
-    found = minisbert.load("org/model", cache_folder=Folder(str(cache)), local_files_only=True)  # type: ignore[arg-type]
+    assert hub.resolve(Folder(str(model))) == model
+    assert minisbert.load(Folder(str(model))).path == model
+    found = minisbert.load("org/model", cache_folder=Folder(str(cache)), local_files_only=True)
     assert found.path == model
     monkeypatch.chdir(model.parent)
-    assert minisbert.load(Folder(REVISION)).path.absolute() == model  # type: ignore[arg-type]
+    assert minisbert.load(Folder(REVISION)).path.absolute() == model
     with pytest.raises(minisbert.CheckpointNotFoundError, match="there is no such folder"):  # and no name
-        minisbert.load(Folder("org/model"), cache_folder=cache)  # type: ignore[arg-type]
+        minisbert.load(Folder("org/model"), cache_folder=cache)
 
 
 @pytest.mark.parametrize("name", ["name_or_path", "cache_folder"])

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +27,8 @@ TEXTS = [text for row in ROWS for text in row]
 
 
 def train(base: Path, out: Path, dtype: str = "float32", **more: object) -> minisbert.SentenceEncoder:
-    options = {"batch_size": 4, "lr": 1e-3, "num_threads": 1, "dtype": dtype, **more}
-    fit(base, ROWS, out, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {"batch_size": 4, "lr": 1e-3, "num_threads": 1, "dtype": dtype, **more}
+    fit(base, ROWS, out, **options)
     return minisbert.load(out, backend="reference", dtype=dtype)
 
 
