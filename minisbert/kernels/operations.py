@@ -77,10 +77,13 @@ STEP = 2 + ARGUMENTS
 # Attention's units are groups of heads of one sentence: enough for a few threads, few enough to set up quickly.
 GROUPS = 4
 
-# How a multiply in fewer bits is computed: weights are widened to float32, which any processor can; or they are
-# multiplied as they are, by instructions for sums of products (dot), or for whole tiles, of processors that have these.
-# Odd numbers are of integers.
-ARITHMETICS = ("float16", "int8", "bfloat16", "int8 dot", "bfloat16 dot", "int8 tiles", "bfloat16 tiles")
+# How a multiply in fewer bits is computed: weights are widened to float32, which any processor can; or int8 to 16 bits,
+# of which any x86 sums two products (pairs); or they are multiplied as they are, by instructions for sums of two or
+# four products (dot), or for whole tiles, of processors that have these. Odd numbers are of integers.
+ARITHMETICS = (
+    *("float16", "int8", "bfloat16"),
+    *("int8 pairs", "bfloat16 dot", "int8 dot", "bfloat16 tiles", "int8 tiles"),
+)
 
 # The functions of `source.vector` that `linear` ends in, by the names that checkpoints have for them. An activation is
 # added in this order: its definition in `reference.activations`, its name in `checkpoint.config.HIDDEN_ACTS` (or else a

@@ -9,7 +9,6 @@ from minisbert.kernels.levels import CHOSEN, LEVELS
 
 __all__ = [
     "DOTS",
-    "FIRST_NATIVE",
     "FIRST_TILES",
     "FUSES",
     "IS_ARM",
@@ -25,6 +24,7 @@ __all__ = [
     "NARROW_VECTORS",
     "NR",
     "OFFSET",
+    "PAIRS",
     "PREFETCH_L1",
     "PREFETCH_L2",
     "QUERY_ROWS",
@@ -114,28 +114,34 @@ WIDEST = 4096  # the widest row that is made ready beside where it goes to: 16 k
 TILE = 16  # rows of a tile of the matrix unit (AMX), and words in each
 
 
-# The numbers of which some processors of the level multiply whole tiles; and those whose products they can sum.
+# The numbers of which some processors of the level multiply whole tiles; and how they sum products, of `ARITHMETICS`.
 TILES = {"x86-64-v4": ("int8", "bfloat16"), "aarch64": ("int8",)}.get(str(CHOSEN), ())
-DOTS = {"x86-64-v4": ("int8", "bfloat16"), "x86-64-v3": ("int8",), "aarch64": ("int8",)}.get(str(CHOSEN), ())
+DOTS = {
+    "x86-64-v4": ("int8 pairs", "int8 dot", "bfloat16 dot"),
+    "x86-64-v3": ("int8 pairs", "int8 dot"),
+    "x86-64-v2": ("int8 pairs",),
+    "aarch64": ("int8 dot",),
+}.get(str(CHOSEN), ())
 OFFSET = 0 if IS_ARM else 128  # that is added to int8 of rows, which are unsigned on x86
-# Of `operations.ARITHMETICS`: not widened; and not by panels of vectors, into which ARM's tiles fit, but by wider ones.
-FIRST_NATIVE, FIRST_TILES = 3, 7 if IS_ARM else 5
+# Of `operations.ARITHMETICS`: the first that is not widened to float32; and not by panels of vectors, into which ARM's
+# tiles fit, but by wider ones.
+PAIRS, FIRST_TILES = 3, 8 if IS_ARM else 6
 
 
 def per_word(arithmetic: int) -> int:
-    """Return how many numbers are multiplied together, in a word of 32 bits; 1 where they are widened."""
-    return 1 if arithmetic < FIRST_NATIVE else 4 if arithmetic % 2 else 2
+    """Return how many numbers of a row are multiplied together, in a word of 32 bits; 1 where weights are widened."""
+    return 1 if arithmetic < PAIRS else 4 if arithmetic > PAIRS and arithmetic % 2 else 2
 
 
 def word_bytes(arithmetic: int) -> int:
     """Return how many bytes of a panel are multiplied together."""
-    return 4 if arithmetic >= FIRST_NATIVE else 1 if arithmetic % 2 else 2
+    return 4 if arithmetic > PAIRS else 1 if arithmetic == 1 else 2
 
 
 def words(K: int, arithmetic: int) -> int:
-    """Return how many words K numbers take, rounded up to whole tiles; they are K where they are widened."""
-    together = TILE * (4 if arithmetic % 2 else 2)
-    return K if arithmetic < FIRST_NATIVE else (K + together - 1) // together * TILE
+    """Return how many words K numbers take, rounded up to whole tiles; they are K where weights are widened."""
+    together = TILE * (4 if arithmetic > PAIRS and arithmetic % 2 else 2)
+    return K if arithmetic < PAIRS else (K + together - 1) // together * TILE
 
 
 def row_bytes(width: int) -> int:

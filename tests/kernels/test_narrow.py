@@ -13,22 +13,15 @@ import minisbert
 from minisbert.kernels import select, tuning
 from minisbert.kernels.compiled import arithmetic as choice
 from minisbert.kernels.compiled.packing import Packed, packed_narrow
-from minisbert.kernels.operations import ARITHMETICS
 from minisbert.kernels.reference import narrow
 from minisbert.kernels.reference import ops as reference
 from tests.conftest import DATA, largest
 from tests.support import texts
-from tests.support.backends import NAME, compiled
+from tests.support.backends import ARITHMETICS_HERE, NAME, compiled
 
 DTYPES = ("float16", "bfloat16", "int8")
 
 
-def is_here(arithmetic: str) -> bool:
-    dtype, _, how = arithmetic.partition(" ")
-    return not how or {"tiles": choice.has_tiles, "dot": choice.has_dots}[how](dtype)
-
-
-HERE = [name for name in ARITHMETICS if is_here(name)]
 SHAPES = [(384, 96), (75, 31), (33, 300), (1, 1), (96, 384), (40, 256), (31, 2048), (100, 1536)]
 ROWS = (1, 2, 9, 16, 17, 31, 33, tuning.MC, tuning.MC + 1, 2 * tuning.MC + 5)
 
@@ -49,7 +42,7 @@ def dtype_of(arithmetic: str) -> str:
 
 
 @pytest.mark.parametrize(("width", "depth"), SHAPES)
-@pytest.mark.parametrize("arithmetic", HERE)
+@pytest.mark.parametrize("arithmetic", ARITHMETICS_HERE)
 def test_linear_is_what_is_defined(arithmetic: str, width: int, depth: int) -> None:
     dtype = dtype_of(arithmetic)
     weight, bias = uneven(width, depth) / np.float32(np.sqrt(depth)), random(width)
@@ -69,7 +62,7 @@ def test_linear_is_what_is_defined(arithmetic: str, width: int, depth: int) -> N
             assert largest(compiled.linear(x, packed, activation, added) - expected) <= tolerance
 
 
-@pytest.mark.parametrize("arithmetic", HERE)
+@pytest.mark.parametrize("arithmetic", ARITHMETICS_HERE)
 def test_a_row_does_not_depend_on_the_others(arithmetic: str) -> None:
     weight, bias = random(75, 300), random(75)
     packed = packed_narrow(weight, bias, dtype_of(arithmetic), arithmetic)
@@ -85,7 +78,7 @@ def test_a_row_does_not_depend_on_the_others(arithmetic: str) -> None:
 
 def test_all_arithmetics_of_integers_give_the_same_bits() -> None:
     weight, bias, x = uneven(384, 1536), random(384), uneven(100, 1536)
-    names = [name for name in HERE if dtype_of(name) == "int8"]
+    names = [name for name in ARITHMETICS_HERE if dtype_of(name) == "int8"]
     first, *others = (compiled.linear(x, packed_narrow(weight, bias, "int8", name)) for name in names)
     for other in others:
         np.testing.assert_array_equal(other, first)
@@ -105,7 +98,7 @@ def special_rows(K: int) -> Any:
     return x
 
 
-@pytest.mark.parametrize("arithmetic", [name for name in HERE if dtype_of(name) == "int8"])
+@pytest.mark.parametrize("arithmetic", [name for name in ARITHMETICS_HERE if dtype_of(name) == "int8"])
 @pytest.mark.parametrize("K", [128, 200])
 def test_rows_of_zeros_and_of_what_is_not_finite(arithmetic: str, K: int) -> None:
     weight, bias, x = random(40, K), random(40), special_rows(K)
@@ -126,7 +119,7 @@ def test_the_largest_integers_are_exact() -> None:
     # A row of equal numbers is rotated to one number a block: its neighbours are zeros.
     x = np.ones((5, K), np.float32)
     dense = reference.pack(x[:3], np.zeros(3), "int8")
-    for name in HERE:
+    for name in ARITHMETICS_HERE:
         if dtype_of(name) == "int8":
             packed = packed_narrow(x[:3], np.zeros(3), "int8", name)
             np.testing.assert_array_equal(compiled.linear(x, packed), reference.linear(x, dense))
@@ -249,13 +242,13 @@ AMX, I8MM = {"int8", "bfloat16"}, {"int8"}  # of which there are tiles
         (V4, set(), BF16, "bfloat16 dot", "int8 dot"),  # Zen 4
         (V4, set(), BF16 | {"AVX512FP16"}, "bfloat16", "int8 dot"),  # Sapphire Rapids, no leave
         (V4, set(), VNNI, "bfloat16", "int8 dot"),  # Ice Lake
-        (V4, set(), {"AVX512F"}, "bfloat16", "int8"),
+        (V4, set(), {"AVX512F"}, "bfloat16", "int8 pairs"),  # Skylake
         (V3, set(), {"avx_vnni"}, "bfloat16", "int8 dot"),  # Alder Lake
-        (V3, set(), BF16, "bfloat16", "int8"),
+        (V3, set(), BF16, "bfloat16", "int8 pairs"),
         (ARM, I8MM, {"ASIMDDP"}, "bfloat16", "int8 tiles"),  # Graviton 3
         (ARM, set(), {"ASIMDDP"}, "bfloat16", "int8 dot"),  # Graviton 2
         (ARM, set(), {"ASIMD"}, "bfloat16", "int8"),  # Graviton
-        ("x86-64-v2", set(), BF16, "bfloat16", "int8"),
+        ("x86-64-v2", set(), BF16, "bfloat16", "int8 pairs"),
         (None, set(), BF16, "bfloat16", "int8"),
     ],
 )

@@ -15,7 +15,11 @@ from tests.support.environment import PATIENCE
 
 pytest.importorskip("numba", reason="other levels are built by Numba, which is not installed")
 
-TESTS = Path(__file__).parent / "test_ops.py"
+NARROW = ("test_linear_is_what_is_defined", "test_all_arithmetics_of_integers_give_the_same_bits")
+TESTS = [
+    str(Path(__file__).parent / name)
+    for name in ("test_ops.py", *(f"test_narrow.py::{test}" for test in NARROW))
+]
 
 
 @pytest.mark.parametrize("level", host_levels()[1:])
@@ -26,7 +30,7 @@ import sys
 import pytest
 from minisbert.kernels import tuning
 assert (tuning.LANES, tuning.REGISTERS) == {shape}
-sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", {str(TESTS)!r}]))
+sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *{TESTS!r}]))
 """
     told = {"MINISBERT_LEVEL": level, "MINISBERT_TEST_BACKEND": "jit"}
     done = subprocess.run(

@@ -21,7 +21,9 @@ def arithmetic(dtype: str, K: int) -> str:
         return f"{dtype} tiles"
     # Intel's processors sum products of bfloat16 at half the pace of a fused multiply-add; they have float16's, too.
     is_slow = dtype == "bfloat16" and "AVX512FP16" in features()
-    return f"{dtype} dot" if has_dots(dtype) and not is_slow else dtype
+    if has_dots(dtype) and not is_slow:
+        return f"{dtype} dot"
+    return "int8 pairs" if dtype == "int8" and str(CHOSEN).startswith("x86-64") else dtype
 
 
 # What a processor of a level has then, by NumPy's names, or in Linux's small letters.

@@ -38,8 +38,9 @@ class Backend(Ops):
     def arithmetic(self, dtype: str, K: int) -> str:
         """Twin of `reference.arithmetic`."""
         name, _, how = arithmetic(dtype, K).partition(" ")
-        by = {"tiles": "a matrix unit", "dot": "sums of products"}.get(how)
-        return f"{name}, by {by}" if by else "float32"
+        if not how:
+            return "float32"
+        return f"{name}, by " + ("a matrix unit" if how == "tiles" else "sums of products")
 
     # Elementwise, and so independent of the number of rows.
     mix, prelu = staticmethod(reference.mix), staticmethod(reference.prelu)

@@ -81,7 +81,7 @@ def packed_narrow(weight: Floats, bias: Floats, dtype: str, arithmetic: str) -> 
         numbers = weight.astype(np.float16)
     starts = _starts(width, code)
     if per_word(code) > 1:
-        numbers = _in_words(numbers, words(K, code))  # (O, words)
+        numbers = _in_words(numbers, words(K, code), word_bytes(code))  # (O, words)
     if arithmetic == "int8 tiles" and IS_ARM:
         numbers = numbers.view(np.int64)  # two words of a column at a time: see `source.smmla`
     step = words(K, code) * word_bytes(code)  # bytes of a column
@@ -91,9 +91,10 @@ def packed_narrow(weight: Floats, bias: Floats, dtype: str, arithmetic: str) -> 
         panel = panels[start * step : stop * step].view(numbers.dtype).reshape(-1, stop - start)
         panel[:, : len(rows)] = rows.T
     of_columns = _padded(scales, starts[-1])
-    if arithmetic == "int8 dot":  # what sums begin with: see `source.dot`
+    if arithmetic in ("int8 dot", "int8 pairs"):  # what sums begin with: see `source.dot`
         begin = np.zeros(starts[-1], np.int32)
-        begin[:width] = -OFFSET * numbers.view(np.int8).sum(axis=1, dtype=np.int32)
+        if arithmetic == "int8 dot":
+            begin[:width] = -OFFSET * numbers.view(np.int8).sum(axis=1, dtype=np.int32)
         of_columns = np.concatenate([of_columns, begin.view(np.float32)])
     return Packed(panels, _padded(bias, starts[-1]), K, width, code, of_columns)
 
@@ -105,11 +106,11 @@ def _starts(width: int, arithmetic: int) -> list[int]:
     return [start_of_panel(p, wide) for p in range(wide + narrow_ones + 1)]
 
 
-def _in_words(numbers: NDArray[Any], count: int) -> NDArray[np.int32]:
-    """Put the numbers of each row side by side into so many words, zeros behind them."""
-    wide = np.zeros((len(numbers), 4 * count // numbers.itemsize), numbers.dtype)
+def _in_words(numbers: NDArray[Any], count: int, size: int) -> NDArray[Any]:
+    """Put the numbers of each row side by side into so many words of `size` bytes, zeros behind them."""
+    wide = np.zeros((len(numbers), size * count // numbers.itemsize), numbers.dtype)
     wide[:, : numbers.shape[1]] = numbers
-    return wide.view(np.int32)
+    return wide.view(f"i{size}")
 
 
 def _padded(x: Floats, count: int) -> Floats:

@@ -110,7 +110,7 @@ def branch(name: str, parameters: str, calls: dict[int, str], scope: dict[str, A
     """
     number, *_ = parameters.split(",")
     chain = "\n    el".join(f"if {number} == {code}: {call}" for code, call in calls.items())
-    found = scope | {"__name__": __name__}
+    found = {"__name__": __name__} | scope
     exec(f"def {name}({parameters}):\n    {chain}", found)
     function: Callable[..., Any] = found[name]
     return function

@@ -165,10 +165,17 @@ def _nearest(b: Any, x: Value, factor: Value) -> Value:
     return call(b, f"llvm.rint.v{SUM_LANES}f32", SUMS, b.fmul(x, factor))
 
 
-def _bytes(b: Any, x: Value, factor: Value) -> Value:
-    """``x * factor`` as int8."""
-    wide = b.fptosi(_nearest(b, x, factor), ir.VectorType(INT, SUM_LANES))
-    return b.trunc(wide, ir.VectorType(ir.IntType(8), SUM_LANES))
+def _rounding(bits: int) -> Callable[[Any, Value, Value], Value]:
+    """Make what emits ``x * factor`` as an integer of so many bits."""
+
+    def emit(b: Any, x: Value, factor: Value) -> Value:
+        wide = b.fptosi(_nearest(b, x, factor), ir.VectorType(INT, SUM_LANES))
+        return b.trunc(wide, ir.VectorType(ir.IntType(bits), SUM_LANES))
+
+    return emit
+
+
+_bytes, _shorts = _rounding(8), _rounding(16)
 
 
 def _offset_bytes(b: Any, x: Value, factor: Value) -> Value:
@@ -218,7 +225,8 @@ def pair_bfloat16(_typing: Any, first: Any, second: Any, target: Any) -> Any:
     return types.void(types.intp, types.intp, types.intp), emit
 
 
-to_integers, to_bytes, to_offset_bytes = map(_narrowing, (_nearest, _bytes, _offset_bytes))
+to_integers, to_shorts = map(_narrowing, (_nearest, _shorts))
+to_bytes, to_offset_bytes = map(_narrowing, (_bytes, _offset_bytes))
 to_bfloat16, to_bfloat16_bits = _narrowing(_rounded), _narrowing(_bfloat16_bits)
 
 

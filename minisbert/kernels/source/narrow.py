@@ -5,8 +5,8 @@ micro-kernel of float32 multiplies all rows by them. So half the bytes come from
 is paid once for a hundred rows. Integers are exact so, too: a product is at most 127 * 127, and a float32 holds every
 integer up to 2**24, which is 1040 of them. Sums of KC_NARROW products are then added as integers.
 
-Processors that multiply narrow numbers do that instead: see `dot`, `amx` and `smmla`. Sums are left, float32 or int32:
-`finish` makes results of them with scales, bias, activation and residual.
+Processors that multiply narrow numbers do that instead, as any x86 does with int8: see `dot`, `amx` and `smmla`. Sums
+are left, float32 or int32: `finish` makes results of them with scales, bias, activation and residual.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ rotated = scratch(WIDEST)
 block, sums, tile = scratch(KC_NARROW * NR), scratch(MC * max(NR, NARROW_VECTORS * LANES)), scratch(MR * NR)
 
 CODES = {name: code for code, name in enumerate(ARITHMETICS)}
-INT8, INT8_DOT, INT8_TILES = CODES["int8"], CODES["int8 dot"], CODES["int8 tiles"]
+INT8, INT8_TILES = CODES["int8"], CODES["int8 tiles"]
 BLOCK = 128  # numbers that are rotated together
 TINY = np.float32(1e-30)
 
@@ -69,6 +69,7 @@ TINY = np.float32(1e-30)
 _CONVERSIONS = {
     "bfloat16": "to_bfloat16",
     "int8": "to_integers",
+    "int8 pairs": "to_shorts",
     "bfloat16 dot": "to_bfloat16_bits",
     "int8 dot": "to_offset_bytes" if OFFSET else "to_bytes",
     "bfloat16 tiles": "to_bfloat16_bits",

@@ -65,7 +65,7 @@ if IS_ARM:  # whose tiles are other ones
 
     WAYS["multiply_tiles"] = multiply_pairs
 WAY_OF = dict.fromkeys(("float16", "int8", "bfloat16"), "multiply_widened")
-WAY_OF |= dict.fromkeys((f"{dtype} dot" for dtype in DOTS), "multiply_dots")
+WAY_OF |= dict.fromkeys(DOTS, "multiply_dots")
 WAY_OF |= dict.fromkeys((f"{dtype} tiles" for dtype in TILES), "multiply_tiles")
 MULTIPLIES = {CODES[name]: f"{function}({GIVEN_BY})" for name, function in WAY_OF.items()}
 multiply_narrow = inlined(branch("multiply_narrow", f"code, {GIVEN_BY}", MULTIPLIES, WAYS))
