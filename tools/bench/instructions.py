@@ -18,6 +18,8 @@ import numpy as np
 from minisbert.kernels.compiled.arithmetic import arithmetic
 from minisbert.kernels.compiled.backend import Backend
 from minisbert.kernels.layout import rows
+from minisbert.kernels.levels import CHOSEN, LEVELS
+from minisbert.kernels.tuning import IS_ARM, LANES
 from tools.bench.measure import interleave, peak, together
 
 __all__ = ["shares"]
@@ -31,24 +33,46 @@ TURNS, SUMS = (
 
 
 class Instruction(NamedTuple):
-    """LLVM's name of it, what sums and factors are, and how many multiplications and additions it makes."""
+    """LLVM's name of it, what sums and factors are, and how many multiplications and additions it makes.
+
+    Where `adds`, it takes two factors alone, and another instruction adds their products to the sums.
+    """
 
     name: str
     sums: str
     factors: str
     operations: int
-    features: str
+    features: str = ""
+    adds: bool = False
 
 
-TILES = "+amx-tile,+amx-bf16,+amx-int8"
-INSTRUCTIONS = {
+TILES, INTEGERS = "+amx-tile,+amx-bf16,+amx-int8", f"<{LANES} x i32>"
+OF_X86 = {
     "bfloat16 tiles": Instruction("x86.tdpbf16ps", "", "", 2 * 16 * 16 * 32, TILES),
     "int8 tiles": Instruction("x86.tdpbssd", "", "", 2 * 16 * 16 * 64, TILES),
     "bfloat16 dot": Instruction(
         "x86.avx512bf16.dpbf16ps.512", "<16 x float>", "<32 x bfloat>", 64, "+avx512bf16"
     ),
-    "int8 dot": Instruction("x86.avx512.vpdpbusd.512", "<16 x i32>", "<16 x i32>", 128, "+avx512vnni"),
+    "int8 dot": Instruction(
+        f"x86.avx512.vpdpbusd.{32 * LANES}",
+        INTEGERS,
+        INTEGERS,
+        8 * LANES,
+        "+avx512vnni" if LANES == 16 else "+avxvnni",
+    ),
+    "int8 pairs": Instruction(
+        {16: "x86.avx512.pmaddw.d.512", 8: "x86.avx2.pmadd.wd"}.get(LANES, "x86.sse2.pmadd.wd"),
+        INTEGERS,
+        f"<{2 * LANES} x i16>",
+        4 * LANES,
+        adds=True,
+    ),
 }
+OF_ARM = {
+    "int8 dot": Instruction("aarch64.neon.sdot.v4i32.v16i8", INTEGERS, "<16 x i8>", 32, "+dotprod"),
+    "int8 tiles": Instruction("aarch64.neon.smmla.v4i32.v16i8", INTEGERS, "<16 x i8>", 64, "+i8mm"),
+}
+INSTRUCTIONS = OF_ARM if IS_ARM else OF_X86
 
 
 def shares(kernels: dict[str, Backend], threads: int, rounds: int) -> dict[str, Any]:
@@ -93,8 +117,13 @@ def peak_of(name: str, threads: int) -> float:
     """Return how many GFLOP/s so many threads reach with an arithmetic's instruction; float32's for those widened."""
     if name not in INSTRUCTIONS:
         return peak(threads)
-    count = TURNS * (4 if "tiles" in name else SUMS)
+    count = TURNS * (4 if is_of_tiles(INSTRUCTIONS[name]) else SUMS)
     return together(threads, lambda: partial(loop(name), TURNS), count * INSTRUCTIONS[name].operations)
+
+
+def is_of_tiles(instruction: Instruction) -> bool:
+    """Whether it works on registers of a matrix unit."""
+    return not instruction.sums
 
 
 # --- The loops --------------------------------------------------------------------------------------------
@@ -106,11 +135,11 @@ def loop(name: str) -> Any:
     instruction = INSTRUCTIONS[name]
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
-    features = f"{llvm.get_host_cpu_features().flatten()},{instruction.features}"
-    machine = llvm.Target.from_default_triple().create_target_machine(
-        llvm.get_host_cpu_name(), features, 2, jit=True
-    )
-    module = llvm.parse_assembly((of_tiles if "tiles" in name else of_vectors)(instruction))
+    level = LEVELS[str(CHOSEN)]
+    features = ",".join(filter(None, (level.features, instruction.features)))
+    machine = llvm.Target.from_default_triple().create_target_machine(level.cpu, features, 2, jit=True)
+    text = of_tiles(instruction) if is_of_tiles(instruction) else of_vectors(instruction)
+    module = llvm.parse_assembly(text)
     engine = llvm.create_mcjit_compiler(module, machine)
     engine.finalize_object()
     function = ctypes.CFUNCTYPE(None, ctypes.c_int64)(engine.get_function_address("run"))
@@ -120,14 +149,19 @@ def loop(name: str) -> Any:
 
 def of_vectors(instruction: Instruction) -> str:
     """Return a loop whose sums wait for nobody but themselves."""
-    name, sums, factors, *_ = instruction
+    name, sums, factors = instruction[:3]
     starts = "\n".join(f"%s{i} = phi {sums} [zeroinitializer, %entry], [%t{i}, %loop]" for i in range(SUMS))
-    steps = "\n".join(
-        f"%t{i} = call {sums} @llvm.{name}({sums} %s{i}, {factors} %f, {factors} %f)" for i in range(SUMS)
+    step = (
+        f"%x# = bitcast {sums} %s# to {factors}\n"  # so that no product is of one turn alone
+        f"%p# = call {sums} @llvm.{name}({factors} %x#, {factors} %f)\n%t# = add {sums} %s#, %p#"
+        if instruction.adds
+        else f"%t# = call {sums} @llvm.{name}({sums} %s#, {factors} %f, {factors} %f)"
     )
+    steps = "\n".join(step.replace("#", str(i)) for i in range(SUMS))
+    given = f"{factors}, {factors}" if instruction.adds else f"{sums}, {factors}, {factors}"
     ends = "\n".join(f"store volatile {sums} %t{i}, ptr %place" for i in range(SUMS))
     return f"""
-declare {sums} @llvm.{name}({sums}, {factors}, {factors})
+declare {sums} @llvm.{name}({given})
 define void @run(i64 %n) {{
 entry:
   %place = alloca {sums}

@@ -131,7 +131,10 @@ def ctranslate2_int8(folder: Path, threads: int, limit: int, scratch: Path) -> E
 
 DTYPES = ("float16", "bfloat16", "int8")
 # int8 by the instructions of processors that have less.
-LESSER = {"minisbert int8, without AMX": ("has_tiles",), "minisbert int8, widened": ("has_tiles", "has_dots")}
+LESSER = {
+    "minisbert int8, without AMX": ("has_tiles",),
+    "minisbert int8, by pairs": ("has_tiles", "has_dots"),
+}
 ENGINES: dict[str, Callable[[Path, int, int, Path], Encode]] = {
     **{f"minisbert {dtype}": partial(minisbert_engine, dtype) for dtype in ("float32", *DTYPES)},
     **{name: partial(lesser_engine, lacking, "int8") for name, lacking in LESSER.items()},
