@@ -16,7 +16,8 @@ from tests.conftest import DATA
 from tests.support import checkpoints
 from tests.support.environment import PATIENCE
 
-RUNS = 3 if PATIENCE == 1 else 1  # of what may go wrong by chance, and takes minutes where it is emulated
+# Of what may go wrong by chance, and takes minutes where it is emulated.
+RUNS, LAYERS = (3, 6) if PATIENCE == 1 else (1, 1)
 TINY_BERT = str(DATA / "tiny-bert")
 
 
@@ -25,7 +26,12 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A BERT of MiniLM's size: one that is tiny is hardly ever in a kernel when the process ends."""
     folder = tmp_path_factory.mktemp("checkpoints") / "wide"
     tokenizer = json.loads((DATA / "tiny-bert" / "tokenizer.json").read_text(encoding="utf-8"))
-    size = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 12, "num_hidden_layers": 6}
+    size = {
+        "hidden_size": 384,
+        "intermediate_size": 1536,
+        "num_attention_heads": 12,
+        "num_hidden_layers": LAYERS,
+    }
     config = {**checkpoints.TINY_BERT_CONFIG, **size, "vocab_size": 544}
     weights = checkpoints.seeded_weights(config, 0, checkpoints.TINY_BIAS)
     checkpoints.write_checkpoint(folder, config, weights, tokenizer, max_seq_length=64)
