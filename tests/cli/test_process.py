@@ -91,6 +91,26 @@ def test_a_signal_ends_the_process_wherever_it_strikes(is_first_process: bool) -
     assert Path("out.npy").read_text() == "what was here before"
 
 
+STRUCK_AT_ONCE = """
+import os
+import signal
+import sys
+from minisbert.cli import commands, journal
+
+journal.fcntl.flock = lambda *_: os.kill(os.getpid(), signal.SIGTERM)
+sys.argv = ["minisbert", "encode", "-o", "out.npy", "--backend", "reference"]
+commands.main()
+"""
+
+
+@posix
+def test_a_signal_that_strikes_before_a_file_is_locked() -> None:
+    with python("-c", STRUCK_AT_ONCE, stdin=subprocess.DEVNULL) as running:
+        out, err = running.communicate(timeout=60 * PATIENCE)
+    assert (running.returncode, out, err) == (-signal.SIGTERM, b"", b"")
+    assert os.listdir() == []
+
+
 @posix
 @pytest.mark.parametrize("argv", ["encode texts.txt -o -", "info"])
 def test_a_closed_pipe_ends_the_run_quietly(argv: str) -> None:
