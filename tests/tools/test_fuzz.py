@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import DATA
 from tests.support import mutations
+from tests.support.environment import PATIENCE
 
 SAMPLE = 300
 
@@ -76,7 +77,8 @@ def test_faults_are_noticed(
 ) -> None:
     program = tmp_path / "faulty.py"
     program.write_text(FAULTY)
-    monkeypatch.setattr(fuzz, "SECONDS", 10)
+    seconds = 10 if PATIENCE == 1 else 60
+    monkeypatch.setattr(fuzz, "SECONDS", seconds)
     report = fuzz.run(0, 10, jobs=1, program=str(program))
     assert [result.seed for result in report.results] == list(range(10))
     outcomes = {result.seed: result.outcome for result in report.results if not result.expected}
@@ -86,7 +88,7 @@ def test_faults_are_noticed(
         3: "unexpected MemoryError",
         4: "unexpected crash: exit code 5",
         6: "unexpected crash: exit code -6",
-        8: "unexpected hang: 10 s",
+        8: f"unexpected hang: {seconds} s",
     }
     monkeypatch.setattr(fuzz, "run", lambda first, count, jobs: report)
     assert fuzz.main(["--count", "10"]) == 1

@@ -101,6 +101,8 @@ class _Helpers:
 
     def _start(self, count: int) -> None:
         """Start those that are missing, but no more than there are processors for: a helper never waits idly."""
+        if sys.is_finalizing():  # none could be started, and what counts processors may be gone
+            return
         if self._most is None:
             self._most = processors() - 1
         while len(self._gates) < min(count, self._most):
