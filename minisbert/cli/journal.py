@@ -99,11 +99,10 @@ def open_journal(path: str, run: Run, resume: bool) -> Iterator[Remember]:
 @contextmanager
 def _locked(place: Path, name: str) -> Iterator[BinaryIO]:
     """Open a file, or make it, and have it for this process alone."""
-    is_new = not os.path.exists(place)
+    if not os.path.exists(place):
+        unfinished.temporary.add(place)  # before it is there: a signal may strike while it is made
     with naming(name):
         number = os.open(place, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-    if is_new:  # at once: a signal may strike before anything is written
-        unfinished.temporary.add(place)
     with open(number, "r+b", buffering=0) as handle:
         if not _is_ours(handle, place):
             unfinished.temporary.discard(place)
