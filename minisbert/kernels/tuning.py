@@ -114,13 +114,13 @@ WIDEST = 4096  # the widest row that is made ready beside where it goes to: 16 k
 TILE = 16  # rows of a tile of the matrix unit (AMX), and words in each
 
 
-# The numbers of which some processors of the level multiply whole tiles; and how they sum products, of `ARITHMETICS`.
+# The numbers of which some processors of the level multiply whole tiles; and what `source.dot` does of `ARITHMETICS`.
 TILES = {"x86-64-v4": ("int8", "bfloat16"), "aarch64": ("int8",)}.get(str(CHOSEN), ())
 DOTS = {
     "x86-64-v4": ("int8 pairs", "int8 dot", "bfloat16 dot"),
     "x86-64-v3": ("int8 pairs", "int8 dot"),
     "x86-64-v2": ("int8 pairs",),
-    "aarch64": ("int8 dot",),
+    "aarch64": ("int8 dot", "int8 tiles"),
 }.get(str(CHOSEN), ())
 OFFSET = 0 if IS_ARM else 128  # that is added to int8 of rows, which are unsigned on x86
 # Of `operations.ARITHMETICS`: the first that is not widened to float32; and not by panels of vectors, into which ARM's

@@ -41,6 +41,7 @@ from minisbert.kernels.runtime.compiler import (
     start_of_panel,
     words,
 )
+from minisbert.kernels.source import smmla
 from minisbert.kernels.source.microkernel import Sums, loop_over
 from minisbert.kernels.source.narrow import CODES, finish
 from minisbert.kernels.source.vector import INT, INTEGERS, LONG, VECTOR, Value, call, splat
@@ -118,6 +119,8 @@ def _make(arithmetic: str, rows: int, vectors: int) -> Any:
 @cache
 def _of_any_height(arithmetic: str, rows: int, vectors: int) -> Any:
     """Compile the micro-kernels of 1 to `rows` rows as one kernel."""
+    if arithmetic == "int8 tiles":
+        return smmla.of_any_height(rows, vectors)
     given = "a, a_step, b, steps, c, c_step, d"
     heights = {h: _make(arithmetic, h, vectors) for h in range(rows, 0, -1)}
     calls = {h: f"height_{h}({given})" for h in heights}

@@ -25,19 +25,10 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from minisbert.kernels.runtime.compiler import (
-    branch,
-    count_panels,
-    kernel,
-    row_bytes,
-    scratch,
-    start_of_panel,
-    words,
-)
+from minisbert.kernels.runtime.compiler import branch, inlined, kernel
 from minisbert.kernels.source.microkernel import Sums, loop_over
-from minisbert.kernels.source.narrow import finish
 from minisbert.kernels.source.vector import INT, INTEGERS, LONG, Value, call
-from minisbert.kernels.tuning import LANES, MR, NARROW_MR, NARROW_VECTORS, NR, VECTORS
+from minisbert.kernels.tuning import LANES
 
 BYTES = ir.VectorType(ir.IntType(8), 16)
 # Eight numbers, or two sums. As integers LLVM would load some of them into a register of the other kind.
@@ -98,48 +89,16 @@ def _make(count: int, vectors: int) -> Any:
     return microkernel
 
 
-def _of_any_height(rows: int, vectors: int) -> Any:
-    """Compile the micro-kernels of 1 to `rows` rows as one kernel."""
+def of_any_height(rows: int, vectors: int) -> Any:
+    """Compile the micro-kernels of 1 to `rows` rows as one kernel, to be called as those of `dot`."""
     given = "a, a_step, b, steps, c, c_step"
     pairs = {count: _make(count, vectors) for count in range(rows // 2, 0, -1)}
     calls = {count: f"pairs_{count}(height - 1, {given})" for count in pairs}
-    scope = {f"pairs_{count}": function for count, function in pairs.items()}
-    return kernel(*["i8"] * 8)(branch(f"smmla_{vectors}", f"pairs, height, {given}", calls, scope))
+    scope = {f"pairs_{count}": function for count, function in pairs.items()} | {"__name__": __name__}
+    of_pairs = kernel(*["i8"] * 8)(branch(f"smmla_{vectors}", f"pairs, height, {given}", calls, scope))
 
+    @inlined
+    def of_rows(height: int, a: int, a_step: int, b: int, words: int, c: int, c_step: int, d: int) -> None:
+        of_pairs((height + 1) // 2, height, a, a_step, b, words // 2, c, c_step)
 
-wide_int8, narrow_int8 = _of_any_height(MR, VECTORS), _of_any_height(NARROW_MR, NARROW_VECTORS)
-tile = scratch(MR * NR)
-
-
-@kernel(*["i8"] * 12)
-def multiply_pairs(
-    N: int,
-    K: int,
-    width: int,
-    arithmetic: int,
-    z: int,
-    panel: int,
-    scales: int,
-    bias: int,
-    residual: int,
-    activation: int,
-    y: int,
-    p: int,
-) -> None:
-    """Compute the columns of panel p for N rows."""
-    wide, _ = count_panels(width)
-    rows, vectors = (MR, VECTORS) if p < wide else (NARROW_MR, NARROW_VECTORS)
-    count, left, c, c_step = words(K, arithmetic), start_of_panel(p, wide), tile(), vectors * LANES * 4
-    z_step, y_step, steps = row_bytes(count + 1), row_bytes(width), count // 2
-    columns, tiles, row = min(vectors * LANES, width - left), (N + rows - 1) // rows, 0
-    for t in range(tiles):
-        height = (N - row) // (tiles - t)
-        a, above, pairs = z + row * z_step, row * y_step, (height + 1) // 2
-        if p < wide:
-            wide_int8(pairs, height, a, z_step, panel, steps, c, c_step)
-        else:
-            narrow_int8(pairs, height, a, z_step, panel, steps, c, c_step)
-        added = residual + above if residual else 0
-        finish(arithmetic, c, c_step, height, columns, a + count * 4, z_step, scales, bias, added, activation,
-               y + above, y_step)  # fmt: skip
-        row += height
+    return of_rows

@@ -27,7 +27,7 @@ from minisbert.kernels.source.dot import multiply_dots
 from minisbert.kernels.source.gemm import multiply_panel
 from minisbert.kernels.source.narrow import CODES, multiply_widened, narrow
 from minisbert.kernels.source.packing import pack_panel
-from minisbert.kernels.tuning import DOTS, FIRST_TILES, IS_ARM, MC, NARROW_NR, NR, TILES
+from minisbert.kernels.tuning import DOTS, FIRST_TILES, MC, NARROW_NR, NR, TILES
 
 
 @unit_of("linear")
@@ -60,13 +60,9 @@ WAYS = {
     "multiply_dots": multiply_dots,
     "multiply_tiles": multiply_tiles,
 }
-if IS_ARM:  # whose tiles are other ones
-    from minisbert.kernels.source.smmla import multiply_pairs
-
-    WAYS["multiply_tiles"] = multiply_pairs
 WAY_OF = dict.fromkeys(("float16", "int8", "bfloat16"), "multiply_widened")
-WAY_OF |= dict.fromkeys(DOTS, "multiply_dots")
 WAY_OF |= dict.fromkeys((f"{dtype} tiles" for dtype in TILES), "multiply_tiles")
+WAY_OF |= dict.fromkeys(DOTS, "multiply_dots")  # as ARM's tiles are
 MULTIPLIES = {CODES[name]: f"{function}({GIVEN_BY})" for name, function in WAY_OF.items()}
 multiply_narrow = inlined(branch("multiply_narrow", f"code, {GIVEN_BY}", MULTIPLIES, WAYS))
 
