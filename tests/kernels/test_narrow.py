@@ -269,6 +269,13 @@ def test_the_best_instructions_of_a_processor_are_chosen(
     assert choice.arithmetic("float32", 384) == "float32"
 
 
+def tell_of_processor(monkeypatch: pytest.MonkeyPatch, line: str, found: set[str]) -> None:
+    """Have Linux tell this of it, and NumPy that."""
+    monkeypatch.setattr(Path, "read_text", lambda _: f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
+    monkeypatch.setattr(choice, "_flags", choice._flags.__wrapped__)
+    monkeypatch.setattr(choice, "features", lambda: frozenset(found))
+
+
 @pytest.mark.parametrize(
     ("line", "found"),
     [
@@ -278,9 +285,24 @@ def test_the_best_instructions_of_a_processor_are_chosen(
     ],
 )
 def test_tiles_of_arm_are_found(line: str, found: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "read_text", lambda _: f"processor\t: 0\n{line}\n\nprocessor\t: 1\n{line}\n")
-    monkeypatch.setattr(choice, "_flags", choice._flags.__wrapped__)
+    tell_of_processor(monkeypatch, line, set())
     monkeypatch.setattr(choice, "IS_ARM", True)
     monkeypatch.setattr(choice, "TILES", ("int8",))
     assert choice.has_tiles.__wrapped__("int8") == found
     assert not choice.has_tiles.__wrapped__("bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("line", "numpy_s", "found"),
+    [
+        ("flags\t\t: fpu avx2 avx_vnni", {"AVX2"}, True),  # Alder Lake
+        ("flags\t\t: fpu avx2 avx512f avx_vnni", {"AVX2"}, False),  # of an emulator's host
+        ("flags\t\t: fpu avx2", {"AVX2"}, False),
+    ],
+)
+def test_avx_vnni_is_found(
+    line: str, numpy_s: set[str], found: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tell_of_processor(monkeypatch, line, numpy_s)
+    monkeypatch.setattr(choice, "CHOSEN", V3)
+    assert choice.has_dots("int8") == found

@@ -42,12 +42,16 @@ def has_dots(dtype: str) -> bool:
 
 @cache
 def _flags() -> frozenset[str]:
-    """Return what Linux says that the processor has; NumPy does not know AVX-VNNI and I8MM."""
+    """Return what Linux says that the processor has; NumPy does not know AVX-VNNI and I8MM.
+
+    An emulator may show the processor that it runs on, from which NumPy's then differs.
+    """
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return frozenset()
-    return frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+    found = frozenset(next((line for line in lines if line.startswith(("flags", "Features"))), "").split())
+    return found if ("avx512f" in found) == ("AVX512F" in features()) else frozenset()
 
 
 # Linux's arch_prctl, and what it is asked for: leave to use the registers of tiles, for all threads of the process.
