@@ -22,6 +22,7 @@ from tests.support.commandline import (
     Run,
     check_error,
     from_jsonl,
+    not_ignored,
     posix,
     process,
     python,
@@ -39,11 +40,8 @@ pytestmark = pytest.mark.usefixtures("place")
 def test_a_signal_leaves_nothing_behind(name: str) -> None:
     Path("out.npy").write_text("what was here before")
     number = getattr(signal, name)
-    before = signal.signal(number, signal.SIG_DFL)  # a signal that is ignored here is ignored by children too
-    try:
+    with not_ignored(number):
         running = process("encode", "-o", "out.npy", stdin=subprocess.PIPE)
-    finally:
-        signal.signal(number, before)
     with running:
         deadline = time.monotonic() + 60
         while len(os.listdir()) < 2:  # until it has begun to write, and waits for its input

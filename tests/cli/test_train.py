@@ -15,7 +15,7 @@ import pytest
 import minisbert
 from minisbert.cli import train
 from tests.conftest import DATA
-from tests.support.commandline import Run, posix
+from tests.support.commandline import Run, not_ignored, posix
 from tests.support.training import scored_rows, some_rows
 
 pytestmark = [
@@ -65,9 +65,11 @@ def test_ctrl_c_says_how_to_go_on(pairs: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "minisbert", "train", str(pairs), "-o", "out", "--threads", "1"]
     options = ["--batch-size", "2", "--epochs", "999", "--evaluation", str(pairs), "--evaluation-steps", "1"]
     environment = os.environ | {"PYTHONPATH": str(DATA.parents[1])}
-    with subprocess.Popen(
-        command + options, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
-    ) as child:
+    with not_ignored(signal.SIGINT):
+        child = subprocess.Popen(
+            command + options, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env=environment
+        )
+    with child:
         assert child.stderr is not None
         for line in child.stderr:
             if "step 2 of" in line:

@@ -6,9 +6,11 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,6 +117,16 @@ def process(*argv: str | Path, **options: Any) -> subprocess.Popen[bytes]:
     """Start the command as a process of its own."""
     quick = ["--backend", "reference"]  # to start, that is
     return python("-m", "minisbert", *map(str, argv), *quick, **options)
+
+
+@contextmanager
+def not_ignored(number: int) -> Iterator[None]:
+    """Have a signal do what it does by default: one that is ignored here is ignored by children too."""
+    before = signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
 
 
 def python(*argv: str, **options: Any) -> subprocess.Popen[bytes]:
