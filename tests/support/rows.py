@@ -7,10 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.commandline import (
-    Run,
-    write_rows,
-)
+from tests.support.commandline import Run, write_rows
 
 BRANDS = ["Acme", "Zeta", "Ünï=1"]
 ROWS = [

@@ -90,7 +90,10 @@ def _make(count: int, vectors: int) -> Any:
 
 
 def of_any_height(rows: int, vectors: int) -> Any:
-    """Compile the micro-kernels of 1 to `rows` rows as one kernel, to be called as those of `dot`."""
+    """Compile the micro-kernels of 1 to `rows` rows as one kernel.
+
+    It is called as those of `dot` are; but sums begin with zero, whatever is at d.
+    """
     given = "a, a_step, b, steps, c, c_step"
     pairs = {count: _make(count, vectors) for count in range(rows // 2, 0, -1)}
     calls = {count: f"pairs_{count}(height - 1, {given})" for count in pairs}
